@@ -1,0 +1,66 @@
+"""What a data set is here: splits of examples in memory, and the card that says what they are."""
+
+import dataclasses
+from typing import Any
+
+from mmjax.stream import Batch
+
+__all__ = ["Card", "Dataset"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """The data card.
+
+    Attributes:
+      name: of the data set, with its variant in the name where variants exist.
+      description: one paragraph: what, from where, how split.
+      kinds: kind of each stream: text, image, audio, video or feature.
+      num_classes: number of classes; None for a score.
+      class_names: their names, in order.
+      primary_metric: the metric of the tables, e.g. ``accuracy``.
+      group: what a group is: video, speaker, recording; the unit of splitting and of the bootstrap.
+      groups_cross: whether groups cross the splits (a published split that lets them is used, and the table says so).
+      noise: physical scale of each stream's noise at severities 0 and 1, e.g. ``{"audio": "SNR 30 to -10 dB"}``.
+      licence: of the data.
+      source: where the originals come from, with citation.
+      caution: what a reader of a table must know; printed on its face. Empty = nothing.
+    """
+
+    name: str
+    description: str
+    kinds: dict[str, str]
+    num_classes: int | None
+    class_names: tuple[str, ...] = ()
+    primary_metric: str = "accuracy"
+    group: str = "example"
+    groups_cross: bool = False
+    noise: dict[str, str] = dataclasses.field(default_factory=dict)
+    licence: str = ""
+    source: str = ""
+    caution: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set in memory.
+
+    Attributes:
+      splits: ``train``, ``validation`` and ``test``; each a ``Batch`` of NumPy arrays that holds all its examples.
+      version: of the builder.
+      sha256: of the content (sources or arrays), so that a record names what it was measured on.
+      split_id: names the split, e.g. ``bclstm-62/31, validation 12 of 62 videos``.
+      facts: known answers of a synthetic set (Bayes accuracy, bits of synergy), else empty.
+    """
+
+    card: Card
+    splits: dict[str, Batch]
+    version: str
+    sha256: str
+    split_id: str
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the modalities, sorted."""
+        return tuple(sorted(self.splits["train"].streams))

@@ -1,0 +1,70 @@
+"""Attention over modalities: one token per modality, a score for each, their weighted sum."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmjax.layers import Dense, pool_modalities
+from mmjax.stream import Stream, masked_mean, masked_softmax, pooled
+from mmjax.typing import Array, Dtype, Float, Mapping
+
+__all__ = ["AdditiveAttention", "DotProductAttention"]
+
+
+def _weighted_sum(module: nn.Module, scores: Float[Array, "b m"], tokens: Stream) -> Stream:
+    """Softmax of the scores over the present modalities, reported; the weighted sum of their tokens."""
+    weights = masked_softmax(scores, tokens.mask)
+    module.sow("intermediates", "modality_weights", weights)
+    fused = jnp.einsum("bm,bmd->bd", weights.astype(tokens.values.dtype), tokens.values)
+    return pooled(fused, tokens.mask.any(-1))
+
+
+class AdditiveAttention(nn.Module):
+    """Weights modalities by a learned score ``w^T tanh(W v_m + b)`` (Bahdanau et al. 2015; Hori et al. 2017).
+
+    Over pooled modalities ``v_m``: ``alpha = softmax(score)`` over those present, ``z = sum_m alpha_m v_m``. Reports
+    ``alpha`` ``[batch, modality]`` (sorted names) as ``intermediates/modality_weights``; a weight is not importance.
+
+    Attributes:
+      dim: width of the tokens and of the result; a stream of another width is projected.
+      hidden_dim: width of the score's hidden layer; None = ``dim``.
+    """
+
+    dim: int
+    hidden_dim: int | None = None
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Stream:
+        tokens = pool_modalities(streams, self.dim, dtype=self.dtype)
+        hidden = jnp.tanh(Dense(self.hidden_dim or self.dim, dtype=self.dtype, name="hidden")(tokens.values))
+        scores = Dense(1, use_bias=False, dtype=self.dtype, name="score")(hidden)[..., 0]
+        return _weighted_sum(self, scores, tokens)
+
+
+class DotProductAttention(nn.Module):
+    """Weights modalities by a dot product with a query (Luong et al. 2015, section 3.1, over modalities).
+
+    With a learned query ``q``: ``score_m = q^T v_m``. With ``conditional=True`` the query is computed from the mean of
+    the present modalities and compared with keys: ``score_m = q(x)^T K v_m / sqrt(dim)`` (Vaswani et al. 2017).
+    Reports the weights ``[batch, modality]`` (sorted names) as ``intermediates/modality_weights``.
+
+    Attributes:
+      dim: width of the tokens and of the result; a stream of another width is projected.
+      conditional: whether the query depends on the example.
+    """
+
+    dim: int
+    conditional: bool = False
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Stream:
+        tokens = pool_modalities(streams, self.dim, dtype=self.dtype)
+        if self.conditional:
+            query = Dense(self.dim, dtype=self.dtype, name="query")(masked_mean(tokens.values, tokens.mask))
+            keys = Dense(self.dim, use_bias=False, dtype=self.dtype, name="key")(tokens.values)
+            scores = jnp.einsum("bd,bmd->bm", query, keys) * self.dim**-0.5
+        else:
+            query = self.param("query", nn.initializers.normal(self.dim**-0.5), (self.dim,), jnp.float32)
+            scores = tokens.values @ query.astype(tokens.values.dtype)
+        return _weighted_sum(self, scores, tokens)

@@ -1,0 +1,47 @@
+"""Predictions from a fused stream: ``(stream, *, targets=None, train=False) -> outputs``."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from mmjax.layers import MLP
+from mmjax.stream import Reduction, Stream, apply_mask, masked_mean
+from mmjax.typing import Dtype
+
+__all__ = ["ClassificationHead", "RegressionHead"]
+
+
+class ClassificationHead(nn.Module):
+    """Logits ``[batch, num_classes]``, in float32; with ``pool=None`` one row per item, ``[batch, length, num_classes]``.
+
+    Attributes:
+      hidden_dims: widths of hidden layers; empty = one linear map.
+      pool: how the items become one; None keeps them apart (a label per step).
+    """
+
+    num_classes: int
+    hidden_dims: tuple[int, ...] = ()
+    pool: Reduction | None = masked_mean
+    dropout_rate: float = 0.0
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, stream: Stream, *, targets: Any = None, train: bool = False) -> Any:
+        x = apply_mask(stream.values, stream.mask) if self.pool is None else self.pool(stream.values, stream.mask)
+        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+        mlp = MLP((*self.hidden_dims, self.num_classes), dropout_rate=self.dropout_rate, dtype=self.dtype, name="mlp")
+        return mlp(x, train=train).astype("float32")
+
+
+class RegressionHead(nn.Module):
+    """One score per example ``[batch]`` (``pool=None``: per item ``[batch, length]``), in float32."""
+
+    hidden_dims: tuple[int, ...] = ()
+    pool: Reduction | None = masked_mean
+    dropout_rate: float = 0.0
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, stream: Stream, *, targets: Any = None, train: bool = False) -> Any:
+        head = ClassificationHead(1, self.hidden_dims, self.pool, self.dropout_rate, self.dtype, name="score")
+        return head(stream, train=train)[..., 0]

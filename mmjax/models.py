@@ -1,0 +1,157 @@
+"""Assemblies: encoders, a fusion and a head become a model; wrappers change where and how a fusion is applied."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.core import FrozenDict
+
+from mmjax.stream import Stream, check_streams, select, where_mask
+from mmjax.typing import Mapping
+
+__all__ = ["Layerwise", "Multimodal", "NullToken", "PerStep"]
+
+
+class Multimodal(nn.Module):
+    """``streams -> encoders -> fusion -> head``: every model of the tables is one of these.
+
+    Attributes:
+      encoders: module per stream ``(stream, *, train) -> Stream``; a stream without one passes through.
+      fusion: ``(streams, *, train) -> Stream``.
+      head: ``(stream, *, targets, train) -> outputs``.
+      unimodal_head: a head used for every modality alone (parameters of its own each); the outputs are then
+        ``{"fused": outputs, "unimodal": {name: outputs}}``, as balancing methods and auxiliary losses need.
+    """
+
+    encoders: Mapping[str, nn.Module]
+    fusion: nn.Module
+    head: nn.Module
+    unimodal_head: nn.Module | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "encoders", FrozenDict(self.encoders))
+        super().__post_init__()
+
+    def encode(self, streams: Mapping[str, Stream], *, train: bool = False) -> dict[str, Stream]:
+        """The streams after their encoders.
+
+        Raises:
+          ValueError: an encoder whose stream is not there.
+        """
+        select(streams, self.encoders)
+        return {
+            name: self.encoders[name](stream, train=train) if name in self.encoders else stream
+            for name, stream in sorted(streams.items())
+        }
+
+    def fuse_and_predict(self, encoded: Mapping[str, Stream], *, targets: Any = None, train: bool = False) -> Any:
+        """The outputs for encoded streams; analysis encodes once and calls this many times."""
+        return self.head(self.fusion(encoded, train=train), targets=targets, train=train)
+
+    @nn.compact
+    def __call__(self, streams: Mapping[str, Stream], *, targets: Any = None, train: bool = False) -> Any:
+        encoded = self.encode(streams, train=train)
+        outputs = self.fuse_and_predict(encoded, targets=targets, train=train)
+        if self.unimodal_head is None:
+            return outputs
+        alone = {
+            name: self.unimodal_head.clone(name=f"unimodal_{name}", parent=self)(stream, train=train)
+            for name, stream in encoded.items()
+        }
+        return {"fused": outputs, "unimodal": alone}
+
+
+class PerStep(nn.Module):
+    """Applies a pooled fusion at every step of aligned streams ``[batch, length, d]``, as sentiment in context needs.
+
+    Raises:
+      ValueError: streams of different length.
+    """
+
+    fusion: nn.Module
+
+    @nn.compact
+    def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Stream:
+        check_streams(streams)
+        lengths = {name: stream.length for name, stream in sorted(streams.items())}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"PerStep needs aligned steps, the streams have lengths {lengths}")
+
+        def fold(x: Any) -> Any:
+            return x.reshape(-1, 1, *x.shape[2:])
+
+        steps = {name: Stream(fold(stream.values), fold(stream.mask)) for name, stream in streams.items()}
+        fused = self.fusion(steps, train=train)
+        if fused.length != 1:
+            raise ValueError(f"PerStep needs a pooled fusion, {type(self.fusion).__name__} gave {fused.length} tokens")
+        shape = next(iter(streams.values())).mask.shape
+        return Stream(fused.values.reshape(*shape, -1), fused.mask.reshape(shape))
+
+
+class Layerwise(nn.Module):
+    """Alternates stages of the encoders with exchanges between them, then fuses.
+
+    Attributes:
+      stages: per level a module per stream ``(stream, *, train) -> Stream``; items may be feature maps ``(h, w, c)``.
+      exchanges: per level ``(streams, *, train) -> streams`` or None; as many as stages.
+      fusion: sees the last level with its items flattened to tokens, or with ``keep=True`` every level under the
+        names ``image/00``, ``image/01``, ...
+    """
+
+    stages: Sequence[Mapping[str, nn.Module]]
+    exchanges: Sequence[nn.Module | None]
+    fusion: nn.Module
+    keep: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "stages", tuple(FrozenDict(stage) for stage in self.stages))
+        object.__setattr__(self, "exchanges", tuple(self.exchanges))
+        if len(self.stages) != len(self.exchanges):
+            raise ValueError(f"{len(self.stages)} stages need as many exchanges, got {len(self.exchanges)}; use None")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Stream:
+        levels = {}
+        streams = dict(streams)
+        for depth, (stage, exchange) in enumerate(zip(self.stages, self.exchanges)):
+            select(streams, stage)
+            streams = {k: stage[k](s, train=train) if k in stage else s for k, s in sorted(streams.items())}
+            if exchange is not None:
+                streams = dict(exchange(streams, train=train))
+            levels.update({f"{name}/{depth:02d}": stream for name, stream in streams.items()})
+        chosen = levels if self.keep else streams
+        return self.fusion({name: _flatten_items(stream) for name, stream in chosen.items()}, train=train)
+
+
+def _flatten_items(stream: Stream) -> Stream:
+    """Feature maps ``[batch, length, h, w, c]`` as tokens ``[batch, length * h * w, c]``; vectors stay."""
+    values, mask = stream.values, stream.mask
+    if values.ndim <= 3:
+        return stream
+    inner = values.shape[2:-1]
+    mask = jnp.broadcast_to(mask.reshape(*mask.shape, *(1,) * len(inner)), values.shape[:-1])
+    return Stream(values.reshape(values.shape[0], -1, values.shape[-1]), mask.reshape(values.shape[0], -1))
+
+
+class NullToken(nn.Module):
+    """Gives an absent modality a learned token and marks it present, then fuses.
+
+    The invariant "an absent modality gets zero weight" holds for the bare fusion, not under this wrapper.
+    """
+
+    fusion: nn.Module
+
+    @nn.compact
+    def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Stream:
+        check_streams(streams)
+        filled = {}
+        for name, stream in sorted(streams.items()):
+            width = stream.values.shape[-1]
+            token = self.param(f"null_{name}", nn.initializers.normal(0.02), (width,), jnp.float32)
+            first = jnp.arange(stream.length) == 0
+            slot = ~stream.present[:, None] & first
+            values = jnp.where(where_mask(slot, stream.values), token.astype(stream.values.dtype), stream.values)
+            filled[name] = Stream(values, stream.mask | slot)
+        return self.fusion(filled, train=train)

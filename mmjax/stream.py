@@ -1,0 +1,212 @@
+"""One type flows through everything: a modality is a masked sequence of items. Read this file first.
+
+A fusion never asks whether a modality is there: an absent one is a mask that is False everywhere, so one compiled
+program serves every pattern of presence.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from mmjax.typing import Array, Bool, Float, Mapping, Shaped, checked
+
+__all__ = [
+    "Batch",
+    "Reduction",
+    "Stream",
+    "apply_mask",
+    "check_streams",
+    "drop_rows",
+    "join",
+    "masked_last",
+    "masked_max",
+    "masked_mean",
+    "masked_softmax",
+    "masked_sum",
+    "pooled",
+    "select",
+    "where_mask",
+]
+
+
+class Stream(flax.struct.PyTreeNode):
+    """One modality as a masked sequence of items.
+
+    Attributes:
+      values: ``[batch, length, *item]``; an item is a token id ``()``, a feature vector ``(d,)``, a spectrogram frame
+        ``(mels,)``, an image ``(h, w, c)``. A vector or a single image is a sequence of length 1.
+      mask: ``[batch, length]`` bool, True = real, False = padding; it may have holes. A longer mask nests sequences:
+        ids and mask ``[batch, utterances, words]``.
+    """
+
+    values: Any
+    mask: Any
+
+    @classmethod
+    def of(cls, values: Any, mask: Any = None) -> "Stream":
+        """A stream of arrays; without a mask every item is real.
+
+        Raises:
+          ValueError: the mask is not boolean, or its shape is not the beginning of the shape of the values.
+        """
+        mask = jnp.ones(values.shape[:2], bool) if mask is None else mask
+        if mask.dtype != bool:
+            raise ValueError(f"a mask is boolean, got {mask.dtype=}")
+        if values.shape[: mask.ndim] != mask.shape:
+            raise ValueError(f"{mask.shape=} is not the beginning of {values.shape=}")
+        return cls(values, mask)
+
+    @property
+    def present(self) -> Bool[Array, " batch"]:
+        """``[batch]``: whether the example has this modality at all. Derived, never stored."""
+        return self.mask.reshape(self.mask.shape[0], -1).any(-1)
+
+    @property
+    def length(self) -> int:
+        """Number of items, padding included."""
+        return self.mask.shape[1]
+
+    @property
+    def zeroed(self) -> "Stream":
+        """The same stream with zeros wherever the mask is False: NaN times 0 is NaN, so select, never multiply."""
+        return self.replace(values=apply_mask(self.values, self.mask))
+
+    def absent(self, where: Bool[Array, " batch"] | bool = True) -> "Stream":
+        """The same stream, missing in the examples named by ``where``."""
+        where = jnp.broadcast_to(jnp.asarray(where), self.mask.shape[:1])
+        return self.replace(mask=self.mask & ~where_mask(where, self.mask))
+
+
+class Batch(flax.struct.PyTreeNode):
+    """A batch of examples.
+
+    Attributes:
+      streams: the modalities by name; the names are the user's words.
+      target: array ``[batch]`` (a class, a score) or ``[batch, length]`` (a label per step), or a ``Stream``.
+      weight: ``[batch]``; 0 marks the padding of a last batch and examples that a seed does not train on.
+      index: the number of each labelled item in its split; ``[batch]``, or ``[batch, length]`` (-1 in padding).
+      group: as ``index``: video, speaker, photograph: the unit of splitting and of the bootstrap.
+    """
+
+    streams: dict[str, Stream]
+    target: Any
+    weight: Any
+    index: Any
+    group: Any
+
+    @property
+    def size(self) -> int:
+        """Number of rows, those of weight 0 included."""
+        return self.weight.shape[0]
+
+
+Reduction = Callable[[Any, Any], Any]
+"""``(values [batch, length, *item], mask [batch, length]) -> [batch, *item]``: how a sequence becomes one item."""
+
+
+def where_mask(mask: Any, like: Any) -> Any:
+    """The mask with trailing axes of length 1 so that it broadcasts against ``like``."""
+    return mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim))
+
+
+@checked
+def apply_mask(values: Shaped[Array, "..."], mask: Bool[Array, "..."]) -> Shaped[Array, "..."]:
+    """Zeros where the mask is False, whatever stood there (NaN included), with zero gradient."""
+    return jnp.where(where_mask(mask, values), values, jnp.zeros((), values.dtype))
+
+
+@checked
+def masked_sum(values: Shaped[Array, "b t *item"], mask: Bool[Array, "b t"]) -> Shaped[Array, "b *item"]:
+    """Sum over the real items; 0 where there is none."""
+    return apply_mask(values, mask).sum(1)
+
+
+@checked
+def masked_mean(values: Float[Array, "b t *item"], mask: Bool[Array, "b t"]) -> Float[Array, "b *item"]:
+    """Mean over the real items, accumulated in float32; 0 (with zero gradient) where there is none."""
+    total = apply_mask(values, mask).sum(1, dtype=jnp.float32)
+    count = jnp.maximum(mask.sum(1), 1)
+    return (total / where_mask(count, total)).astype(values.dtype)
+
+
+@checked
+def masked_max(values: Float[Array, "b t *item"], mask: Bool[Array, "b t"]) -> Float[Array, "b *item"]:
+    """Maximum over the real items; 0 (with zero gradient) where there is none."""
+    lowest = jnp.finfo(values.dtype).min
+    highest = jnp.where(where_mask(mask, values), values, lowest).max(1)
+    return apply_mask(highest, mask.any(1))
+
+
+@checked
+def masked_last(values: Shaped[Array, "b t *item"], mask: Bool[Array, "b t"]) -> Shaped[Array, "b *item"]:
+    """The last real item, wherever it stands; 0 where there is none."""
+    position = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+    return apply_mask(values[jnp.arange(values.shape[0]), position], mask.any(1))
+
+
+@checked
+def masked_softmax(scores: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, "..."]:
+    """Softmax over the last axis in float32; masked entries get exactly 0, and so does a row with nothing in it.
+
+    ``where=`` also gives zero gradient there, NaN in masked scores included; adding ``log(mask)`` gives NaN.
+    """
+    return jax.nn.softmax(scores.astype(jnp.float32), axis=-1, where=jnp.broadcast_to(mask, scores.shape))
+
+
+def pooled(values: Any, present: Any) -> Stream:
+    """A pooled result ``[batch, dim]`` as a stream of length 1, zero and masked where nothing was present."""
+    return Stream(apply_mask(values, present)[:, None], present[:, None])
+
+
+def join(streams: Mapping[str, Stream]) -> Stream:
+    """All tokens of all modalities in one sequence ``[batch, sum of lengths, dim]``, in sorted order of the names."""
+    ordered = [streams[name].zeroed for name in sorted(streams)]
+    return Stream(
+        jnp.concatenate([stream.values for stream in ordered], axis=1),
+        jnp.concatenate([stream.mask for stream in ordered], axis=1),
+    )
+
+
+def select(streams: Mapping[str, Stream], names: Iterable[str]) -> dict[str, Stream]:
+    """The named streams.
+
+    Raises:
+      ValueError: a name is not among them; the message lists those that are.
+    """
+    names = tuple(names)
+    if missing := [name for name in names if name not in streams]:
+        raise ValueError(f"no stream {missing[0]!r}; there are {sorted(streams)}")
+    return {name: streams[name] for name in names}
+
+
+def drop_rows(streams: Mapping[str, Stream], weight: Float[Array, " batch"]) -> dict[str, Stream]:
+    """Makes every row of weight 0 wholly absent, so that what stands in it cannot matter."""
+    return {name: stream.absent(weight <= 0) for name, stream in streams.items()}
+
+
+def check_streams(streams: Mapping[str, Stream]) -> None:
+    """Checks what every fusion needs: one or more streams of feature vectors with one batch size.
+
+    Raises:
+      ValueError: naming the stream and what would be right.
+    """
+    if not streams:
+        raise ValueError("a fusion needs at least one stream, got none")
+    sizes = {}
+    for name, stream in sorted(streams.items()):
+        if stream.mask.ndim != 2 or stream.values.ndim != 3:
+            raise ValueError(
+                f"stream {name!r} must be [batch, length, dim] with a mask [batch, length], got values "
+                f"{stream.values.shape} and mask {stream.mask.shape}; an encoder folds inner axes away"
+            )
+        if not jnp.issubdtype(stream.values.dtype, jnp.floating):
+            raise ValueError(
+                f"stream {name!r} holds {stream.values.dtype}: give it an encoder, or name it in the field of the "
+                f"fusion that takes side information"
+            )
+        sizes[name] = stream.values.shape[0]
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"streams differ in batch size: {sizes}")

@@ -1,0 +1,21 @@
+"""Settings of the whole suite; they must stand before jax starts."""
+
+import os
+
+os.environ.setdefault("MMJAX_CHECK_SHAPES", "1")  # shapes in signatures are checked under test
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("NPROC", "16")  # XLA:CPU's pool starves on vmapped scans with as many threads as 2 cores
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import pathlib
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> pathlib.Path:
+    """The folder of real data named by MMJAX_DATA_DIR; tests that need it are skipped where it is not set."""
+    folder = os.environ.get("MMJAX_DATA_DIR")
+    if not folder:
+        pytest.skip("MMJAX_DATA_DIR is not set: no real data")
+    return pathlib.Path(folder)
