@@ -12,7 +12,7 @@ __all__ = ["ClassificationHead", "RegressionHead"]
 
 
 class ClassificationHead(nn.Module):
-    """Logits ``[batch, num_classes]``, in float32; with ``pool=None`` one row per item, ``[batch, length, num_classes]``.
+    """Logits ``[batch, num_classes]`` in float32; with ``pool=None`` per item, ``[batch, length, num_classes]``.
 
     Attributes:
       hidden_dims: widths of hidden layers; empty = one linear map.

@@ -1,0 +1,286 @@
+"""The device-resident feed: an epoch is one ``lax.scan``, and all seeds of a row train in one compiled program."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.errors import UsageError
+from mmjax.metrics import compute
+from mmjax.sharding import shard_seeds
+from mmjax.stream import Batch, Stream
+from mmjax.tasks import Task
+from mmjax.training import Train, TrainState, init_state, make_optimizer, make_train_step, predict
+from mmjax.typing import Key, Mapping, PyTree
+from mmjax.watchdog import watchdog
+
+__all__ = ["Fit", "Snapshots", "concat_batches", "fit", "is_loopy"]
+
+EVALUATION_BATCH = 512
+# The length of one epoch of all seeds is bounded by this; beyond it the machine hangs (see mmjax.watchdog).
+WATCHDOG_SECONDS = 1800.0
+
+
+class Best(flax.struct.PyTreeNode):
+    """The epoch that selection has chosen so far, and what the model said then."""
+
+    score: Any
+    epoch: Any
+    variables: PyTree
+    outputs: PyTree
+
+
+class Carry(flax.struct.PyTreeNode):
+    """What one seed carries from epoch to epoch."""
+
+    state: TrainState
+    best: Best
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A trained row; arrays have a leading axis of seeds.
+
+    Attributes:
+      variables: those of the chosen epoch.
+      outputs: ``{"validation": ..., "test": ...}`` of the chosen epoch.
+      epoch: the chosen epoch of each seed, counted from 0.
+      history: ``{"train/loss": [epochs, seeds], "validation/accuracy": ..., "test/...": ...}``.
+      mapped: how seeds were mapped, ``vmap`` or ``map``.
+      seconds: what the clock said: ``compile`` and ``train``.
+    """
+
+    variables: PyTree
+    outputs: dict[str, PyTree]
+    epoch: np.ndarray
+    history: dict[str, np.ndarray]
+    mapped: str
+    seconds: dict[str, float]
+
+
+class Snapshots(Protocol):
+    """Where a run in progress is kept, so that a killed one continues (see ``mmjax.checkpoint``)."""
+
+    def restore(self, like: PyTree) -> tuple[int, PyTree] | None:
+        """The newest step and tree, or None."""
+
+    def save(self, step: int, tree: PyTree) -> None:
+        """Keeps the tree; called when enough time has passed."""
+
+
+def is_loopy(function: Callable, *args: Any) -> bool:
+    """Whether a function scans, loops or convolves: on a CPU its seeds are mapped one after the other.
+
+    A vmapped scan inside a scanned epoch starves XLA:CPU's thread pool until it hangs, and a vmapped convolution is
+    1.4 to 2.5 times slower than one seed at a time.
+    """
+
+    def search(jaxpr: Any) -> bool:
+        for equation in jaxpr.eqns:
+            if equation.primitive.name in ("scan", "while", "conv_general_dilated"):
+                return True
+            for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+                inner = getattr(value, "jaxpr", value)
+                if hasattr(inner, "eqns") and search(inner):
+                    return True
+        return False
+
+    return search(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def concat_batches(*batches: Batch) -> Batch:
+    """Rows of several batches in one; streams are padded to a common length.
+
+    Raises:
+      UsageError: the batches have other streams or items of other shapes.
+    """
+
+    def pad(arrays: Sequence[Any], fill: Any) -> np.ndarray:
+        lengths = np.max([a.shape[1:] for a in arrays], axis=0) if arrays[0].ndim > 1 else ()
+        widths = [[(0, 0), *((0, int(n) - m) for n, m in zip(lengths, a.shape[1:]))] for a in arrays]
+        return np.concatenate([np.pad(np.asarray(a), w, constant_values=fill) for a, w in zip(arrays, widths)])
+
+    first = batches[0]
+    if any(set(batch.streams) != set(first.streams) for batch in batches):
+        raise UsageError(f"splits differ in their streams: {[sorted(batch.streams) for batch in batches]}")
+    streams = {
+        name: Stream(
+            pad([b.streams[name].values for b in batches], 0), pad([b.streams[name].mask for b in batches], False)
+        )
+        for name in first.streams
+    }
+    return Batch(
+        streams=streams,
+        target=pad([b.target for b in batches], 0),
+        weight=pad([b.weight for b in batches], 0),
+        index=pad([b.index for b in batches], -1),
+        group=pad([b.group for b in batches], -1),
+    )
+
+
+def _rows(data: Batch, rows: Any, counts: Any) -> Batch:
+    """The named rows; those that do not count get weight 0."""
+    batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), data)
+    return batch.replace(weight=batch.weight * counts)
+
+
+def _in_batches(rows: Any, size: int) -> tuple[Any, Any]:
+    """Row numbers ``[steps, size]`` and which of them count; the last batch is filled up with the first rows."""
+    steps = math.ceil(rows.shape[0] / size)
+    filled = jnp.concatenate([rows, rows[: steps * size - rows.shape[0]]])
+    counts = (jnp.arange(steps * size) < rows.shape[0]).astype(jnp.float32)
+    return filled.reshape(steps, size), counts.reshape(steps, size)
+
+
+def _make_epoch(
+    model: nn.Module, task: Task, train: Train, tx: Any, sizes: Mapping[str, int]
+) -> Callable[..., tuple[Carry, dict[str, Any]]]:
+    """One epoch of one seed: a scan over shuffled batches, then validation and test by one compiled forward pass."""
+    step = make_train_step(model, task, tx)
+    sign = 1.0 if train.select in task.lower_is_better else -1.0
+
+    def evaluate(variables: PyTree, held_out: Batch) -> tuple[PyTree, dict[str, Any]]:
+        rows, counts = _in_batches(jnp.arange(held_out.size), min(EVALUATION_BATCH, held_out.size))
+        outputs = jax.lax.map(lambda x: predict(model, variables, _rows(held_out, *x)), (rows, counts))
+        outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: held_out.size], outputs)
+        metrics, start = {}, 0
+        for name, size in sizes.items():
+            part = slice(start, start + size)
+            states = task.metrics(*jax.tree.map(lambda x: x[part], (outputs, held_out)))  # noqa: B023 (used at once)
+            metrics.update({f"{name}/{key}": value for key, value in compute(states).items()})
+            start += size
+        return outputs, metrics
+
+    def epoch(
+        carry: Carry, key: Key, number: Any, stop_at: Any, data: Batch, held_out: Batch
+    ) -> tuple[Carry, dict[str, Any]]:
+        order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), number), data.size)
+        batches = _in_batches(order.astype(jnp.int32), min(train.batch_size, data.size))
+        step_key = jax.random.fold_in(key, 2)
+        state, states = jax.lax.scan(lambda s, x: step(s, _rows(data, *x), step_key), carry.state, batches)
+        seen = compute(jax.tree.map(lambda x: x.sum(0), states))
+        outputs, metrics = evaluate(state.variables, held_out)
+        metrics |= {f"train/{name}": value for name, value in seen.items()}
+        score = sign * metrics[f"validation/{train.select}"]
+        better = jnp.where(stop_at >= 0, number == stop_at, score < carry.best.score)
+        found = Best(score, number, state.variables, outputs)
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, carry.best)
+        return Carry(state, best), metrics
+
+    return epoch
+
+
+def fit(
+    model: nn.Module,
+    task: Task,
+    train: Train,
+    splits: Mapping[str, Batch],
+    seeds: Sequence[int],
+    *,
+    stop_at: Sequence[int] | None = None,
+    mapped: str | None = None,
+    snapshots: Snapshots | None = None,
+    snapshot_seconds: float = 60.0,
+    on_epoch: Callable[[int, dict[str, np.ndarray]], None] | None = None,
+) -> Fit:
+    """Trains all seeds of a row at once and keeps, per seed, the epoch that is best on validation.
+
+    Args:
+      model: ``(streams, *, targets, train) -> outputs``.
+      task: its loss and metrics.
+      train: optimiser, epochs, batch size, selection; ``refit`` is the caller's business (see ``stop_at``).
+      splits: ``train``, ``validation`` and ``test``, whole. Test is measured every epoch and selects nothing.
+      seeds: one model each: they vary initialisation, order of the data and dropout.
+      stop_at: per seed the epoch to keep, instead of selection; as a refit on more data needs.
+      mapped: ``vmap`` or ``map``; None chooses by model and device.
+      snapshots: keeps the run every ``snapshot_seconds``, so that a killed one continues with the same bits.
+      on_epoch: called with the epoch's number and its metrics ``[seeds]``.
+
+    Raises:
+      UsageError: a metric that the task does not have; a loss that is not finite (naming seed and epoch).
+    """
+    data = jax.tree.map(jnp.asarray, splits["train"])
+    sizes = {name: splits[name].size for name in ("validation", "test")}
+    held_out = jax.tree.map(jnp.asarray, concat_batches(*(splits[name] for name in sizes)))
+    steps = math.ceil(data.size / min(train.batch_size, data.size))
+    tx = make_optimizer(train, steps * train.epochs)
+    sample = jax.tree.map(lambda a: a[: train.batch_size], data)
+
+    def begin(key: Key) -> Carry:
+        state = init_state(model, tx, sample.streams, jax.random.fold_in(key, 0))
+        outputs = jax.eval_shape(lambda v: predict(model, v, held_out), state.variables)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
+        return Carry(state, Best(jnp.float32(jnp.inf), jnp.int32(-1), state.variables, zeros))
+
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    stop_at = jnp.full(len(seeds), -1, jnp.int32) if stop_at is None else jnp.asarray(stop_at, jnp.int32)
+    like = jax.eval_shape(begin, keys[0])
+    if mapped is None:
+        on_cpu = jax.default_backend() == "cpu"
+        loopy = on_cpu and is_loopy(lambda v: predict(model, v, sample), like.state.variables)
+        mapped = "map" if loopy else "vmap"
+    over_seeds = {"vmap": _vmap, "map": _map}[mapped]
+    clock = time.perf_counter()
+    with watchdog(WATCHDOG_SECONDS):
+        carry = shard_seeds(jax.jit(over_seeds(begin))(keys), enabled=mapped == "vmap")
+        epoch = _make_epoch(model, task, train, tx, sizes)
+        try:
+            lowered = jax.jit(
+                lambda carry, keys, number, stop_at, data, held_out: over_seeds(
+                    lambda c, k, s: epoch(c, k, number, s, data, held_out)
+                )(carry, keys, stop_at),
+                donate_argnums=0,
+            ).lower(carry, keys, jnp.int32(0), stop_at, data, held_out)
+        except KeyError as error:
+            raise UsageError(f"train.select={train.select!r} is no metric of the task ({error} is missing)") from None
+        program = lowered.compile()
+    seconds = {"compile": time.perf_counter() - clock, "train": 0.0}
+
+    history = {name: np.zeros((train.epochs, len(seeds)), np.float32) for name in lowered.out_info[1]}
+    start = 0
+    if snapshots is not None and (kept := snapshots.restore({"carry": carry, "history": history})) is not None:
+        start, tree = kept
+        carry, history = tree["carry"], {name: np.array(value) for name, value in tree["history"].items()}
+    clock = saved = time.perf_counter()
+    for number in range(start, train.epochs):
+        with watchdog(WATCHDOG_SECONDS):
+            carry, metrics = program(carry, keys, jnp.int32(number), stop_at, data, held_out)
+            metrics, skipped = jax.device_get((metrics, carry.state.skipped))
+        if skipped.any():
+            seed = seeds[int(np.argmax(skipped > 0))]
+            raise UsageError(
+                f"loss or gradient is not finite in epoch {number + 1} of seed {seed} ({int(skipped.max())} steps): "
+                f"lower train.learning_rate={train.learning_rate} or set train.clip_norm"
+            )
+        for name, value in metrics.items():
+            history[name][number] = value
+        if on_epoch is not None:
+            on_epoch(number, metrics)
+        if snapshots is not None and time.perf_counter() - saved > snapshot_seconds and number + 1 < train.epochs:
+            snapshots.save(number + 1, {"carry": carry, "history": history})
+            saved = time.perf_counter()
+    best = jax.device_get(carry.best)
+    seconds["train"] = time.perf_counter() - clock
+    bounds = np.cumsum([0, *sizes.values()])
+    outputs = {
+        name: jax.tree.map(lambda x, a=a, b=b: x[:, a:b], best.outputs)
+        for name, a, b in zip(sizes, bounds[:-1], bounds[1:])
+    }
+    return Fit(best.variables, outputs, best.epoch, history, mapped, seconds)
+
+
+def _vmap(function: Callable) -> Callable:
+    """All seeds in one batched program."""
+    return jax.vmap(function)
+
+
+def _map(function: Callable) -> Callable:
+    """One seed after the other, inside one program."""
+    return lambda *args: jax.lax.map(lambda x: function(*x), args)

@@ -1,0 +1,103 @@
+"""What is learned: ``loss(outputs, batch)`` per labelled item, and ``metrics(outputs, batch)`` as mergeable states."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+
+from mmjax.losses import absolute_error, cross_entropy, squared_error
+from mmjax.metrics import Confusion, Mean, Moments
+from mmjax.stream import Batch
+from mmjax.typing import Array, Float
+
+__all__ = ["Classification", "Regression", "Task", "item_weight"]
+
+
+class Task(Protocol):
+    """The contract; outputs are whatever the model gives.
+
+    ``loss`` returns one value per labelled item, shaped as ``batch.index`` (``[batch]``, or ``[batch, length]`` for a
+    label per step), or a scalar for a loss over a batch. Weights are applied once, outside.
+    """
+
+    lower_is_better: frozenset[str]
+
+    def loss(self, outputs: Any, batch: Batch) -> Any:
+        """The loss to be minimised."""
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
+        """Mergeable states of ``mmjax.metrics``, ``loss`` among them."""
+
+
+def item_weight(batch: Batch) -> Float[Array, "*items"]:
+    """The weight of each labelled item, shaped as ``batch.index``: its row's weight, 0 in padding."""
+    weight = batch.weight.reshape(-1, *(1,) * (batch.index.ndim - 1))
+    return jnp.where(batch.index >= 0, weight, 0.0).astype(jnp.float32)
+
+
+def _known(batch: Batch) -> Any:
+    """The target with 0 in padding, where any label may stand."""
+    return jnp.where(item_weight(batch) > 0, batch.target, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """Cross-entropy of one class per item.
+
+    With ``unimodal_weight`` the model must have a ``unimodal_head``; the mean loss of the modalities present is added
+    with that weight (auxiliary losses).
+    """
+
+    num_classes: int
+    label_smoothing: float = 0.0
+    unimodal_weight: float = 0.0
+    lower_is_better: frozenset[str] = frozenset({"loss"})
+
+    def loss(self, outputs: Any, batch: Batch) -> Any:
+        """Nats per labelled item."""
+        logits = self.logits(outputs)
+        target = _known(batch)
+        loss = cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        if not self.unimodal_weight:
+            return loss
+        if not isinstance(outputs, dict):
+            raise ValueError("unimodal_weight needs a model with unimodal_head=..., its outputs are one array")
+        present = jnp.stack([batch.streams[name].present for name in sorted(outputs["unimodal"])])
+        alone = jnp.stack([cross_entropy(v, target) for _, v in sorted(outputs["unimodal"].items())])
+        present = present.reshape(*present.shape, *(1,) * (alone.ndim - present.ndim))
+        mean = jnp.where(present, alone, 0).sum(0) / jnp.maximum(present.sum(0), 1)
+        return loss + self.unimodal_weight * mean
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
+        """Loss (without smoothing), accuracy and F1."""
+        weight, logits = item_weight(batch), self.logits(outputs)
+        target = _known(batch)
+        return {
+            "loss": Mean.of(cross_entropy(logits, target), weight),
+            "confusion": Confusion.of(logits, target, weight),
+        }
+
+    @staticmethod
+    def logits(outputs: Any) -> Any:
+        """The fused logits of a model with or without unimodal heads."""
+        return outputs["fused"] if isinstance(outputs, dict) else outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression:
+    """Squared error (or ``absolute=True``) of one score per item."""
+
+    absolute: bool = False
+    lower_is_better: frozenset[str] = frozenset({"loss", "mae"})
+
+    def loss(self, outputs: Any, batch: Batch) -> Any:
+        """Error per labelled item."""
+        return (absolute_error if self.absolute else squared_error)(outputs, batch.target)
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
+        """Loss, mean absolute error and Pearson's correlation."""
+        weight = item_weight(batch)
+        return {
+            "loss": Mean.of(self.loss(outputs, batch), weight),
+            "moments": Moments.of(outputs, batch.target, weight),
+        }

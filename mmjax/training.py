@@ -1,0 +1,168 @@
+"""The only train step. Both feeds call it: ``mmjax.resident`` (data on the device) and ``mmjax.streaming`` (Grain)."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmjax.errors import UsageError
+from mmjax.stream import Batch, Stream, drop_rows
+from mmjax.tasks import Task, item_weight
+from mmjax.typing import Key, Mapping, PyTree
+
+__all__ = ["Train", "TrainState", "init_state", "make_optimizer", "make_train_step", "predict", "warmup_cosine"]
+
+Schedule = Callable[[float, int], Any]
+"""``(learning_rate, total_steps) -> learning rate or optax schedule``."""
+
+# Sown by modules for one pass only: never part of the state.
+TRANSIENT = ("losses", "intermediates")
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """How a model is trained; every field can be set from the command line.
+
+    Attributes:
+      epochs: passes over the train split; every seed runs them all.
+      batch_size: examples per step.
+      learning_rate: peak learning rate.
+      optimizer: ``learning_rate -> optax transformation``, e.g. ``functools.partial(optax.adamw, weight_decay=1e-2)``.
+      schedule: ``(learning_rate, total_steps) -> optax schedule``; None = constant.
+      clip_norm: largest global norm of the gradient; None = unbounded.
+      accumulate: steps whose gradients are averaged into one update.
+      select: validation metric by which the epoch is chosen.
+      refit: train once more, on train and validation together, for the number of epochs found.
+    """
+
+    epochs: int = 20
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    optimizer: Callable[..., optax.GradientTransformation] = functools.partial(optax.adamw, weight_decay=1e-2)
+    schedule: Schedule | None = None
+    clip_norm: float | None = None
+    accumulate: int = 1
+    select: str = "loss"
+    refit: bool = False
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+
+
+def warmup_cosine(learning_rate: float, total_steps: int, *, warmup: float = 0.1) -> optax.Schedule:
+    """Linear warm-up over a share of the steps, then a cosine to 0."""
+    return optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(int(warmup * total_steps), 1), total_steps)
+
+
+def make_optimizer(train: Train, total_steps: int) -> optax.GradientTransformationExtraArgs:
+    """The optax transformation that ``train`` describes; it may ask for ``outputs`` and ``batch``."""
+    rate = train.schedule(train.learning_rate, total_steps) if train.schedule else train.learning_rate
+    tx = train.optimizer(rate)
+    if train.clip_norm is not None:
+        tx = optax.chain(optax.clip_by_global_norm(train.clip_norm), tx)
+    if train.accumulate > 1:
+        tx = optax.MultiSteps(tx, train.accumulate).gradient_transformation()
+    return optax.with_extra_args_support(tx)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that a step changes.
+
+    Attributes:
+      step: updates so far, int32.
+      params: of the model.
+      collections: its other state (batch statistics, hashes), by name of the collection.
+      opt_state: of the optimiser.
+      skipped: steps left out because loss or gradient was not finite, int32.
+    """
+
+    step: Any
+    params: PyTree
+    collections: dict[str, PyTree]
+    opt_state: PyTree
+    skipped: Any
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What ``model.apply`` takes."""
+        return {"params": self.params, **self.collections}
+
+
+def init_state(
+    model: nn.Module, tx: optax.GradientTransformation, streams: Mapping[str, Stream], key: Key
+) -> TrainState:
+    """A fresh state; ``streams`` is a batch of the training data, made wholly present for the initialisation."""
+    whole = {}
+    for name, stream in streams.items():
+        first = jnp.zeros_like(stream.mask).at[:, :1].set(True)
+        absent = ~stream.present.reshape(-1, *(1,) * (stream.mask.ndim - 1))
+        whole[name] = stream.zeroed.replace(mask=stream.mask | (first & absent))
+    keys = dict(zip(("params", "dropout", "sample"), jax.random.split(key, 3)))
+    variables = model.init(keys, whole)
+    params = variables.pop("params", {})
+    collections = {name: value for name, value in variables.items() if name not in TRANSIENT}
+    return TrainState(jnp.int32(0), params, collections, tx.init(params), jnp.int32(0))
+
+
+def _weighted_mean(values: Any, weight: Any) -> Any:
+    """Mean over what counts; rows of weight 0 may hold NaN. A scalar is a loss over the batch and passes."""
+    if jnp.ndim(values) == 0:
+        return values
+    weight = weight if values.ndim == weight.ndim else weight.reshape(weight.shape[0], -1).max(1)
+    return (jnp.where(weight > 0, values, 0) * weight).sum() / jnp.maximum(weight.sum(), 1e-9)
+
+
+def make_train_step(
+    model: nn.Module, task: Task, tx: optax.GradientTransformationExtraArgs
+) -> Callable[[TrainState, Batch, Key], tuple[TrainState, dict[str, Any]]]:
+    """A pure step ``(state, batch, key) -> (state, metrics)``; metrics are mergeable states.
+
+    The step draws from ``fold_in(key, state.step)``. Rows of weight 0 are made wholly absent before the model sees
+    them. A step whose loss or gradient is not finite changes nothing but the count ``state.skipped``.
+    """
+
+    def step(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, dict[str, Any]]:
+        streams = drop_rows(batch.streams, batch.weight)
+        rngs = dict(zip(("dropout", "sample"), jax.random.split(jax.random.fold_in(key, state.step))))
+        weight = item_weight(batch)
+        if not isinstance(batch.target, Stream):  # what stands in padding (NaN, any label) must reach no gradient
+            batch = batch.replace(target=jnp.where(weight > 0, batch.target, 0))
+
+        def loss_of(params: PyTree) -> tuple[Any, tuple[Any, dict]]:
+            outputs, updated = model.apply(
+                {"params": params, **state.collections},
+                streams,
+                targets=batch.target,
+                train=True,
+                rngs=rngs,
+                mutable=[*state.collections, "losses"],
+            )
+            loss = _weighted_mean(task.loss(outputs, batch), weight)
+            for sown in jax.tree.leaves(updated.pop("losses", {})):
+                loss = loss + _weighted_mean(sown, weight)
+            return loss, (outputs, updated)
+
+        (loss, (outputs, collections)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, outputs=outputs, batch=batch)
+        new = TrainState(
+            state.step, optax.apply_updates(state.params, updates), dict(collections), opt_state, state.skipped
+        )
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        kept = kept.replace(step=state.step + 1, skipped=state.skipped + ~finite)
+        return kept, task.metrics(outputs, batch)
+
+    return step
+
+
+def predict(model: nn.Module, variables: Mapping[str, PyTree], batch: Batch) -> Any:
+    """The model's outputs for a batch, without dropout; rows of weight 0 are wholly absent."""
+    return model.apply(variables, drop_rows(batch.streams, batch.weight), train=False)
