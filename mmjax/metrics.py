@@ -38,11 +38,10 @@ class Confusion(flax.struct.PyTreeNode):
         cls, logits: Float[Array, "*items classes"], target: Int[Array, "*items"], weight: Float[Array, "*items"]
     ) -> "Confusion":
         """The state of some items. A tie goes to the first class."""
-        classes = logits.shape[-1]
-        cell = target * classes + jnp.argmax(logits, -1)
-        cell = jnp.where(weight > 0, cell, classes * classes)  # the cell beyond the last collects what does not count
-        counts = jnp.zeros(classes * classes + 1).at[cell.reshape(-1)].add(weight.reshape(-1))
-        return cls(counts[:-1].reshape(classes, classes))
+        actual = jax.nn.one_hot(target, logits.shape[-1]) * jnp.where(weight > 0, weight, 0)[..., None]
+        predicted = jax.nn.one_hot(jnp.argmax(logits, -1), logits.shape[-1])
+        # A product of indicators: a scatter takes a second longer to compile.
+        return cls(jnp.einsum("...i,...j->ij", actual, predicted))
 
     def compute(self) -> dict[str, Any]:
         """Accuracy, and F1 averaged over classes plainly (macro) and by their frequency (weighted)."""

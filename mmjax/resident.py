@@ -229,7 +229,10 @@ def fit(
     over_seeds = {"vmap": _vmap, "map": _map}[mapped]
     clock = time.perf_counter()
     with watchdog(WATCHDOG_SECONDS):
-        carry = shard_seeds(jax.jit(over_seeds(begin))(keys), enabled=mapped == "vmap")
+        # The initialisation runs once: on a CPU, optimising its code takes five times as long as all of it.
+        hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+        carry = jax.jit(over_seeds(begin), compiler_options=hasty)(keys)
+        carry = shard_seeds(carry, enabled=mapped == "vmap")
         epoch = _make_epoch(model, task, train, tx, sizes)
         try:
             lowered = jax.jit(
