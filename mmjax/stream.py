@@ -18,6 +18,7 @@ __all__ = [
     "Reduction",
     "Stream",
     "apply_mask",
+    "assign_roles",
     "check_streams",
     "drop_rows",
     "join",
@@ -180,6 +181,22 @@ def select(streams: Mapping[str, Stream], names: Iterable[str]) -> dict[str, Str
     if missing := [name for name in names if name not in streams]:
         raise ValueError(f"no stream {missing[0]!r}; there are {sorted(streams)}")
     return {name: streams[name] for name in names}
+
+
+def assign_roles(
+    streams: Mapping[str, Stream], target: str | None = None, context: Iterable[str] | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """The names of an asymmetric method's target and context: by default the first in sorted order and the rest.
+
+    Raises:
+      ValueError: a name is not among the streams, or the target is its own context.
+    """
+    target = sorted(streams)[0] if target is None else target
+    context = tuple(name for name in sorted(streams) if name != target) if context is None else tuple(context)
+    select(streams, (target, *context))
+    if target in context:
+        raise ValueError(f"stream {target!r} is the target and cannot be in its own context {context}")
+    return target, context
 
 
 def drop_rows(streams: Mapping[str, Stream], weight: Float[Array, " batch"]) -> dict[str, Stream]:

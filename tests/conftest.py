@@ -11,6 +11,8 @@ import pathlib
 
 import pytest
 
+pytest_plugins = ["tests.fusion.cost"]  # prints what the contract suite costs a method
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> pathlib.Path:

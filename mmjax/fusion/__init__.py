@@ -3,3 +3,8 @@
 from mmjax.fusion.attention import AdditiveAttention as AdditiveAttention
 from mmjax.fusion.attention import DotProductAttention as DotProductAttention
 from mmjax.fusion.concat import Concat as Concat
+from mmjax.fusion.concat import EarlyConcat as EarlyConcat
+from mmjax.fusion.gated import GMU as GMU
+from mmjax.fusion.gated import MMTM as MMTM
+from mmjax.fusion.gated import FiLM as FiLM
+from mmjax.fusion.joint import JointTransformer as JointTransformer
