@@ -1,0 +1,108 @@
+"""Rows that are no networks: linear classifiers on features, and combinations of trained models' outputs."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.datasets.base import Dataset
+from mmjax.datasets.views import refit_splits
+from mmjax.experiment.table import Member, Row
+from mmjax.fusion import decision
+from mmjax.stream import Batch
+from mmjax.typing import Mapping
+
+__all__ = ["decide", "decision_rows", "linear_svm", "logistic", "stack"]
+
+HELD_OUT = ("validation", "test")
+
+
+def _design(batch: Batch) -> np.ndarray:
+    """All features of an example side by side, zeros where an item is missing."""
+    parts = [np.where(_expand(s.mask, s.values), s.values, 0) for _, s in sorted(batch.streams.items())]
+    return np.concatenate([part.reshape(batch.size, -1) for part in parts], axis=1).astype(np.float64)
+
+
+def _expand(mask: Any, values: Any) -> np.ndarray:
+    return np.asarray(mask).reshape(*mask.shape, *(1,) * (values.ndim - mask.ndim))
+
+
+def _scores(classifier: Any, features: np.ndarray, classes: int) -> np.ndarray:
+    """Decision values ``[items, classes]``; a class that train lacks gets the lowest score."""
+    values = classifier.decision_function(features)
+    if values.ndim == 1:
+        values = np.stack([-values / 2, values / 2], axis=1)
+    scores = np.full((len(features), classes), values.min() - 1)
+    scores[:, classifier.classes_] = values
+    return scores
+
+
+def _linear(make: Callable[[], Any], data: Dataset, refit: bool) -> dict[str, np.ndarray]:
+    """Validation scores by a fit on train; test scores by a fit on train, with ``refit`` on train and validation."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    scores = {}
+    for split in HELD_OUT:
+        splits = refit_splits(data).splits if refit and split == "test" else data.splits
+        classifier = make_pipeline(StandardScaler(), make())
+        classifier.fit(_design(splits["train"]), np.asarray(splits["train"].target))
+        scores[split] = _scores(classifier, _design(data.splits[split]), data.card.num_classes)
+    return scores
+
+
+def linear_svm(data: Dataset, seed: int, members: Any, *, C: float, refit: bool = True) -> dict[str, np.ndarray]:
+    """Linear support vector machine on standardised features (scikit-learn's ``LinearSVC``), fixed ``C``."""
+    from sklearn.svm import LinearSVC
+
+    return _linear(functools.partial(LinearSVC, C=C, max_iter=20_000, random_state=0), data, refit)
+
+
+def logistic(data: Dataset, seed: int, members: Any, *, C: float, refit: bool = True) -> dict[str, np.ndarray]:
+    """Logistic regression on standardised features (scikit-learn), fixed ``C``."""
+    from sklearn.linear_model import LogisticRegression
+
+    return _linear(functools.partial(LogisticRegression, C=C, max_iter=2_000), data, refit)
+
+
+def decide(
+    data: Dataset, seed: int, members: Mapping[str, Member], *, rule: Callable, prior: bool = False
+) -> dict[str, np.ndarray]:
+    """Combines the outputs of trained single-modality models by a rule of ``mmjax.fusion.decision``.
+
+    Args:
+      rule: ``(logits by member, presence by member) -> scores``.
+      prior: whether the rule takes ``log_prior``, the class frequencies of train (with one count added each).
+    """
+    arguments = {}
+    if prior:
+        counts = np.bincount(np.asarray(data.splits["train"].target).reshape(-1), minlength=data.card.num_classes) + 1.0
+        arguments["log_prior"] = np.log(counts / counts.sum())
+    return {split: rule(*_outputs(members, split), **arguments) for split in HELD_OUT}
+
+
+def stack(data: Dataset, seed: int, members: Mapping[str, Member]) -> dict[str, np.ndarray]:
+    """Stacking (Wolpert 1992): weights fitted on the members' validation outputs, never on train."""
+    fitted = decision.fit_stacking(
+        *_outputs(members, "validation"), target=np.asarray(data.splits["validation"].target)
+    )
+    return {split: fitted(*_outputs(members, split)) for split in HELD_OUT}
+
+
+def decision_rows(members: Sequence[str], *, section: str = "", suffix: str = "") -> list[Row]:
+    """The five ways of combining trained single-modality rows without training anything more than stacking's weights."""
+    rules = {
+        "mean of logits": functools.partial(decide, rule=decision.mean_of_logits),
+        "mean of probabilities": functools.partial(decide, rule=decision.mean_of_probabilities),
+        "product": functools.partial(decide, rule=decision.product),
+        "prior-corrected product": functools.partial(decide, rule=decision.prior_corrected_product, prior=True),
+        "stacking": stack,
+    }
+    return [Row(name + suffix, fit=fit, members=tuple(members), section=section) for name, fit in rules.items()]
+
+
+def _outputs(members: Mapping[str, Member], split: str) -> tuple[dict, dict]:
+    """Logits in float64 and presence, by member; a member whose modalities are all absent does not vote."""
+    logits = {name: np.asarray(member.outputs[split], np.float64) for name, member in members.items()}
+    return logits, {name: member.present[split] for name, member in members.items()}

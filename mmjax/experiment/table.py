@@ -1,0 +1,155 @@
+"""What a table is: rows as data. A file in ``experiments/`` is one of these and the lab note above it."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+
+from mmjax.datasets.base import Dataset
+from mmjax.errors import UsageError
+from mmjax.tasks import Task
+from mmjax.training import Train
+from mmjax.typing import Mapping
+
+__all__ = ["Member", "Paper", "Row", "Table"]
+
+View = Callable[[Dataset], Dataset]
+Outputs = Mapping[str, Any]
+"""``{"validation": [items, classes], "test": [items, classes]}``, rows by the index of the item."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """A published number.
+
+    Attributes:
+      value: in the units of the table's metric, percent for accuracy.
+      source: where it stands.
+      checked: whether someone read it there; recalled numbers are shown as unchecked.
+    """
+
+    value: float
+    source: str
+    checked: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """What a row that combines others sees of one of them, for one seed.
+
+    Attributes:
+      outputs: logits ``[items, classes]`` by split (``validation``, ``test``), in the order of the items.
+      present: whether the item has any of the member's modalities, ``[items]`` by split.
+    """
+
+    outputs: Outputs
+    present: Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One method.
+
+    Attributes:
+      name: unique in its table, without a dot.
+      model: a network ``(streams, *, targets, train) -> outputs``; or
+      fit: a method that is none: ``(data, seed, members) -> {"validation": logits, "test": logits}``, where ``members`` is
+        a ``Member`` for each row named in the field of that name, for the same seed.
+      streams: the modalities it sees; None = all.
+      section: heading under which it stands; gains are taken within a section.
+      view: changes the data for this row (packs a video's utterances into one example, say).
+      members: rows whose stored outputs ``fit`` combines; they run first.
+      varies: whether the seed matters to ``fit``; where not, it runs once.
+      baseline: whether the row may be "the best single modality" when it has one stream.
+      train: instead of the table's.
+      task: instead of the table's.
+      seeds: number of seeds, instead of the table's.
+      paper: the published number it stands beside.
+      notes: what a reader must know of this row.
+    """
+
+    name: str
+    model: nn.Module | None = None
+    fit: Callable[..., Outputs] | None = None
+    streams: Sequence[str] | None = None
+    section: str = ""
+    view: View | None = None
+    members: tuple[str, ...] = ()
+    varies: bool = True
+    baseline: bool = True
+    train: Train | None = None
+    task: Task | None = None
+    seeds: int | None = None
+    paper: Paper | None = None
+    notes: str = ""
+
+    def __post_init__(self):
+        if (self.model is None) == (self.fit is None):
+            raise UsageError(f"row {self.name!r} needs either model= or fit=")
+        if "." in self.name:
+            raise UsageError(f"row {self.name!r} has a dot in its name; --set could not reach it")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of methods on one data set, one protocol for all rows.
+
+    Attributes:
+      title: printed above the table.
+      dataset: name of a data set of ``mmjax.datasets``, or a ``Dataset`` of one's own arrays.
+      task: loss and metrics.
+      rows: the methods.
+      options: of the data set's builder.
+      view: prepares the data for all rows (standardising, whitening).
+      train: how models are trained.
+      seeds: number of seeds; they are 0, 1, 2, ...
+      references: published rows that are not run here: ``(name, Paper)``.
+      note: printed under the title.
+      extra: rows left out unless named with ``--rows`` (long ones).
+      folds: values of ``options.fold`` that ``fold=all`` pools.
+    """
+
+    title: str
+    dataset: str | Dataset
+    task: Task
+    rows: Sequence[Row]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    view: View | None = None
+    train: Train = dataclasses.field(default_factory=Train)
+    seeds: int = 5
+    references: Sequence[tuple[str, Paper]] = ()
+    note: str = ""
+    extra: tuple[str, ...] = ()
+    folds: tuple[Any, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "rows", tuple(self.rows))
+        names = [row.name for row in self.rows]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"row {twice[0]!r} stands twice in {self.title!r}")
+        for row in self.rows:
+            self.pick(row.members)
+
+    def pick(self, names: Sequence[str]) -> tuple[Row, ...]:
+        """The named rows, in the order of the table.
+
+        Raises:
+          UsageError: an unknown name; the message lists the right ones.
+        """
+        known = {row.name for row in self.rows}
+        for name in names:
+            if name not in known:
+                raise UsageError(f"no row {name!r}; the rows are: {', '.join(row.name for row in self.rows)}")
+        return tuple(row for row in self.rows if row.name in set(names))
+
+    def chosen(self, names: Sequence[str] | None) -> tuple[Row, ...]:
+        """The rows to run: those named, with the members they need; or all but the extra ones. Members first."""
+        wanted = {r.name for r in self.rows if r.name not in self.extra} if names is None else set()
+        pending = list(self.pick(names or ()))
+        while pending:
+            row = pending.pop()
+            wanted.add(row.name)
+            pending += [member for member in self.pick(row.members) if member.name not in wanted]
+        rows = self.pick(tuple(wanted))
+        return tuple(sorted(rows, key=lambda row: bool(row.members)))
