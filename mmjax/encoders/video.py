@@ -5,11 +5,11 @@ import jax.numpy as jnp
 
 from mmjax.encoders.image import pixels
 from mmjax.encoders.patches import GridPositions, TransformerStack, pad_axis, patchify
-from mmjax.layers import Dense, sinusoidal_positions
+from mmjax.layers import Dense
 from mmjax.stream import Reduction, Stream, masked_mean, pooled
 from mmjax.typing import Dtype
 
-__all__ = ["FrameVideo", "TemporalTransformer", "TubeletTransformer"]
+__all__ = ["FrameVideo", "TubeletTransformer"]
 
 
 class FrameVideo(nn.Module):
@@ -18,8 +18,8 @@ class FrameVideo(nn.Module):
     Attributes:
       dim: width of the result, that of the last of ``frame_encoder`` and ``temporal``.
       frame_encoder: an image encoder with one token per image, e.g. ``LeNet(dim)``.
-      temporal: any ``(stream, *, train) -> stream`` over the frames' tokens: a recurrence, a temporal convolution,
-        ``TemporalTransformer(dim)``; None = the order of the frames does not matter.
+      temporal: any ``(stream, *, train) -> stream`` over the frames' tokens: ``Recurrent(dim)``,
+        ``TemporalConv(dim)``, ``FeatureTransformer(dim)``; None = the order of the frames does not matter.
       pool: how the tokens become one; None keeps them.
     """
 
@@ -43,32 +43,6 @@ class FrameVideo(nn.Module):
         if self.pool is None:
             return tokens.zeroed
         return pooled(self.pool(tokens.values, tokens.mask), tokens.present)
-
-
-class TemporalTransformer(nn.Module):
-    """Transformer over a sequence of feature vectors ``[batch, t, d]`` with sines as positions (Vaswani et al. 2017).
-
-    Attributes:
-      dim: width of the tokens; ``num_heads`` must divide it. An input of another width is projected.
-    """
-
-    dim: int
-    num_layers: int = 2
-    num_heads: int = 4
-    mlp_dim: int | None = None
-    dropout_rate: float = 0.0
-    dtype: Dtype | None = None
-
-    @nn.compact
-    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
-        x = stream.zeroed.values.astype(self.dtype or stream.values.dtype)
-        if x.shape[-1] != self.dim:
-            x = Dense(self.dim, dtype=self.dtype, name="project")(x)
-        x = x + sinusoidal_positions(x.shape[1], self.dim).astype(x.dtype)
-        stack = TransformerStack(
-            self.dim, self.num_layers, self.num_heads, self.mlp_dim, self.dropout_rate, self.dtype, name="stack"
-        )
-        return Stream(stack(x, mask=stream.mask, train=train), stream.mask).zeroed
 
 
 class TubeletTransformer(nn.Module):

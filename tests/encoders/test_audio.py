@@ -10,13 +10,13 @@ import pytest
 from mmjax.encoders.audio import AudioTransformer, SpectrogramEncoder
 from mmjax.encoders.spectrogram import LogMel, frame_mask, log_mel_spectrogram, mel_filterbank, mel_spectrogram
 from mmjax.stream import Stream
-from tests.encoders.helpers import random_variables
+from tests.encoders.helpers import QUICK, compiled
 
 RATE = 8_000
 SMALL = {"sample_rate": RATE, "n_fft": 64, "hop_length": 24, "n_mels": 8}
 
 
-_logmel = jax.jit(lambda stream: LogMel(**SMALL).apply({}, stream))
+_logmel = jax.jit(lambda stream: LogMel(**SMALL).apply({}, stream), compiler_options=QUICK)
 
 
 def _waves(samples, batch=2, seed=0):
@@ -143,8 +143,7 @@ def test_more_padding_changes_nothing(name, tokens):
     lengths = np.array([400, 262])  # 17 and 11 frames: neither fills the last window of pooling
     mask = jnp.arange(400) < lengths[:, None]
     values = jnp.where(mask, _waves(400), jnp.nan)
-    variables = random_variables(encoder, Stream(values, mask))
-    apply = jax.jit(encoder.apply)
+    variables, apply = compiled(encoder, Stream(values, mask))
     short = apply(variables, Stream(values, mask))
     long = Stream(jnp.pad(values, ((0, 0), (0, 150)), constant_values=jnp.nan), jnp.pad(mask, ((0, 0), (0, 150))))
     long = apply(variables, long)
@@ -159,7 +158,8 @@ def test_tokens_along_time_are_those_with_a_real_frame():
     mask = jnp.arange(21) < jnp.array([21, 9, 0])[:, None]
     frames = Stream(jnp.ones((3, 21, 8)), mask)
     encoder = ENCODERS["SpectrogramEncoder"](tokens=True)  # two halvings: a token for every 4 frames
-    out = jax.jit(encoder.apply)(random_variables(encoder, frames), frames)
+    variables, apply = compiled(encoder, frames)
+    out = apply(variables, frames)
     chex.assert_shape(out.values, (3, 6, 8))
     assert out.mask.sum(1).tolist() == [6, 3, 0]
     encoder = ENCODERS["AudioTransformer"](tokens=True)  # 3 frames and 4 of 8 bands: two tokens for every 3 frames
@@ -170,12 +170,14 @@ def test_tokens_along_time_are_those_with_a_real_frame():
 def test_patches_of_the_spectrogram_are_in_order_of_time_then_frequency():
     frames = Stream.of(jax.random.normal(jax.random.key(0), (1, 5, 8)))
     encoder = AudioTransformer(8, patch_size=(3, 4), num_layers=0, tokens=True)
-    variables = random_variables(encoder, frames)
+    variables, _ = compiled(encoder, frames)
 
     def tokens(values):
         return encoder.apply(variables, frames.replace(values=values)).values[0]
 
-    sees = np.abs(jax.jit(jax.jacobian(tokens))(frames.values)).sum((1, 2)) > 0  # [token, frame, band]
+    sees = (
+        np.abs(jax.jit(jax.jacobian(tokens), compiler_options=QUICK)(frames.values)).sum((1, 2)) > 0
+    )  # [token, frame, band]
     expected = np.kron(np.eye(4).reshape(4, 2, 2), np.ones((3, 4)))[:, :5] > 0
     assert (sees == expected).all()
 

@@ -11,7 +11,7 @@ from mmjax.encoders.convolution import ConvPool, conv_pool
 from mmjax.encoders.image import LeNet, ResNet, ViT
 from mmjax.encoders.patches import patchify
 from mmjax.stream import Stream
-from tests.encoders.helpers import random_variables
+from tests.encoders.helpers import QUICK, compiled
 
 MASK = jnp.array([[True, False, True], [True, True, False]])
 
@@ -26,42 +26,34 @@ def _parts(size, channels, features, kernel):
     return jax.random.normal(keys[0], (2, *size, channels)), weights, jax.random.normal(keys[2], (features,))
 
 
-class ConvPoolTest(chex.TestCase):
-    @chex.variants(with_jit=True, without_jit=True)
-    def test_space_to_depth_is_exact(self):
-        parts = _parts((9, 12), 3, 4, 5)
-
+def test_space_to_depth_is_exact():
+    def both(*parts):
         def loss(x, weights, bias, rewrite):
             y = conv_pool(x, weights, bias, space_to_depth=rewrite)
             return (y * jnp.cos(jnp.arange(y.size).reshape(y.shape))).sum(), y
 
-        gradient = self.variant(jax.grad(loss, (0, 1, 2), has_aux=True), static_argnums=3)
-        (plain_gradient, plain), (fast_gradient, fast) = gradient(*parts, False), gradient(*parts, True)
-        scale = np.abs(plain).max()
-        np.testing.assert_allclose(fast / scale, plain / scale, atol=3e-6)
-        for expected, got in zip(plain_gradient, fast_gradient):
+        return [jax.grad(loss, (0, 1, 2), has_aux=True)(*parts, rewrite) for rewrite in (False, True)]
+
+    both = jax.jit(both, compiler_options=QUICK)
+    x, weights, bias = _parts((9, 12), 3, 4, 5)
+    flat = (
+        jnp.zeros_like(x).at[0, 2, 2, 0].set(1.0)
+    )  # constant regions: every patch is a tie, which shares its gradient
+    for image in (x, flat):
+        plain, fast = both(image, weights, bias)
+        for expected, got in zip(jax.tree.leaves(plain), jax.tree.leaves(fast)):
             scale = np.abs(expected).max()
             np.testing.assert_allclose(got / scale, expected / scale, atol=3e-6)
 
 
-def test_rewrite_shares_ties_as_the_plain_pool_does():
-    x = jnp.zeros((1, 8, 8, 1)).at[0, 2, 2, 0].set(1.0)  # constant regions: every patch there is a tie
-
-    def loss(weights, rewrite):
-        return (conv_pool(x, weights, jnp.zeros(2), space_to_depth=rewrite) ** 2).sum()
-
-    gradients = [jax.grad(loss)(jnp.ones((5, 5, 1, 2)), rewrite) for rewrite in (False, True)]
-    chex.assert_trees_all_close(*gradients, atol=1e-5)
-
-
-@pytest.mark.parametrize("rewrite", [False, True])
 @pytest.mark.parametrize("size", [3, 5, 7])
-def test_conv_pool_against_scipy(size, rewrite):
+def test_conv_pool_against_scipy(size):
     x, weights, bias = _parts((9, 6), 1, 1, size)
     expected = scipy.signal.correlate2d(np.float64(x[0, :, :, 0]), np.float64(weights[:, :, 0, 0]), mode="same")
     expected = expected[:8].reshape(4, 2, 3, 2).max((1, 3)) + float(bias[0])
-    got = conv_pool(x, weights, bias, space_to_depth=rewrite)[0, :, :, 0]
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    both = jax.jit(lambda *parts: [conv_pool(*parts, space_to_depth=s) for s in (False, True)], compiler_options=QUICK)
+    for got in both(x, weights, bias):
+        np.testing.assert_allclose(got[0, :, :, 0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_conv_pool_module_has_one_set_of_parameters():
@@ -84,9 +76,9 @@ def test_lenet_5_has_the_parameters_of_the_paper():
 def test_lenet_does_not_depend_on_the_rewrite():
     images = _images()
     plain, fast = (LeNet(8, channels=(4,), hidden_dims=(), space_to_depth=s) for s in (False, True))
-    variables = random_variables(plain, images)
-    outputs = [jax.jit(encoder.apply)(variables, images) for encoder in (plain, fast)]
-    chex.assert_trees_all_close(*outputs, atol=3e-6)
+    variables, apply = compiled(plain, images)
+    _, apply_fast = compiled(fast, images)
+    chex.assert_trees_all_close(apply(variables, images), apply_fast(variables, images), atol=3e-6)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +93,7 @@ def test_lenet_does_not_depend_on_the_rewrite():
 def test_every_image_is_encoded_alone(make):
     images = _images()
     encoder = make(tokens=True)
-    variables, apply = random_variables(encoder, images), jax.jit(encoder.apply)
+    variables, apply = compiled(encoder, images)
     out = apply(variables, images)
     per_image = out.length // 3
     chex.assert_shape(out.values, (2, 3 * per_image, 8))
@@ -113,7 +105,8 @@ def test_every_image_is_encoded_alone(make):
     np.testing.assert_array_equal(other, same)
     if isinstance(encoder, LeNet):  # its one token is a dense layer over all places
         return
-    one = jax.jit(make().apply)(variables, images)
+    _, apply_pooled = compiled(make(), images)
+    one = apply_pooled(variables, images)
     np.testing.assert_allclose(out.values.reshape(2, 3, -1, 8).mean(2), one.values, atol=2e-6)
 
 
@@ -141,12 +134,12 @@ def test_patches_are_in_order_and_flattened_row_by_row():
 def test_vit_token_sees_only_its_patch_before_attention():
     images = _images((1, 1, 8, 8, 1), jnp.ones((1, 1), bool))
     encoder = ViT(8, num_layers=0, tokens=True)
-    variables = random_variables(encoder, images)
+    variables, _ = compiled(encoder, images)
 
     def tokens(values):
         return encoder.apply(variables, images.replace(values=values)).values[0]
 
-    sees = np.abs(jax.jit(jax.jacobian(tokens))(images.values)).sum((1, 2, 3, 6)) > 0
+    sees = np.abs(jax.jit(jax.jacobian(tokens), compiler_options=QUICK)(images.values)).sum((1, 2, 3, 6)) > 0
     expected = np.kron(np.eye(4).reshape(4, 2, 2), np.ones((4, 4))) > 0
     assert (sees == expected).all()
 
@@ -154,8 +147,8 @@ def test_vit_token_sees_only_its_patch_before_attention():
 def test_class_token():
     images = _images()
     encoder = ViT(8, num_layers=0, class_token=True)  # without blocks the output is the norm of the token itself
-    variables = random_variables(encoder, images)
-    out = jax.jit(encoder.apply)(variables, images)
+    variables, apply = compiled(encoder, images)
+    out = apply(variables, images)
     token, norm = np.float64(variables["params"]["class_token"]), variables["params"]["stack"]["norm"]["norm"]
     expected = (token - token.mean()) / np.sqrt(token.var() + 1e-6) * norm["scale"] + norm["bias"]
     np.testing.assert_allclose(out.values, np.where(MASK[..., None], expected, 0), rtol=1e-4)
@@ -166,9 +159,9 @@ def test_class_token():
 def test_integer_pixels_are_scaled():
     pixels = jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, 1, 8, 8, 3), np.uint8))
     encoder = LeNet(4, channels=(2,), hidden_dims=())
-    variables = random_variables(encoder, Stream.of(pixels))
-    out = jax.jit(encoder.apply)(variables, Stream.of(pixels))
-    same = jax.jit(encoder.apply)(variables, Stream.of(pixels.astype(jnp.float32) / 255))
+    variables, apply = compiled(encoder, Stream.of(pixels))
+    out = apply(variables, Stream.of(pixels))
+    same = apply(variables, Stream.of(pixels.astype(jnp.float32) / 255))
     assert out.values.dtype == jnp.float32
     chex.assert_trees_all_close(out, same, atol=1e-6)
 

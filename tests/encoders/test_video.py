@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.encoders.features import FeatureTransformer
 from mmjax.encoders.image import LeNet, ViT
-from mmjax.encoders.video import FrameVideo, TemporalTransformer, TubeletTransformer
-from mmjax.stream import Stream, masked_last
-from tests.encoders.helpers import random_variables
+from mmjax.encoders.recurrent import Recurrent
+from mmjax.encoders.video import FrameVideo, TubeletTransformer
+from mmjax.stream import Stream, masked_last, masked_mean
+from tests.encoders.helpers import compiled
 
 MASK = jnp.array([[True, False, True, True, False], [True, True, False, False, False], [False] * 5])
 
@@ -30,15 +32,13 @@ def _more(stream, count):
 
 def test_without_a_temporal_model_it_is_the_mean_of_the_frames():
     video = _video()
-    keep = FrameVideo(8, _frames(), pool=None)
-    variables = random_variables(keep, video)
-    tokens = jax.jit(keep.apply)(variables, video)
+    tokens, mean, last = (FrameVideo(8, _frames(), pool=pool) for pool in (None, masked_mean, masked_last))
+    variables, _ = compiled(tokens, video)
+    tokens, mean, last = (compiled(encoder, video)[1](variables, video) for encoder in (tokens, mean, last))
     assert (tokens.mask == MASK).all()
-    one = jax.jit(FrameVideo(8, _frames()).apply)(variables, video)
     expected = [np.asarray(row)[real].mean(0) if real.any() else np.zeros(8) for row, real in zip(tokens.values, MASK)]
-    np.testing.assert_allclose(one.values[:, 0], expected, atol=1e-6)
-    assert one.mask[:, 0].tolist() == [True, True, False]
-    last = jax.jit(FrameVideo(8, _frames(), pool=masked_last).apply)(variables, video)
+    np.testing.assert_allclose(mean.values[:, 0], expected, atol=1e-6)
+    assert mean.mask[:, 0].tolist() == [True, True, False]
     np.testing.assert_allclose(last.values[:2, 0], [tokens.values[0, 3], tokens.values[1, 1]], atol=1e-6)
 
 
@@ -47,26 +47,26 @@ def test_the_order_of_frames_matters_to_a_temporal_model_alone():
     order = jnp.array([3, 1, 0, 2, 4])
     swapped = jax.tree.map(lambda x: x[:1, order], video)
     difference = {}
-    for name, temporal in {"none": None, "transformer": TemporalTransformer(8, 1, 2)}.items():
+    models = {"none": None, "transformer": FeatureTransformer(8, 1, 2), "recurrent": Recurrent(8)}
+    for name, temporal in models.items():
         encoder = FrameVideo(8, _frames(), temporal)
-        variables, apply = random_variables(encoder, video), jax.jit(encoder.apply)
+        variables, apply = compiled(encoder, video)
         difference[name] = np.abs(apply(variables, video).values[0] - apply(variables, swapped).values[0]).max()
     assert difference["none"] < 1e-6
-    assert difference["transformer"] > 1e-3
+    assert difference["transformer"] > 1e-3 and difference["recurrent"] > 1e-3
 
 
 @pytest.mark.parametrize(
     "encoder",
     [
-        FrameVideo(8, _frames(), TemporalTransformer(8, 1, 2), pool=None),
+        FrameVideo(8, _frames(), FeatureTransformer(8, 1, 2), pool=None),
         TubeletTransformer(8, (2, 2, 2), 1, 2, tokens=True),
-        TubeletTransformer(8, (2, 2, 2), 1, 2),
     ],
-    ids=["frames", "tubelets", "pooled tubelets"],
+    ids=["frames", "tubelets"],
 )
 def test_more_padding_changes_nothing(encoder):
     video = _video()
-    variables, apply = random_variables(encoder, video), jax.jit(encoder.apply)
+    variables, apply = compiled(encoder, video)
     out, long = apply(variables, video), apply(variables, _more(video, 4))
     np.testing.assert_array_equal(long.mask[:, : out.length], out.mask)
     np.testing.assert_allclose(long.values[:, : out.length], out.values, atol=2e-6)
@@ -77,7 +77,8 @@ def test_more_padding_changes_nothing(encoder):
 def test_a_tubelet_is_real_if_one_of_its_frames_is():
     video = _video()
     encoder = TubeletTransformer(8, (2, 2, 4), 0, tokens=True)
-    out = jax.jit(encoder.apply)(random_variables(encoder, video), video)
+    variables, apply = compiled(encoder, video)
+    out = apply(variables, video)
     chex.assert_shape(out.values, (3, 6, 8))  # 3 steps of 2 frames, 2 places
     steps = [[True, True, False], [True, False, False], [False, False, False]]
     assert (out.mask == jnp.repeat(jnp.array(steps), 2, axis=1)).all()
@@ -86,7 +87,7 @@ def test_a_tubelet_is_real_if_one_of_its_frames_is():
 def test_tubelet_embedding_is_a_strided_convolution_over_time_and_space():
     video = _video(jnp.ones((1, 4), bool))
     encoder = TubeletTransformer(8, (2, 2, 2), 0, tokens=True)
-    variables = random_variables(encoder, video)
+    variables, apply = compiled(encoder, video)
     parts = variables["params"]
     kernel = parts["embed"]["kernel"].reshape(2, 2, 2, 1, 8)
     embedded = jax.lax.conv_general_dilated(
@@ -98,7 +99,7 @@ def test_tubelet_embedding_is_a_strided_convolution_over_time_and_space():
     x = np.float64(embedded).reshape(8, 8)
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
     norm = parts["stack"]["norm"]["norm"]
-    out = jax.jit(encoder.apply)(variables, video)
+    out = apply(variables, video)
     np.testing.assert_allclose(out.values[0], x * norm["scale"] + norm["bias"], atol=1e-5)
 
 
