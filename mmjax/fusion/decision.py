@@ -136,8 +136,10 @@ def fit_stacking(logits: Logits, target: Any, present: Present = None, *, penalt
     features = _centred(np, members, mask)
     target = np.asarray(target)
     classes = members.shape[-1]
-    if target.shape != features.shape[:1] or target.min() < 0 or target.max() >= classes:
-        raise ValueError(f"the target must be {features.shape[:1]} numbers from 0 to {classes - 1}, got {target}")
+    if target.shape != features.shape[:1]:
+        raise ValueError(f"{target.shape=} must be {features.shape[:1]}, one class an example")
+    if target.min() < 0 or target.max() >= classes:
+        raise ValueError(f"classes are numbers from 0 to {classes - 1}, got them from {target.min()} to {target.max()}")
     truth = np.eye(classes)[target]
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
