@@ -70,7 +70,7 @@ def rows():
     lstm = functools.partial(Recurrent, dim=DIM, bidirectional=True, dropout_rate=0.3)
     head = functools.partial(ClassificationHead, 2, hidden_dims=(DIM,), dropout_rate=0.5)
     in_video = functools.partial(
-        Row, section=CONTEXT, view=views.by_group, train=Train(epochs=20, batch_size=10, learning_rate=3e-3)
+        Row, section=CONTEXT, view=views.by_group, train=Train(epochs=20, batch_size=10)
     )
     at_once = functools.partial(Row, section=UTTERANCE)
     for subset in SUBSETS:
@@ -105,7 +105,7 @@ TABLE = Table(
     dataset="cmu_mosi",
     view=views.standardise,
     task=Classification(num_classes=2),
-    train=Train(epochs=40, batch_size=32),
+    train=Train(epochs=20, batch_size=32),
     seeds=10,
     rows=rows(),
     note="SVM and logistic rows: fixed C, trained on all 62 videos; other rows on 50, with 12 for validation.",
