@@ -1,0 +1,103 @@
+"""Data sets: ``load(name)`` gives splits of examples in memory with a data card; ``from_arrays`` makes one of yours.
+
+Each folder here is one data set: its card and options in ``__init__.py``, what reads its source files in
+``examples.py``, its TFDS builder in ``builder.py``. Importing this package imports neither TFDS nor scikit-learn.
+"""
+
+import os
+from typing import Any
+
+from mmjax.datasets import cmu_mosi, digits, synthetic, views
+from mmjax.datasets.arrays import from_arrays, from_npz
+from mmjax.datasets.base import Card, Dataset
+from mmjax.datasets.checks import check, content_sha256
+from mmjax.datasets.recipe import Recipe, collate
+from mmjax.datasets.store import columns_of, content_note, prepare
+from mmjax.errors import UsageError
+
+__all__ = ["Card", "Dataset", "card", "check", "from_arrays", "from_npz", "load", "names", "source", "views"]
+
+_RECIPES: dict[str, Recipe] = {
+    "cmu_mosi": cmu_mosi.RECIPE,
+    "digits": digits.RECIPE,
+    "synthetic": synthetic.RECIPE,
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names that ``load`` knows, sorted."""
+    return tuple(sorted(_RECIPES))
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in _RECIPES:
+        raise UsageError(f"there is no data set {name!r}; there are {', '.join(names())}")
+    return _RECIPES[name]
+
+
+def card(name: str, **options: Any) -> Card:
+    """The data card, without loading anything.
+
+    Raises:
+      UsageError: an unknown name or option; the message lists those that are.
+    """
+    recipe = _recipe(name)
+    return recipe.card(recipe.parse(name, options))
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    **options: Any,
+) -> Dataset:
+    """A data set in memory: ``train``, ``validation`` and ``test`` as batches of NumPy arrays.
+
+    Args:
+      name: one of :func:`names`.
+      data_dir: the folder of source files, only ever read; default: the variable ``MMJAX_DATA_DIR``. Embedded sets
+        need none.
+      cache_dir: where the prepared files go; default: ``mmjax`` in the user's cache folder. Embedded sets are made in
+        memory and write nothing.
+      options: of this data set, see its ``Options``.
+
+    Raises:
+      UsageError: one line: an unknown name or option, source files that are missing, truncated or altered, unsound
+        data.
+    """
+    recipe = _recipe(name)
+    chosen = recipe.parse(name, options)
+    embedded = not recipe.files(chosen)
+    builder = None if embedded else prepare(name, recipe, chosen, data_dir, cache_dir)
+    columns = recipe.read(chosen, None) if embedded else columns_of(name, builder)
+    splits = collate(recipe, chosen, columns)
+    digest = content_sha256(splits)
+    if not embedded:
+        content_note(name, builder, digest)
+    return check(
+        Dataset(
+            card=recipe.card(chosen),
+            splits=splits,
+            version=recipe.version,
+            sha256=digest,
+            split_id=recipe.split_id(chosen),
+            facts=recipe.facts(chosen),
+        )
+    )
+
+
+def source(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    **options: Any,
+) -> Any:
+    """The random-access TFDS source of a split, for Grain: ``len``, ``[index]`` -> dict of NumPy arrays; it pickles.
+
+    Arguments and errors as :func:`load`; ``split`` may be any of TFDS's expressions, such as ``train[:50%]``.
+    """
+    recipe = _recipe(name)
+    return prepare(name, recipe, recipe.parse(name, options), data_dir, cache_dir).as_data_source(split=split)

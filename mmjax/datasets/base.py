@@ -3,9 +3,14 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from mmjax.stream import Batch
 
-__all__ = ["Card", "Dataset"]
+__all__ = ["KINDS", "SPLITS", "Card", "Dataset"]
+
+SPLITS = ("train", "validation", "test")
+KINDS = ("text", "image", "audio", "video", "feature")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,3 +69,15 @@ class Dataset:
     def streams(self) -> tuple[str, ...]:
         """Names of the modalities, sorted."""
         return tuple(sorted(self.splits["train"].streams))
+
+    def majority(self, split: str = "test") -> float:
+        """Share of the most frequent class among the labelled items of ``split``: what ignoring the input reaches.
+
+        Raises:
+          ValueError: the target is a score.
+        """
+        if self.card.num_classes is None:
+            raise ValueError(f"{self.card.name} has scores, not classes: there is no majority class")
+        batch = self.splits[split]
+        labels = np.asarray(batch.target)[np.asarray(batch.index) >= 0]
+        return float(np.bincount(labels).max() / labels.size)

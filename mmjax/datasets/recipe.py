@@ -1,0 +1,95 @@
+"""How a data set of this library is made: the contract between its folder and the loader."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mmjax.datasets.arrays import pad
+from mmjax.datasets.base import SPLITS, Card
+from mmjax.errors import UsageError
+from mmjax.stream import Batch, Stream
+
+__all__ = ["Columns", "Recipe", "collate"]
+
+Columns = dict[str, dict[str, Any]]
+"""Per split the columns of its examples: every stream, ``target`` and ``group``; arrays or lists of arrays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One data set; each folder of ``mmjax/datasets`` defines one.
+
+    Attributes:
+      card: ``options -> Card``.
+      options: a frozen dataclass whose fields are the options of ``load``, checked in its ``__post_init__``.
+      version: of the examples that ``read`` gives; another version is prepared anew.
+      split_id: ``options -> str``.
+      read: ``(options, data folder) -> Columns``; pure NumPy, the only code that knows the source files.
+      builder: imports TFDS and returns the builder's class.
+      files: ``options -> {path below the data folder: sha256}``; empty = embedded.
+      fetch: one sentence: what to fetch and where to put it.
+      sequences: ``options ->`` streams whose examples are sequences ``[t, *item]``, with the length they are padded or
+        cut to (None = the longest of all splits); the others are single items.
+      decode: what becomes of the stored values of a stream, e.g. 16-bit samples as floats.
+      facts: ``options -> {}`` known answers.
+    """
+
+    card: Callable[[Any], Card]
+    options: type
+    version: str
+    split_id: Callable[[Any], str]
+    read: Callable[[Any, pathlib.Path | None], Columns]
+    builder: Callable[[], type]
+    files: Callable[[Any], Mapping[str, str]] = lambda options: {}
+    fetch: str = ""
+    sequences: Callable[[Any], Mapping[str, int | None]] = lambda options: {}
+    decode: Mapping[str, Callable[[np.ndarray], np.ndarray]] = dataclasses.field(default_factory=dict)
+    facts: Callable[[Any], dict[str, Any]] = lambda options: {}
+
+    def parse(self, name: str, given: Mapping[str, Any]) -> Any:
+        """The options as their dataclass.
+
+        Raises:
+          UsageError: an option that is not there, or a wrong value.
+        """
+        valid = [field.name for field in dataclasses.fields(self.options)]
+        if unknown := sorted(set(given) - set(valid)):
+            raise UsageError(f"{name} has no option {unknown[0]!r}; it has {', '.join(valid) or 'none'}")
+        return self.options(**given)
+
+    def key(self, options: Any, files: Mapping[str, str]) -> str:
+        """Names one preparation: version, options and source files."""
+        text = json.dumps([self.version, dataclasses.asdict(options), dict(files)], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def collate(recipe: Recipe, options: Any, columns: Columns) -> dict[str, Batch]:
+    """Columns of examples as the batches of a data set; a single item becomes a sequence of length 1."""
+    card, lengths = recipe.card(options), dict(recipe.sequences(options))
+    for name, length in lengths.items():
+        if length is None:
+            lengths[name] = max(len(item) for split in SPLITS for item in columns[split][name])
+    splits = {}
+    for split in SPLITS:
+        rows, streams = columns[split], {}
+        for name in sorted(card.kinds):
+            if name in lengths:
+                values, mask = pad(rows[name], lengths[name])
+            else:
+                values = np.asarray(rows[name])[:, None]
+                mask = np.ones(values.shape[:2], bool)
+            streams[name] = Stream(recipe.decode.get(name, lambda x: x)(values), mask)
+        target = np.asarray(rows["target"]).astype(np.float32 if card.num_classes is None else np.int32)
+        splits[split] = Batch(
+            streams=streams,
+            target=target,
+            weight=np.ones(len(target), np.float32),
+            index=np.arange(len(target), dtype=np.int32),
+            group=np.asarray(rows["group"]).astype(np.int32),
+        )
+    return splits

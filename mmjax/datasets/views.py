@@ -1,0 +1,278 @@
+"""Views: pure functions ``Dataset -> Dataset``. Whatever is fitted is fitted on the real items of train alone."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.datasets.base import SPLITS, Dataset
+from mmjax.errors import UsageError
+from mmjax.stream import Batch, Stream, where_mask
+
+__all__ = ["by_group", "limit", "only", "pca_whiten", "refit_splits", "resample", "standardise", "subset"]
+
+
+def _names(dataset: Dataset, names: Iterable[str]) -> tuple[str, ...]:
+    names = (names,) if isinstance(names, str) else tuple(names)
+    if missing := [name for name in names if name not in dataset.streams]:
+        raise UsageError(f"{dataset.card.name} has no modality {missing[0]!r}; it has {', '.join(dataset.streams)}")
+    return names
+
+
+def _map_stream(dataset: Dataset, name: str, function: Any, kind: str | None = None) -> Dataset:
+    """The data set with one stream of every split replaced by ``function(stream)``."""
+    splits = {
+        split: batch.replace(streams={**batch.streams, name: function(batch.streams[name])})
+        for split, batch in dataset.splits.items()
+    }
+    kinds = {**dataset.card.kinds, name: kind or dataset.card.kinds[name]}
+    return dataclasses.replace(dataset, splits=splits, card=dataclasses.replace(dataset.card, kinds=kinds))
+
+
+def _real_items(dataset: Dataset, name: str) -> np.ndarray:
+    """The real items of the training examples of positive weight, ``[items, *item]``."""
+    train = dataset.splits["train"]
+    stream = train.streams[name]
+    return stream.values[stream.mask & where_mask(train.weight > 0, stream.mask)]
+
+
+def standardise(dataset: Dataset, names: Iterable[str] | None = None) -> Dataset:
+    """Every feature with mean 0 and variance 1 over the real items of train; padding stays 0.
+
+    Args:
+      names: modalities; default: those of kind feature. A feature that is constant in train is only centred.
+
+    Raises:
+      UsageError: an unknown modality.
+    """
+    if names is None:
+        names = [name for name in dataset.streams if dataset.card.kinds[name] == "feature"]
+    for name in _names(dataset, names):
+        items = _real_items(dataset, name).astype(np.float64)
+        mean, scale = items.mean(0), items.std(0)
+        # rounding leaves a constant feature with a tiny deviation: it must not be blown up
+        scale = np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
+
+        def apply(stream: Stream, mean: np.ndarray = mean, scale: np.ndarray = scale) -> Stream:
+            values = ((stream.values - mean) / scale).astype(np.float32)
+            return Stream(np.where(where_mask(stream.mask, values), values, np.float32(0)), stream.mask)
+
+        dataset = _map_stream(dataset, name, apply)
+    return dataset
+
+
+def only(dataset: Dataset, streams: Iterable[str]) -> Dataset:
+    """The data set with the named modalities and no others.
+
+    Raises:
+      UsageError: an unknown modality, or none at all.
+    """
+    names = _names(dataset, streams)
+    if not names:
+        raise UsageError(f"{dataset.card.name}: name at least one modality of {', '.join(dataset.streams)}")
+    splits = {
+        split: batch.replace(streams={name: batch.streams[name] for name in sorted(names)})
+        for split, batch in dataset.splits.items()
+    }
+    card = dataclasses.replace(
+        dataset.card,
+        kinds={name: dataset.card.kinds[name] for name in sorted(names)},
+        noise={name: text for name, text in dataset.card.noise.items() if name in names},
+    )
+    return dataclasses.replace(dataset, splits=splits, card=card)
+
+
+def by_group(dataset: Dataset) -> Dataset:
+    """One row per group, its examples in order as steps: a video of utterances, a dialogue of turns.
+
+    Streams of length 1 become ``[groups, steps, *item]``, longer ones ``[groups, steps, length, *item]`` with a mask
+    of the same axes; target, index (-1 in padding) and group (-1 in padding) become ``[groups, steps]``; the padding
+    of the target is 0. The weight is one per row; a group with an example of weight 0 is refused. All splits are
+    padded to the longest group, so that they share one shape.
+
+    Raises:
+      UsageError: the rows are groups already, the target is no array of one value per example, or weights of 0.
+    """
+    card = dataset.card
+    for split, batch in dataset.splits.items():
+        if batch.index.ndim != 1 or np.ndim(batch.target) != 1:
+            raise UsageError(f"{card.name}: by_group needs one label and one index per row, {split} has a label a step")
+        if (batch.weight <= 0).any():
+            raise UsageError(f"{card.name}: by_group needs positive weights; leave rows out with views.subset first")
+    steps = max(int(np.unique(batch.group, return_counts=True)[1].max()) for batch in dataset.splits.values())
+    splits = {split: _pack(batch, steps) for split, batch in dataset.splits.items()}
+    return dataclasses.replace(dataset, splits=splits, split_id=f"{dataset.split_id}; one row per {card.group}")
+
+
+def _pack(batch: Batch, steps: int) -> Batch:
+    groups, row, counts = np.unique(batch.group, return_inverse=True, return_counts=True)
+    row = row.reshape(-1)
+    order = np.argsort(row, kind="stable")  # the order of the examples is the order of the steps
+    step = np.empty(len(row), np.int64)
+    step[order] = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+    def scatter(values: np.ndarray, fill: Any = 0) -> np.ndarray:
+        packed = np.full((len(groups), steps, *values.shape[1:]), fill, values.dtype)
+        packed[row, step] = values
+        return packed
+
+    streams = {}
+    for name, stream in batch.streams.items():
+        values, mask = scatter(stream.values), scatter(stream.mask)
+        if stream.mask.ndim == 2 and stream.mask.shape[1] == 1:
+            values, mask = values[:, :, 0], mask[:, :, 0]
+        streams[name] = Stream(values, mask)
+    return Batch(
+        streams=streams,
+        target=scatter(batch.target),
+        weight=np.ones(len(groups), np.float32),
+        index=scatter(batch.index, -1),
+        group=scatter(batch.group, -1),
+    )
+
+
+def pca_whiten(dataset: Dataset, name: str, components: int) -> Dataset:
+    """Items of one modality, flattened, as their first whitened principal components ``[n, length, components]``.
+
+    Fitted on the real items of train in float64; of each component the largest loading is positive, so that the
+    result is the same on every machine but for rounding. The modality becomes a feature.
+
+    Raises:
+      UsageError: an unknown modality, ids instead of numbers, or more components than the items have dimensions.
+    """
+    _names(dataset, [name])
+    if dataset.card.kinds[name] == "text":
+        raise UsageError(f"{dataset.card.name}: modality {name!r} is text: ids have no principal components")
+    items = _real_items(dataset, name)
+    items = items.reshape(len(items), -1).astype(np.float64)
+    mean = items.mean(0)
+    variances, axes = np.linalg.eigh((items - mean).T @ (items - mean) / max(len(items) - 1, 1))
+    variances, axes = variances[::-1], axes[:, ::-1]
+    rank = int((variances > 1e-10 * variances[0]).sum())
+    if not 1 <= components <= rank:
+        raise UsageError(f"{dataset.card.name}: modality {name!r} has 1 to {rank} components, not {components}")
+    axes = axes[:, :components]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(components)])
+    weights = (axes / np.sqrt(variances[:components])).astype(np.float32)
+    mean = mean.astype(np.float32)
+
+    def apply(stream: Stream) -> Stream:
+        shape = stream.mask.shape
+        whitened = np.zeros((*shape, components), np.float32)
+        real = stream.values[stream.mask]
+        whitened[stream.mask] = (real.reshape(len(real), -1).astype(np.float32) - mean) @ weights
+        return Stream(whitened, stream.mask)
+
+    return _map_stream(dataset, name, apply, kind="feature")
+
+
+def resample(dataset: Dataset, name: str, length: int) -> Dataset:
+    """Sequences of one modality, linearly resampled to ``length`` real items; an absent one stays absent.
+
+    First item goes to first, last to last; holes in a mask are closed first.
+
+    Raises:
+      UsageError: an unknown modality, ids instead of numbers, or a length below 1.
+    """
+    _names(dataset, [name])
+    if dataset.card.kinds[name] == "text" or length < 1:
+        raise UsageError(f"{dataset.card.name}: resample needs numbers and a length from 1 up, got {name!r}, {length}")
+
+    def apply(stream: Stream) -> Stream:
+        values = np.zeros((len(stream.values), length, *stream.values.shape[2:]), np.float32)
+        for row, mask, result in zip(stream.values, stream.mask, values):
+            real = row[mask].astype(np.float32)
+            if len(real):
+                place = np.linspace(0, len(real) - 1, length) if length > 1 else np.asarray([(len(real) - 1) / 2])
+                below = np.minimum(place.astype(np.int64), max(len(real) - 2, 0))
+                part = (place - below).astype(np.float32).reshape(-1, *(1,) * (real.ndim - 1))
+                above = np.minimum(below + 1, len(real) - 1)
+                result[:] = real[below] * (1 - part) + real[above] * part
+        return Stream(values, np.repeat(stream.mask.any(1)[:, None], length, axis=1))
+
+    return _map_stream(dataset, name, apply)
+
+
+def _take(batch: Batch, rows: np.ndarray) -> Batch:
+    """The rows of a batch; their labelled items are numbered anew."""
+    index = batch.index[rows]
+    numbered = np.where(index >= 0, np.cumsum(index.reshape(-1) >= 0).reshape(index.shape) - 1, -1).astype(np.int32)
+    return Batch(
+        streams={name: Stream(s.values[rows], s.mask[rows]) for name, s in batch.streams.items()},
+        target=batch.target[rows],
+        weight=batch.weight[rows],
+        index=numbered,
+        group=batch.group[rows],
+    )
+
+
+def subset(dataset: Dataset, split: str, rows: Sequence[int] | np.ndarray) -> Dataset:
+    """The data set with only the given rows of one split (numbers, or a boolean for each row), in that order.
+
+    Raises:
+      UsageError: an unknown split, no rows, or rows that are not there.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"split {split!r} is not one of {SPLITS}")
+    batch, rows = dataset.splits[split], np.asarray(rows)
+    if rows.dtype == bool and rows.shape == (batch.size,):
+        rows = np.flatnonzero(rows)
+    if not rows.size or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= batch.size:
+        raise UsageError(f"{dataset.card.name}: {split} has rows 0 to {batch.size - 1}; others, or none, were named")
+    splits = {**dataset.splits, split: _take(batch, rows)}
+    return dataclasses.replace(
+        dataset, splits=splits, split_id=f"{dataset.split_id}; {rows.size} of {batch.size} rows of {split}"
+    )
+
+
+def limit(dataset: Dataset, n: int) -> Dataset:
+    """At most ``n`` rows of every split, class by class in turn where a row has one class: for a smoke run.
+
+    Raises:
+      UsageError: ``n`` below 1.
+    """
+    if n < 1:
+        raise UsageError(f"limit needs at least 1 row, got {n}")
+    for split in SPLITS:
+        batch = dataset.splits[split]
+        if batch.size <= n:
+            continue
+        rank = np.arange(batch.size)
+        if dataset.card.num_classes is not None and np.ndim(batch.target) == 1:
+            same = np.argsort(batch.target, kind="stable")
+            counts = np.bincount(batch.target)
+            rank = np.empty(batch.size, np.int64)  # the how-manieth of its class an example is
+            rank[same] = np.arange(batch.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        dataset = subset(dataset, split, np.sort(np.argsort(rank, kind="stable")[:n]))
+    return dataset
+
+
+def refit_splits(dataset: Dataset) -> Dataset:
+    """Train becomes train and validation together, to train once more for the number of epochs that was chosen.
+
+    Validation stays, but it is part of train now: choose nothing by it.
+    """
+    train, validation = dataset.splits["train"], dataset.splits["validation"]
+    both = {}
+    for name in dataset.streams:
+        first, second = train.streams[name], validation.streams[name]
+        length = max(first.mask.shape[1], second.mask.shape[1])
+        parts = [(_widen(s.values, length), _widen(s.mask, length)) for s in (first, second)]
+        both[name] = Stream(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
+    offset = int(train.index.max()) + 1
+    later = np.where(validation.index >= 0, validation.index + offset, -1).astype(np.int32)
+    joined = Batch(
+        streams=both,
+        target=np.concatenate([train.target, validation.target]),
+        weight=np.concatenate([train.weight, validation.weight]),
+        index=np.concatenate([train.index, later]),
+        group=np.concatenate([train.group, validation.group]),
+    )
+    splits = {**dataset.splits, "train": joined}
+    return dataclasses.replace(dataset, splits=splits, split_id=f"{dataset.split_id}; train + validation")
+
+
+def _widen(values: np.ndarray, length: int) -> np.ndarray:
+    padding = [(0, 0), (0, length - values.shape[1])] + [(0, 0)] * (values.ndim - 2)
+    return np.pad(values, padding)
