@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--rows", help="names of rows, separated by commas")
         one.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a field; repeatable")
         one.add_argument("--smoke", action="store_true", help="tiny: shows that everything runs")
-    for command, text in (("evaluate", "the scores of a trained run"), ("report", "print a table again from its files")):
+    for command, text in (("evaluate", "the scores of a trained run"), ("report", "a table again, from its files")):
         commands.add_parser(command, help=text).add_argument("workdir")
     return top
 

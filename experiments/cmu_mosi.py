@@ -23,8 +23,9 @@ from mmjax.training import Train
 MODALITIES = ("text", "audio", "video")
 SUBSETS = [subset for count in (1, 2, 3) for subset in itertools.combinations(MODALITIES, count)]
 DIM = 64
-UTTERANCE, CONTEXT, LINEAR = "per utterance", "in the context of the video (bidirectional LSTM)", "linear, per utterance"
+UTTERANCE, CONTEXT, LINEAR = "per utterance", "in the context of the video (BiLSTM)", "linear, per utterance"
 SUFFIX = " in context"
+LINEAR_FITS = {"SVM": functools.partial(linear_svm, C=1e-3), "logistic": functools.partial(logistic, C=1e-2)}
 
 SOURCE = "Poria et al., ACL 2017, Table 2"
 LSTM = {"text": 78.1, "video": 55.8, "audio": 60.3, "text+video": 80.2, "text+audio": 79.3, "audio+video": 62.1,
@@ -69,9 +70,7 @@ def rows():
     dense = functools.partial(FeatureMLP, dim=DIM, hidden_dims=(), dropout_rate=0.3)
     lstm = functools.partial(Recurrent, dim=DIM, bidirectional=True, dropout_rate=0.3)
     head = functools.partial(ClassificationHead, 2, hidden_dims=(DIM,), dropout_rate=0.5)
-    in_video = functools.partial(
-        Row, section=CONTEXT, view=views.by_group, train=Train(epochs=20, batch_size=10)
-    )
+    in_video = functools.partial(Row, section=CONTEXT, view=views.by_group, train=Train(epochs=20, batch_size=10))
     at_once = functools.partial(Row, section=UTTERANCE)
     for subset in SUBSETS:
         name = "+".join(subset)
@@ -95,7 +94,7 @@ def rows():
     yield from decision_rows([name + SUFFIX for name in MODALITIES], section=CONTEXT, suffix=SUFFIX)
     for subset in SUBSETS:
         name = "+".join(subset)
-        for kind, fit in (("SVM", functools.partial(linear_svm, C=1e-3)), ("logistic", functools.partial(logistic, C=1e-2))):
+        for kind, fit in LINEAR_FITS.items():
             paper = Paper(SVM[name], SOURCE + ", uni-SVM") if kind == "SVM" else None
             yield Row(f"{kind} {name}", fit=fit, streams=subset, varies=False, section=LINEAR, paper=paper)
 

@@ -1,6 +1,7 @@
 """Rows that are no networks: linear classifiers on features, and combinations of trained models' outputs."""
 
 import functools
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmjax.typing import Mapping
 __all__ = ["decide", "decision_rows", "linear_svm", "logistic", "stack"]
 
 HELD_OUT = ("validation", "test")
+NOTHING: Mapping[str, int] = types.MappingProxyType({})
 
 
 def _design(batch: Batch) -> np.ndarray:
@@ -38,32 +40,51 @@ def _scores(classifier: Any, features: np.ndarray, classes: int) -> np.ndarray:
     return scores
 
 
-def _linear(make: Callable[[], Any], data: Dataset, refit: bool) -> dict[str, np.ndarray]:
+def _linear(
+    make: Callable[[], Any], data: Dataset, refit: bool, components: Mapping[str, int]
+) -> dict[str, np.ndarray]:
     """Validation scores by a fit on train; test scores by a fit on train, with ``refit`` on train and validation."""
+    from sklearn.compose import make_column_transformer
+    from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    steps, start = [], 0
+    for name, stream in sorted(data.splits["train"].streams.items()):
+        stop = start + int(np.prod(stream.values.shape[1:]))
+        whiten = [PCA(components[name], whiten=True, random_state=0)] if name in components else []
+        steps.append((make_pipeline(StandardScaler(), *whiten), slice(start, stop)))
+        start = stop
     scores = {}
     for split in HELD_OUT:
         splits = refit_splits(data).splits if refit and split == "test" else data.splits
-        classifier = make_pipeline(StandardScaler(), make())
+        classifier = make_pipeline(make_column_transformer(*steps), make())
         classifier.fit(_design(splits["train"]), np.asarray(splits["train"].target))
         scores[split] = _scores(classifier, _design(data.splits[split]), data.card.num_classes)
     return scores
 
 
-def linear_svm(data: Dataset, seed: int, members: Any, *, C: float, refit: bool = True) -> dict[str, np.ndarray]:
-    """Linear support vector machine on standardised features (scikit-learn's ``LinearSVC``), fixed ``C``."""
+def linear_svm(
+    data: Dataset, seed: int, members: Any, *, C: float, refit: bool = True, components: Mapping[str, int] = NOTHING
+) -> dict[str, np.ndarray]:
+    """Linear support vector machine on standardised features (scikit-learn's ``LinearSVC``), fixed ``C``.
+
+    Args:
+      refit: test scores by a fit on train and validation; validation scores are always by a fit on train.
+      components: per modality, the number of whitened principal components that replace its features.
+    """
     from sklearn.svm import LinearSVC
 
-    return _linear(functools.partial(LinearSVC, C=C, max_iter=20_000, random_state=0), data, refit)
+    return _linear(functools.partial(LinearSVC, C=C, max_iter=20_000, random_state=0), data, refit, components)
 
 
-def logistic(data: Dataset, seed: int, members: Any, *, C: float, refit: bool = True) -> dict[str, np.ndarray]:
-    """Logistic regression on standardised features (scikit-learn), fixed ``C``."""
+def logistic(
+    data: Dataset, seed: int, members: Any, *, C: float, refit: bool = True, components: Mapping[str, int] = NOTHING
+) -> dict[str, np.ndarray]:
+    """Logistic regression on standardised features (scikit-learn), fixed ``C``; arguments as ``linear_svm``."""
     from sklearn.linear_model import LogisticRegression
 
-    return _linear(functools.partial(LogisticRegression, C=C, max_iter=2_000), data, refit)
+    return _linear(functools.partial(LogisticRegression, C=C, max_iter=2_000), data, refit, components)
 
 
 def decide(
@@ -91,7 +112,7 @@ def stack(data: Dataset, seed: int, members: Mapping[str, Member]) -> dict[str, 
 
 
 def decision_rows(members: Sequence[str], *, section: str = "", suffix: str = "") -> list[Row]:
-    """The five ways of combining trained single-modality rows without training anything more than stacking's weights."""
+    """The five ways of combining trained single-modality rows; only stacking fits anything, on validation."""
     rules = {
         "mean of logits": functools.partial(decide, rule=decision.mean_of_logits),
         "mean of probabilities": functools.partial(decide, rule=decision.mean_of_probabilities),

@@ -29,7 +29,7 @@ from mmjax.metrics import compute
 from mmjax.resident import Fit, fit
 from mmjax.stream import Batch, select
 from mmjax.tasks import Task
-from mmjax.training import Train, predict
+from mmjax.training import predict
 from mmjax.typing import Mapping, PyTree
 
 __all__ = ["load_dataset", "run_table", "smoke"]
@@ -110,9 +110,8 @@ def smoke(table: Table) -> Table:
         dataclasses.replace(row, seeds=None, train=row.train and dataclasses.replace(row.train, **short))
         for row in table.rows
     ]
-    return dataclasses.replace(
-        table, rows=rows, seeds=2, view=few, train=dataclasses.replace(table.train, **short), note="smoke run: no result"
-    )
+    train = dataclasses.replace(table.train, **short)
+    return dataclasses.replace(table, rows=rows, seeds=2, view=few, train=train, note="Smoke run: no result.")
 
 
 @dataclasses.dataclass
@@ -162,7 +161,8 @@ def _run_row(
     folder = workdir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     export_params(folder / f"{config_hash}.safetensors", fitted.variables)
-    seconds = {f"{key}_seconds": first.seconds[key] + (fitted.seconds[key] if train.refit else 0) for key in first.seconds}
+    runs = [first, fitted] if train.refit else [first]
+    seconds = {f"{key}_seconds": sum(run.seconds[key] for run in runs) for key in first.seconds}
     primary = fitted.history[f"test/{dataset.card.primary_metric}"]
     lower = dataset.card.primary_metric in task.lower_is_better
     return _Result(
@@ -182,9 +182,7 @@ def _present(batch: Batch, streams: Sequence[str]) -> np.ndarray:
     return np.any(masks, axis=0)
 
 
-def _run_fit(
-    row: Row, members: Sequence[Row], data: Dataset, seeds: Sequence[int], store: RecordStore
-) -> _Result:
+def _run_fit(row: Row, members: Sequence[Row], data: Dataset, seeds: Sequence[int], store: RecordStore) -> _Result:
     stored = {
         member.name: (
             {split: store.logits(member.name, split) for split in HELD_OUT},

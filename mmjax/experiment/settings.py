@@ -22,7 +22,8 @@ __all__ = ["apply_settings", "describe", "digest"]
 def describe(value: Any) -> Any:
     """JSON data that says what a configuration is: equal configurations give equal descriptions, in any process."""
     if isinstance(value, functools.partial):
-        return {"call": describe(value.func), **describe(value.keywords), **({"args": describe(value.args)} if value.args else {})}
+        positional = {"args": describe(value.args)} if value.args else {}
+        return {"call": describe(value.func), **positional, **describe(value.keywords)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {"class": describe(type(value)), **{name: describe(getattr(value, name)) for name in _fields(value)}}
     if isinstance(value, Mapping):

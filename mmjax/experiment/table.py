@@ -54,8 +54,8 @@ class Row:
     Attributes:
       name: unique in its table, without a dot.
       model: a network ``(streams, *, targets, train) -> outputs``; or
-      fit: a method that is none: ``(data, seed, members) -> {"validation": logits, "test": logits}``, where ``members`` is
-        a ``Member`` for each row named in the field of that name, for the same seed.
+      fit: a method that is none: ``(data, seed, members) -> {"validation": logits, "test": logits}``, where
+        ``members`` is a ``Member`` for each row named in the field of that name, for the same seed.
       streams: the modalities it sees; None = all.
       section: heading under which it stands; gains are taken within a section.
       view: changes the data for this row (packs a video's utterances into one example, say).
