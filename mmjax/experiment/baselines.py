@@ -105,9 +105,8 @@ def decide(
 
 def stack(data: Dataset, seed: int, members: Mapping[str, Member]) -> dict[str, np.ndarray]:
     """Stacking (Wolpert 1992): weights fitted on the members' validation outputs, never on train."""
-    fitted = decision.fit_stacking(
-        *_outputs(members, "validation"), target=np.asarray(data.splits["validation"].target)
-    )
+    logits, present = _outputs(members, "validation")
+    fitted = decision.fit_stacking(logits, np.asarray(data.splits["validation"].target), present)
     return {split: fitted(*_outputs(members, split)) for split in HELD_OUT}
 
 
