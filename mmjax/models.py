@@ -21,7 +21,8 @@ class Multimodal(nn.Module):
       fusion: ``(streams, *, train) -> Stream``.
       head: ``(stream, *, targets, train) -> outputs``.
       unimodal_head: a head used for every modality alone (parameters of its own each); the outputs are then
-        ``{"fused": outputs, "unimodal": {name: outputs}}``, as balancing methods and auxiliary losses need.
+        ``{"fused": outputs, "unimodal": {name: outputs}}``, as balancing methods and auxiliary losses need. A stream of
+        integers (side information) is no modality and has none.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -58,6 +59,7 @@ class Multimodal(nn.Module):
         alone = {
             name: self.unimodal_head.clone(name=f"unimodal_{name}", parent=self)(stream, train=train)
             for name, stream in encoded.items()
+            if jnp.issubdtype(stream.values.dtype, jnp.floating)
         }
         return {"fused": outputs, "unimodal": alone}
 

@@ -31,7 +31,10 @@ def run(module: nn.Module, params: Any, *args: Any, **kwargs: Any) -> tuple[Any,
     return result, state.get("intermediates", {})
 
 
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+"""``jax.jit`` in half the time: for a gradient or a transformer cheaper than one operation at a time."""
+
+
 def run_compiled(module: nn.Module, params: Any, *args: Any) -> tuple[Any, dict[str, Any]]:
-    """As ``run``, compiled in haste: cheaper for a transformer than one operation at a time."""
-    step = jax.jit(functools.partial(run, module), compiler_options={"xla_backend_optimization_level": 0})
-    return step(params, *args)
+    """As ``run``, compiled in haste."""
+    return quick_jit(functools.partial(run, module))(params, *args)

@@ -7,7 +7,7 @@ import pytest
 
 from mmjax.heads import ClassificationHead, RegressionHead
 from mmjax.stream import Stream, masked_max
-from tests.draw import draw_params, draw_streams, run
+from tests.draw import draw_params, draw_streams, quick_jit, run
 
 STREAM = draw_streams({"fused": 4}, length=3, batch=2)["fused"]
 HOLED = STREAM.replace(mask=jnp.asarray([[True, False, True], [False] * 3]))
@@ -47,17 +47,17 @@ def test_a_score_is_one_number_an_example():
 
 
 @pytest.mark.parametrize("head", [ClassificationHead(5), RegressionHead()], ids=lambda head: type(head).__name__)
-@pytest.mark.parametrize("with_", [np.nan, 1e3])
-def test_padding_never_reaches_a_prediction(head, with_):
+def test_padding_never_reaches_a_prediction(head):
     params = draw_params(head, HOLED)
-    poisoned = HOLED.replace(values=jnp.where(HOLED.mask[..., None], HOLED.values, with_))
+    poisoned = HOLED.replace(values=jnp.where(HOLED.mask[..., None], HOLED.values, jnp.nan))
     for pool in (head.pool, None):
         asked = head.clone(pool=pool)
 
         def loss(params, stream, asked=asked):
             return (asked.apply({"params": params}, stream) ** 2).sum()
 
-        clean, dirty = (jax.value_and_grad(loss)(params, stream) for stream in (HOLED, poisoned))
+        value_and_gradient = quick_jit(jax.value_and_grad(loss))
+        clean, dirty = (value_and_gradient(params, stream) for stream in (HOLED, poisoned))
         jax.tree.map(np.testing.assert_array_equal, clean, dirty)
 
 

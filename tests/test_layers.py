@@ -21,7 +21,7 @@ from mmjax.layers import (
     sinusoidal_positions,
 )
 from mmjax.stream import Stream
-from tests.draw import draw_params, draw_streams, run
+from tests.draw import draw_params, draw_streams, quick_jit, run
 
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=(2, 3, 8)), jnp.float32)
@@ -37,7 +37,8 @@ def test_dense_is_flax_dense_and_so_is_its_gradient():
     def loss(module, params, x):
         return jnp.sin(module.apply({"params": params}, x)).sum()
 
-    ours, theirs = (jax.value_and_grad(loss, argnums=(1, 2))(cls(6), params, X) for cls in (Dense, nn.Dense))
+    both = quick_jit(lambda: [jax.value_and_grad(loss, argnums=(1, 2))(cls(6), params, X) for cls in (Dense, nn.Dense)])
+    ours, theirs = both()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
     assert list(draw_params(Dense(6, use_bias=False), X)) == ["kernel"]
 
@@ -94,7 +95,7 @@ def test_nothing_to_attend_to_gives_exactly_zero_and_finite_gradients():
     def loss(params, context):
         return (HEADS.apply({"params": params}, X, context, mask=MASK) * X).sum()
 
-    by_params, by_context = jax.grad(loss, (0, 1))(params, CONTEXT)
+    by_params, by_context = quick_jit(jax.grad(loss, (0, 1)))(params, CONTEXT)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(by_params))
     assert not by_context[1].any() and not by_context[0, 1].any() and by_context[0, 0].any()
 
@@ -129,7 +130,7 @@ def test_a_block_is_two_residual_steps():
 def test_a_block_reads_its_context_in_any_order_and_only_where_it_is_real():
     params = draw_params(BLOCK, X, CONTEXT, mask=MASK)
 
-    apply = jax.jit(lambda context, mask: BLOCK.apply({"params": params}, X, context, mask=mask))
+    apply = quick_jit(lambda context, mask: BLOCK.apply({"params": params}, X, context, mask=mask))
     result = apply(CONTEXT, MASK)
     other = apply(CONTEXT.at[0, 1].set(1e3).at[1].set(1e3), MASK)
     np.testing.assert_array_equal(result, other)
@@ -159,18 +160,19 @@ def test_learned_positions_are_added_up_to_their_number():
         draw_params(LearnedPositions(2), X)
 
 
-@pytest.mark.parametrize("window, size", [(2, (4, 6)), (2, (5, 7)), (3, (7, 6))])
+@pytest.mark.parametrize("window, size", [(2, (5, 7)), (3, (6, 7))])
 def test_max_pool_is_flax_max_pool_and_so_is_its_gradient(window, size):
     x = jnp.asarray(RNG.normal(size=(2, *size, 3)), jnp.float32)
 
-    def ours(x):
-        return jnp.sin(max_pool(x, window)).sum()
+    pools = [lambda x: max_pool(x, window), lambda x: nn.max_pool(x, (window, window), (window, window))]
 
-    def theirs(x):
-        return jnp.sin(nn.max_pool(x, (window, window), (window, window))).sum()
+    @quick_jit
+    def values_and_gradients(x):
+        return [(pool(x), jax.grad(lambda x, pool=pool: jnp.sin(pool(x)).sum())(x)) for pool in pools]
 
-    np.testing.assert_array_equal(max_pool(x, window), nn.max_pool(x, (window, window), (window, window)))
-    np.testing.assert_allclose(jax.grad(ours)(x), jax.grad(theirs)(x), atol=1e-6)
+    (ours, our_gradient), (theirs, their_gradient) = values_and_gradients(x)
+    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_allclose(our_gradient, their_gradient, atol=1e-6)
 
 
 class Pools(nn.Module):

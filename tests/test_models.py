@@ -11,7 +11,7 @@ from mmjax.heads import ClassificationHead, RegressionHead
 from mmjax.layers import Dense
 from mmjax.models import Layerwise, Multimodal, NullToken, PerStep
 from mmjax.stream import Stream
-from tests.draw import draw_params, draw_streams, run
+from tests.draw import draw_params, draw_streams, quick_jit, run
 
 
 class Linear(nn.Module):
@@ -22,6 +22,15 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, stream, *, train=False):
         return stream.replace(values=Dense(self.dim, name="dense")(stream.zeroed.values)).zeroed
+
+
+class IgnoresSpeaker(nn.Module):
+    """A fusion that names its side information."""
+
+    fusion: nn.Module
+
+    def __call__(self, streams, *, train=False):
+        return self.fusion({name: stream for name, stream in streams.items() if name != "speaker"}, train=train)
 
 
 STREAMS = draw_streams({"audio": 3, "text": 4}, length=2, batch=3)
@@ -58,6 +67,12 @@ class TestMultimodal:
         alone, _ = run(RegressionHead(), params["unimodal_text"], STREAMS["text"])
         np.testing.assert_array_equal(outputs["unimodal"]["text"], alone)
         assert outputs["unimodal"]["audio"].shape == (3,)
+
+    def test_side_information_has_no_head(self):
+        model = Multimodal({}, IgnoresSpeaker(Concat(4)), ClassificationHead(5), unimodal_head=RegressionHead())
+        streams = {**STREAMS, "speaker": Stream.of(jnp.zeros((3, 2), jnp.int32))}
+        outline = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), streams)[0])
+        assert list(outline["unimodal"]) == ["audio", "text"]
 
     def test_is_hashable_and_keeps_its_argument(self):
         encoders = {"audio": Linear(4)}
@@ -168,7 +183,8 @@ class TestNullToken:
             **STREAMS,
             "audio": Stream(jnp.full_like(STREAMS["audio"].values, jnp.nan), jnp.zeros((3, 2), bool)),
         }
-        learned, present = jax.grad(loss)(params, poisoned), jax.grad(loss)(params, STREAMS)
+        gradient = quick_jit(jax.grad(loss))
+        learned, present = gradient(params, poisoned), gradient(params, STREAMS)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learned))
         assert learned["null_audio"].any() and not learned["null_text"].any()
         assert not present["null_audio"].any() and not present["null_text"].any()
