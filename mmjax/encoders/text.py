@@ -1,0 +1,210 @@
+"""Encoders of text: token ids ``[batch, words]``, or nested ``[batch, utterances, words]``, to tokens of width ``dim``.
+
+Nested ids (a dialogue of sentences) are folded into the batch, and the words of each utterance are pooled: the result
+is ``[batch, utterances, dim]``, an utterance being real if any of its words is.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.encoders.features import FeatureTransformer
+from mmjax.encoders.recurrent import LSTM, Recurrent
+from mmjax.layers import MLP, Activation
+from mmjax.stream import Reduction, Stream, apply_mask, masked_mean, pooled
+from mmjax.typing import Array, Bool, Dtype, Float, Int
+
+__all__ = ["BagOfWords", "RecurrentText", "TokenEmbedding", "TransformerText"]
+
+
+class TokenEmbedding(nn.Module):
+    """A learned vector per token id, zero in the padding; float32 unless ``dtype`` says otherwise.
+
+    Attributes:
+      features: width of the vectors.
+      vocab_size: real ids run from 0 to ``vocab_size - 1``.
+      unknown_id: the id in whose place any other real id is read; None = such an id gives NaN, so that a vocabulary
+        that does not fit the data stops the training at its first step. Ids in the padding never matter.
+    """
+
+    features: int
+    vocab_size: int
+    unknown_id: int | None = None
+    embedding_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "b t"], mask: Bool[Array, "b t"]) -> Float[Array, "b t features"]:
+        if self.unknown_id is not None and not 0 <= self.unknown_id < self.vocab_size:
+            raise ValueError(f"{self.unknown_id=} must be one of the {self.vocab_size=} ids")
+        table = self.param("embedding", self.embedding_init, (self.vocab_size, self.features), jnp.float32)
+        known = (ids >= 0) & (ids < self.vocab_size)
+        vectors = table.astype(self.dtype or jnp.float32)[jnp.where(known & mask, ids, self.unknown_id or 0)]
+        if self.unknown_id is None:
+            vectors = jnp.where(known[..., None], vectors, jnp.nan)
+        return apply_mask(vectors, mask)
+
+
+def _fold(stream: Stream) -> Stream:
+    """Ids and mask with all axes but that of the words folded into the batch.
+
+    Raises:
+      ValueError: not a stream of ids.
+    """
+    ids, mask = stream.values, stream.mask
+    if ids.shape != mask.shape or ids.ndim not in (2, 3) or not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise ValueError(
+            f"expected integer ids [batch, words] or [batch, utterances, words] with a mask of that shape, got "
+            f"{ids.dtype} {ids.shape} with a mask {mask.shape}"
+        )
+    return Stream(ids.reshape(-1, ids.shape[-1]), mask.reshape(-1, ids.shape[-1]))
+
+
+def _unfold(tokens: Stream, like: Stream, pool: Reduction) -> Stream:
+    """The tokens of sentences as they are; those of nested sentences pooled, one per utterance."""
+    if like.mask.ndim == 2:
+        return tokens
+    shape = like.mask.shape[:-1]
+    values = pool(tokens.values, tokens.mask).reshape(*shape, -1)
+    return Stream(values, like.mask.any(-1)).zeroed
+
+
+class BagOfWords(nn.Module):
+    """Words without their order: an MLP on a text's mean or sum of word vectors. One token per text.
+
+    The first layer is the embedding: with ``pool=masked_sum`` it is ``W`` times the vector of counts, with the default
+    mean the counts are divided by their number (the deep averaging network, Iyyer et al. 2015).
+
+    Attributes:
+      dim: width of the token.
+      vocab_size: ids run from 0 to ``vocab_size - 1``; for others see ``unknown_id`` of ``TokenEmbedding``.
+      hidden_dims: widths of the hidden layers; empty = one linear map of the counts.
+      distinct: counts a repeated word once (presence instead of counts: Pang et al. 2002).
+    """
+
+    dim: int
+    vocab_size: int
+    hidden_dims: tuple[int, ...] = ()
+    pool: Reduction = masked_mean
+    distinct: bool = False
+    unknown_id: int | None = None
+    activation: Activation = nn.relu
+    dropout_rate: float = 0.0
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
+        words = _fold(stream)
+        mask = _first_occurrences(words.values, words.mask) if self.distinct else words.mask
+        first, *rest = (*self.hidden_dims, self.dim)
+        init = nn.initializers.normal(first**-0.5)
+        embedding = TokenEmbedding(first, self.vocab_size, self.unknown_id, init, self.dtype, name="embedding")
+        x = self.pool(embedding(words.values, mask), mask)
+        x = x + self.param("bias", nn.initializers.zeros_init(), (first,), jnp.float32).astype(x.dtype)
+        if rest:
+            x = nn.Dropout(self.dropout_rate, deterministic=not train)(self.activation(x))
+            mlp = MLP(tuple(rest), self.activation, self.dropout_rate, self.dtype, name="mlp")
+            x = mlp(x, train=train)
+        bag = pooled(x, words.present)
+        if stream.mask.ndim == 2:
+            return bag
+        return Stream(bag.values.reshape(*stream.mask.shape[:-1], -1), bag.mask.reshape(stream.mask.shape[:-1]))
+
+
+def _first_occurrences(ids: Any, mask: Any) -> Any:
+    """True where a real id stands for the first time in its row."""
+    before = np.tri(ids.shape[1], k=-1, dtype=bool)
+    same = (ids[:, :, None] == ids[:, None, :]) & mask[:, None, :]
+    return mask & ~(same & before).any(-1)
+
+
+class RecurrentText(nn.Module):
+    """Word vectors, then an LSTM or GRU (Sutskever et al. 2014; two-way: Graves & Schmidhuber 2005). A token per word.
+
+    Attributes:
+      dim: width of the tokens.
+      vocab_size: ids run from 0 to ``vocab_size - 1``; for others see ``unknown_id`` of ``TokenEmbedding``.
+      embed_dim: width of the word vectors; None = ``dim``.
+      cell, bidirectional, num_layers, hidden_dim: as in ``Recurrent``.
+      pool: how the words of a nested utterance become one: their mean, or the last state (one way: ``masked_last``,
+        two-way: ``final_state``).
+      dropout_rate: of the word vectors and of what leaves each layer.
+    """
+
+    dim: int
+    vocab_size: int
+    embed_dim: int | None = None
+    cell: Callable[..., nn.Module] = LSTM
+    bidirectional: bool = False
+    num_layers: int = 1
+    hidden_dim: int | None = None
+    pool: Reduction = masked_mean
+    unknown_id: int | None = None
+    dropout_rate: float = 0.0
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
+        words = _fold(stream)
+        width = self.embed_dim or self.dim
+        init = nn.initializers.normal(width**-0.5)
+        embedding = TokenEmbedding(width, self.vocab_size, self.unknown_id, init, self.dtype, name="embedding")
+        x = nn.Dropout(self.dropout_rate, deterministic=not train)(embedding(words.values, words.mask))
+        recurrent = Recurrent(
+            self.dim,
+            self.cell,
+            self.bidirectional,
+            self.num_layers,
+            self.hidden_dim,
+            self.dropout_rate,
+            self.dtype,
+            name="recurrent",
+        )
+        return _unfold(recurrent(Stream(x, words.mask), train=train), stream, self.pool)
+
+
+class TransformerText(nn.Module):
+    """Word vectors and positions, then pre-norm transformer blocks and a final norm (Vaswani et al. 2017).
+
+    One token per word. A word keeps its position whatever is masked before it.
+
+    Attributes:
+      dim: width of the tokens; ``num_heads`` must divide it.
+      vocab_size: ids run from 0 to ``vocab_size - 1``; for others see ``unknown_id`` of ``TokenEmbedding``.
+      max_length: a number = learned positions up to that length (Devlin et al. 2019); None = sines, for any length,
+        with the word vectors multiplied by ``sqrt(dim)`` (Vaswani et al. 2017, section 3.4).
+      pool: how the words of a nested utterance become one.
+    """
+
+    dim: int
+    vocab_size: int
+    num_layers: int = 2
+    num_heads: int = 4
+    mlp_dim: int | None = None
+    max_length: int | None = None
+    pool: Reduction = masked_mean
+    unknown_id: int | None = None
+    dropout_rate: float = 0.0
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
+        words = _fold(stream)
+        sines = self.max_length is None
+        init = nn.initializers.normal(self.dim**-0.5 if sines else 0.02)
+        embedding = TokenEmbedding(self.dim, self.vocab_size, self.unknown_id, init, self.dtype, name="embedding")
+        x = embedding(words.values, words.mask) * (self.dim**0.5 if sines else 1.0)
+        transformer = FeatureTransformer(
+            self.dim,
+            self.num_layers,
+            self.num_heads,
+            self.mlp_dim,
+            self.max_length,
+            self.dropout_rate,
+            self.dtype,
+            name="transformer",
+        )
+        return _unfold(transformer(Stream(x, words.mask), train=train), stream, self.pool)
