@@ -1,0 +1,1 @@
+"""The report of a work directory: ``table.json``, ``table.md`` and the plots."""

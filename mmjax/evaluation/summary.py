@@ -1,0 +1,199 @@
+"""Every number of a table, recomputed from a work directory (configuration, targets, records, logits), no training."""
+
+import dataclasses
+import math
+import os
+from typing import Any
+
+import numpy as np
+
+from mmjax.errors import UsageError
+from mmjax.evaluation import calibration, significance
+from mmjax.evaluation.records import STANDARD, RecordStore
+from mmjax.typing import Mapping
+
+__all__ = ["PRIMARY", "summarise"]
+
+PRIMARY = ("accuracy", "mae")
+"""Primary metrics that are means over items, as the bootstrap and the permutation test need."""
+MARGIN = {"accuracy": 0.01, "mae": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """A row as it lies on disk, with the seeds that the table asks for."""
+
+    seeds: list[int]
+    records: list[Mapping[str, Any]]
+    logits: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]  # by split, [seeds, items], higher is better
+
+
+def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
+    """The table as data: what ``table.json`` holds.
+
+    Reads of ``config.json``: ``table``, ``title``, ``note``, ``dataset``, ``primary``, ``majority``, ``chance``,
+    ``seeds``, ``references`` and ``rows``, each with ``name``, ``section``, ``streams``, ``kind``, ``single``,
+    ``paper``, ``config_hash`` and, optionally, ``seeds``, ``notes`` and ``extra``. A row whose records are of another
+    configuration, or whose logits are damaged, counts as not run.
+
+    Raises:
+      UsageError: no work directory, a primary metric that is no mean over items, logits that do not fit the targets.
+    """
+    store = RecordStore(workdir)
+    config = store.config()
+    primary = config["primary"]
+    if primary not in PRIMARY:
+        raise UsageError(f"the primary metric {primary!r} is no mean over items; the report knows {', '.join(PRIMARY)}")
+    targets = {split: store.targets(split) for split in ("validation", "test")}
+    runs = {row["name"]: _read(store, config, row, targets) for row in config["rows"]}
+    groups = targets["test"][1]
+    rows = [_row(row, runs[row["name"]], targets, primary) for row in config["rows"]]
+    _add_gains(rows, runs, groups, primary)
+    units = np.unique(groups).size
+    card = config["dataset"].get("card", {})
+    summary = {
+        "standard": STANDARD,
+        "table": config["table"],
+        "title": config["title"],
+        "note": config.get("note", ""),
+        "dataset": {name: config["dataset"][name] for name in ("name", "version", "sha256", "split_id")},
+        "group": card.get("group", "group"),
+        "groups": int(units),
+        "groups_cross": bool(card.get("groups_cross", False)),
+        "items": {split: len(target) for split, (target, _) in targets.items()},
+        "unit": "group" if units >= significance.MIN_GROUPS else "item",
+        "primary": primary,
+        "higher_is_better": primary != "mae",
+        "majority": config.get("majority"),
+        "chance": config.get("chance"),
+        "seeds": config["seeds"],
+        "rows": rows,
+        "references": config.get("references", []),
+    }
+    return _rounded(summary)
+
+
+def _read(store: RecordStore, config: Mapping, row: Mapping, targets: Mapping) -> _Run | None:
+    name, wanted = row["name"], set(row.get("seeds") or config["seeds"])
+    records = {r["seed"]: r for r in store.records(name) if r["method"]["config_hash"] == row["config_hash"]}
+    if not records or not store.verify(name):
+        return None
+    there = store.seeds(name)
+    places = [place for place, seed in enumerate(there) if seed in wanted and seed in records]
+    if not places:
+        return None
+    seeds = [there[place] for place in places]
+    logits = {split: store.logits(name, split)[places].astype(np.float64) for split in targets}
+    scores = {}
+    for split, (target, _) in targets.items():
+        if logits[split].shape[1] != len(target):
+            raise UsageError(f"row {name!r} has {logits[split].shape[1]} {split} items, the targets have {len(target)}")
+        scores[split] = _scores(name, logits[split], target, config["primary"])
+    return _Run(seeds, [records[seed] for seed in seeds], logits, scores)
+
+
+def _scores(name: str, logits: np.ndarray, target: np.ndarray, primary: str) -> np.ndarray:
+    """What each item adds to the metric, higher is better: 1 for a right answer, or minus the absolute error."""
+    dims = 3 if primary == "accuracy" else 2
+    if logits.ndim != dims:
+        shape = "[seeds, items, classes]" if dims == 3 else "[seeds, items]"
+        raise UsageError(f"row {name!r}: {primary} needs outputs {shape}, got {logits.shape}")
+    return (logits.argmax(-1) == target).astype(np.float64) if dims == 3 else -np.abs(logits - target)
+
+
+def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: str) -> dict[str, Any]:
+    cells: dict[str, Any] = {key: row.get(key) for key in ("name", "section", "streams", "kind", "single", "paper")}
+    cells |= {"notes": row.get("notes", ""), "extra": bool(row.get("extra", False))}
+    if run is None:
+        return {**cells, "status": "not run"}
+    sign = -1 if primary == "mae" else 1
+    values = sign * run.scores["test"].mean(1)
+    interval = significance.hierarchical_interval(run.scores["test"], targets["test"][1])
+    bounds = sorted((sign * interval.lower, sign * interval.upper))
+    over_seeds = significance.seed_interval(values)
+    selected = [record["test_selected"] for record in run.records]
+    return {
+        **cells,
+        "status": "done",
+        "seeds": run.seeds,
+        "values": values.tolist(),
+        "mean": values.mean(),
+        "sd": values.std(ddof=1) if len(values) > 1 else None,
+        "seed_interval": over_seeds,
+        "half_width": None if over_seeds is None else (over_seeds[1] - over_seeds[0]) / 2,
+        "interval": bounds if len(values) > 2 else None,
+        "interval_unit": interval.unit,
+        "validation": sign * run.scores["validation"].mean(),
+        "test_selected": None if None in selected else float(np.mean(selected)),
+        "metrics": _means([record["metrics"] for record in run.records]),
+        "calibration": _calibration(run, targets) if primary == "accuracy" else None,
+        "params": run.records[0]["cost"].get("params"),
+        "flops": run.records[0]["cost"].get("flops"),
+        "selection_rule": run.records[0]["selection_rule"],
+        "conforming": all(record["conforming"] for record in run.records),
+    }
+
+
+def _means(metrics: list[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([one[name] for one in metrics])) for name in sorted(metrics[0])}
+
+
+def _calibration(run: _Run, targets: Mapping) -> dict[str, float]:
+    """Means over seeds, before and after temperature scaling on validation."""
+    target, cells = targets["test"][0], []
+    for position in range(len(run.seeds)):
+        temperature = calibration.fit_temperature(run.logits["validation"][position], targets["validation"][0])
+        before = calibration.measure(run.logits["test"][position], target)
+        after = calibration.measure(run.logits["test"][position], target, temperature)
+        cells.append({"temperature": temperature, **before, **{f"{name}_scaled": v for name, v in after.items()}})
+    return _means(cells)
+
+
+def _add_gains(rows: list[dict], runs: Mapping[str, _Run | None], groups: np.ndarray, primary: str) -> None:
+    """Gains over the section's best single modality by validation, corrected for their number in the whole table."""
+    best: dict[str, dict] = {}
+    for row in rows:
+        champion = best.get(row["section"])
+        if row["status"] == "done" and row["single"]:
+            better = champion is None or (
+                row["validation"] < champion["validation"] if primary == "mae"
+                else row["validation"] > champion["validation"]
+            )  # fmt: skip
+            best[row["section"]] = row if better else champion
+    compared = []
+    for row in rows:
+        row["best_single"] = row is best.get(row["section"])
+        row["gain"] = None
+        if row["status"] == "done" and len(row["streams"]) > 1 and row["section"] in best:
+            compared.append(_gain(row, best[row["section"]]["name"], runs, groups, primary))
+    compared = [gain for gain in compared if gain is not None]
+    for cell, p in zip(compared, significance.holm([cell["p"] for cell in compared])):
+        said = significance.verdict(cell.pop("_gain"), p, len(cell["seeds"]), MARGIN[primary])
+        cell |= {"p_holm": float(p), "verdict": said.name, "trivial": said.trivial}
+
+
+def _gain(row: dict, over: str, runs: Mapping, groups: np.ndarray, primary: str) -> dict[str, Any] | None:
+    """The paired comparison, over the seeds that both have; the cell is put into the row."""
+    ours, theirs = runs[row["name"]], runs[over]
+    seeds = [seed for seed in ours.seeds if seed in theirs.seeds]
+    if not seeds:
+        return None
+    scores = ours.scores["test"][[ours.seeds.index(seed) for seed in seeds]]
+    reference = theirs.scores["test"][[theirs.seeds.index(seed) for seed in seeds]]
+    gain = significance.paired_gain(scores, reference, groups)
+    single = len(seeds) == 1 and primary == "accuracy"
+    p = significance.mcnemar(scores[0], reference[0]) if single else gain.p
+    row["gain"] = {"over": over, "seeds": seeds, **dataclasses.asdict(gain), "p": p, "_gain": gain}
+    return row["gain"]
+
+
+def _rounded(value: Any) -> Any:
+    """JSON data, at ten digits: beyond them numbers are noise, and NaN or infinity become null."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.10g}") if math.isfinite(value) else None
+    return value
