@@ -157,7 +157,8 @@ class LogMel(nn.Module):
     (float32 for integers) or ``dtype``. ``frame_mask`` says which frames are real; the others are 0.
 
     Attributes:
-      sample_rate: in Hz; ``n_fft``, ``hop_length`` and ``win_length`` are in samples (None: 10 ms hop, 25 ms window).
+      sample_rate: in Hz; ``n_fft``, ``hop_length`` and ``win_length`` are in samples (None: a hop of 10 ms, a window of
+        25 ms, at most ``n_fft``).
       standardize: whether each clip's real frames get mean 0 and variance 1, over frames and bands together, which
         removes the loudness of the recording; statistics never see padding.
       floor: power below it is raised to it before the logarithm.

@@ -11,7 +11,7 @@ from mmjax.encoders.image import LeNet, ViT
 from mmjax.encoders.recurrent import Recurrent
 from mmjax.encoders.video import FrameVideo, TubeletTransformer
 from mmjax.stream import Stream, masked_last, masked_mean
-from tests.encoders.helpers import compiled
+from tests.encoders.helpers import QUICK, compiled
 
 MASK = jnp.array([[True, False, True, True, False], [True, True, False, False, False], [False] * 5])
 
@@ -32,9 +32,10 @@ def _more(stream, count):
 
 def test_without_a_temporal_model_it_is_the_mean_of_the_frames():
     video = _video()
-    tokens, mean, last = (FrameVideo(8, _frames(), pool=pool) for pool in (None, masked_mean, masked_last))
-    variables, _ = compiled(tokens, video)
-    tokens, mean, last = (compiled(encoder, video)[1](variables, video) for encoder in (tokens, mean, last))
+    encoders = [FrameVideo(8, _frames(), pool=pool) for pool in (None, masked_mean, masked_last)]
+    variables, _ = compiled(encoders[0], video)
+    apply = jax.jit(lambda v, x: [encoder.apply(v, x) for encoder in encoders], compiler_options=QUICK)
+    tokens, mean, last = apply(variables, video)
     assert (tokens.mask == MASK).all()
     expected = [np.asarray(row)[real].mean(0) if real.any() else np.zeros(8) for row, real in zip(tokens.values, MASK)]
     np.testing.assert_allclose(mean.values[:, 0], expected, atol=1e-6)
@@ -47,13 +48,12 @@ def test_the_order_of_frames_matters_to_a_temporal_model_alone():
     order = jnp.array([3, 1, 0, 2, 4])
     swapped = jax.tree.map(lambda x: x[:1, order], video)
     difference = {}
-    models = {"none": None, "transformer": FeatureTransformer(8, 1, 2), "recurrent": Recurrent(8)}
-    for name, temporal in models.items():
+    for name, temporal in {"none": None, "recurrent": Recurrent(8)}.items():
         encoder = FrameVideo(8, _frames(), temporal)
         variables, apply = compiled(encoder, video)
         difference[name] = np.abs(apply(variables, video).values[0] - apply(variables, swapped).values[0]).max()
     assert difference["none"] < 1e-6
-    assert difference["transformer"] > 1e-3 and difference["recurrent"] > 1e-3
+    assert difference["recurrent"] > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,9 @@ def test_a_tubelet_is_real_if_one_of_its_frames_is():
     chex.assert_shape(out.values, (3, 6, 8))  # 3 steps of 2 frames, 2 places
     steps = [[True, True, False], [True, False, False], [False, False, False]]
     assert (out.mask == jnp.repeat(jnp.array(steps), 2, axis=1)).all()
+    _, apply = compiled(encoder.clone(tokens=False), video)
+    count = np.maximum(out.mask.sum(1, keepdims=True), 1)
+    np.testing.assert_allclose(apply(variables, video).values[:, 0], out.values.sum(1) / count, atol=1e-6)
 
 
 def test_tubelet_embedding_is_a_strided_convolution_over_time_and_space():
