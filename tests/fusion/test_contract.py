@@ -174,8 +174,7 @@ def test_contract(name: str, case: Case) -> None:
     check_rows_mix(subject, patterns, outcomes)
     check_parameters_are_named(patterns, outcomes)
     check_order_eager_and_one_seed(subject, outcomes[0])
-    if subject.traces != 1:
-        pytest.fail(f"{subject.traces} traces for {len(patterns)} patterns of presence, one must serve all")
+    assert subject.traces == 1, f"{subject.traces} traces for {len(patterns)} patterns of presence, one must serve all"
     check_shapes(name, case)
 
 
@@ -198,8 +197,8 @@ def check_absence(subject: Subject, pattern: Mapping[str, bool], outcome: Any) -
         assert not (gone and leaf.any()), f"gradient to {path} though {gone} is absent, {pattern}"
     result = outcome["result"]
     assert not result.values[~result.mask].any(), f"the result is not zero where it is masked, {pattern}"
-    assert result.mask.any() if all(pattern.values()) else True, "all are present, and the result is masked"
-    assert any(pattern.values()) or not result.mask.any(), "all are absent, and the result is not masked"
+    assert result.mask.any() or not all(pattern.values()), "all are present, and the result is masked"
+    assert not result.mask.any() or any(pattern.values()), "all are absent, and the result is not masked"
     if result.mask.shape[-1] == 1:
         assert (result.mask == any(pattern.values())).all(), f"a pooled result is real if anything is, {pattern}"
 
