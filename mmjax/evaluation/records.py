@@ -18,7 +18,7 @@ import numpy as np
 from mmjax.errors import UsageError
 from mmjax.typing import Mapping
 
-__all__ = ["STANDARD", "Record", "RecordStore", "make_record"]
+__all__ = ["STANDARD", "Record", "RecordStore", "make_record", "replace_file"]
 
 STANDARD = "mmeval-1"
 HELD_OUT = ("validation", "test")
@@ -126,7 +126,7 @@ class RecordStore:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes ``config.json``; see ``mmjax.evaluation.summary`` for what the report reads of it."""
-        _replace(self.workdir / "config.json", _json(config).encode())
+        replace_file(self.workdir / "config.json", _json(config).encode())
 
     def config(self) -> dict[str, Any]:
         """What ``write_config`` wrote.
@@ -155,7 +155,7 @@ class RecordStore:
                 if values.shape != (len(targets[split]["target"]),):
                     raise UsageError(f"{name} of {split} must be [items], one value an item; got {values.shape}")
                 arrays[f"{split}/{name}"] = values.astype(str) if values.dtype == object else values
-        _replace(self.workdir / "targets.npz", _npz(arrays))
+        replace_file(self.workdir / "targets.npz", _npz(arrays))
 
     def targets(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Target and group of each item of a split, ``[items]`` each."""
@@ -188,10 +188,10 @@ class RecordStore:
             raise UsageError(f"row {name!r} has {len(records)} records; its logits need as many seeds, got {wrong}")
         arrays["seeds"] = np.asarray([record["seed"] for record in records], np.int64)
         data, path = _npz(arrays), f"logits/{_slug(name)}.npz"
-        _replace(self.workdir / path, data)
+        replace_file(self.workdir / path, data)
         if history is not None:
             curves = {key: np.asarray(values, np.float32) for key, values in sorted(history.items())}
-            _replace(self.workdir / "history" / f"{_slug(name)}.npz", _npz(curves))
+            replace_file(self.workdir / "history" / f"{_slug(name)}.npz", _npz(curves))
         self._write_timing(name, timing)
         where = {
             "logits_path": {split: f"{path}:{split}" for split in HELD_OUT},
@@ -251,14 +251,14 @@ class RecordStore:
             known = json.loads(path.read_bytes())
         except (FileNotFoundError, ValueError):
             known = {}
-        _replace(path, _json({**known, name: timing}).encode())
+        replace_file(path, _json({**known, name: timing}).encode())
 
     def _write_records(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Rows in the order of the table, whatever the order they ran in; rows it no longer has stand last."""
         order = {row["name"]: place for place, row in enumerate(self.config()["rows"])}
         ordered = sorted(records, key=lambda record: order.get(record["row"], len(order)))
         lines = [json.dumps(record, sort_keys=True, default=_plain) + "\n" for record in ordered]
-        _replace(self.workdir / "records.jsonl", "".join(lines).encode())
+        replace_file(self.workdir / "records.jsonl", "".join(lines).encode())
 
     def _all(self) -> list[Record]:
         """Every line that can be read; a truncated one is dropped, so its row is not done and runs again."""
@@ -301,7 +301,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{value!r} of type {type(value).__name__} cannot be written as JSON")
 
 
-def _replace(path: pathlib.Path, data: bytes) -> None:
+def replace_file(path: pathlib.Path, data: bytes) -> None:
     """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")

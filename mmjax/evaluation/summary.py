@@ -117,6 +117,7 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: st
         **cells,
         "status": "done",
         "seeds": run.seeds,
+        "epochs": [record["epoch"] for record in run.records],
         "values": values.tolist(),
         "mean": values.mean(),
         "sd": values.std(ddof=1) if len(values) > 1 else None,
