@@ -42,7 +42,7 @@ class TokenEmbedding(nn.Module):
             raise ValueError(f"{self.unknown_id=} must be one of the {self.vocab_size=} ids")
         table = self.param("embedding", self.embedding_init, (self.vocab_size, self.features), jnp.float32)
         known = (ids >= 0) & (ids < self.vocab_size)
-        vectors = table.astype(self.dtype or jnp.float32)[jnp.where(known & mask, ids, self.unknown_id or 0)]
+        vectors = table.astype(self.dtype or jnp.float32)[jnp.where(known, ids, self.unknown_id or 0)]
         if self.unknown_id is None:
             vectors = jnp.where(known[..., None], vectors, jnp.nan)
         return apply_mask(vectors, mask)
