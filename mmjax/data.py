@@ -1,0 +1,254 @@
+"""The streaming feed's batches, through Grain: what a batch holds is a pure function of the step.
+
+So a run continues at its step without any state of an iterator, and global batches are the same for any number of
+hosts.
+"""
+
+import dataclasses
+import functools
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmjax.errors import UsageError
+from mmjax.stream import Batch, Stream
+from mmjax.typing import Mapping
+
+__all__ = ["Example", "Records", "Source", "ordered_batches", "size", "steps_per_epoch", "stream_batches"]
+
+# A transform of the batch in memory: ``(whole batch, generator) -> batch``.
+Transform = Callable[[Batch, np.random.Generator], Batch]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One example from a record.
+
+    Attributes:
+      streams: items of each modality, ``[length, *item]``; absent from the mapping or of length 0 = missing.
+      target: a class or a score, or one per step, ``[length]``.
+      group: number of the unit of splitting and of the bootstrap.
+    """
+
+    streams: Mapping[str, np.ndarray]
+    target: Any
+    group: int = 0
+
+
+class Records:
+    """Random-access records (``tfds.data_source``, or anything with ``len`` and ``[]``) as examples.
+
+    A record that cannot be read or converted is left out (a row of weight 0) and counted; more than ``budget``
+    different ones end the run.
+
+    Attributes:
+      source: the records.
+      to_example: ``(record, generator) -> Example``; the generator is a function of seed, epoch and record, so that
+        augmentation is the same after a restart and on any number of hosts.
+      items: per stream ``(length, item shape, dtype)``: longer sequences are cut, shorter padded, so that one program
+        serves every batch.
+      steps: number of labels per example; None = one label.
+      budget: bad records that are borne.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        to_example: Callable[[Any, np.random.Generator], Example],
+        items: Mapping[str, tuple[int, tuple[int, ...], Any]],
+        *,
+        steps: int | None = None,
+        target_dtype: Any = np.int32,
+        budget: int = 0,
+    ):
+        self.source, self.to_example, self.items = source, to_example, dict(items)
+        self.steps, self.target_dtype, self.budget = steps, target_dtype, budget
+        self.bad: set[int] = set()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batch(self, rows: np.ndarray, counts: np.ndarray, entropy: Sequence[int]) -> Batch:
+        """The examples of some rows; those that do not count are not read."""
+        n = len(rows)
+        labels = (n,) if self.steps is None else (n, self.steps)
+        streams = {
+            name: Stream(np.zeros((n, length, *item), dtype), np.zeros((n, length), bool))
+            for name, (length, item, dtype) in self.items.items()
+        }
+        index = np.full(labels, -1, np.int32)
+        batch = Batch(streams, np.zeros(labels, self.target_dtype), np.zeros(n, np.float32), index, np.copy(index))
+        for i in np.flatnonzero(counts):
+            row = int(rows[i])
+            try:
+                example = self.to_example(self.source[row], np.random.default_rng([*entropy, row]))
+                self._fill(batch, i, row, example)
+            except Exception as error:
+                self._count(row, error)
+                for stream in streams.values():
+                    stream.mask[i] = False
+                batch.index[i], batch.weight[i] = -1, 0
+        return batch
+
+    def _fill(self, batch: Batch, i: int, row: int, example: Example) -> None:
+        if unknown := sorted(set(example.streams) - set(self.items)):
+            raise ValueError(f"stream {unknown[0]!r} is not among {sorted(self.items)}")
+        for name, values in example.streams.items():
+            stream = batch.streams[name]
+            length = min(len(values), stream.mask.shape[1])
+            stream.values[i, :length] = values[:length]
+            stream.mask[i, :length] = True
+        if self.steps is None:
+            batch.target[i], batch.index[i], batch.group[i] = example.target, row, example.group
+        else:
+            length = min(len(example.target), self.steps)
+            batch.target[i, :length] = example.target[:length]
+            batch.index[i, :length] = row * self.steps + np.arange(length)
+            batch.group[i, :length] = example.group
+        batch.weight[i] = 1
+
+    def _count(self, row: int, error: Exception) -> None:
+        with self._lock:
+            self.bad.add(row)
+            if len(self.bad) > self.budget:
+                raise UsageError(
+                    f"record {row} cannot be read ({type(error).__name__}: {error}); bad records: {len(self.bad)}, "
+                    f"borne: {self.budget}"
+                ) from error
+
+
+Source = Batch | Records
+
+
+def size(source: Source) -> int:
+    """Number of rows."""
+    return source.size if isinstance(source, Batch) else len(source)
+
+
+def steps_per_epoch(source: Source, batch_size: int) -> int:
+    """Batches in one pass; the last one is filled up with rows of weight 0."""
+    return math.ceil(size(source) / batch_size)
+
+
+class _Batches:
+    """Random access to batches by number: with a whole batch as its item, Grain costs a twentieth per sample."""
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        seed: int | None,
+        part: slice,
+        transforms: Sequence[Transform],
+        count: int,
+    ):
+        self.source, self.batch_size, self.seed, self.part = source, batch_size, seed, part
+        self.transforms, self.count = tuple(transforms), count
+        self.order = functools.lru_cache(2)(self._order)  # an epoch and the next: neighbours are read at once
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __repr__(self) -> str:
+        return f"Batches({size(self.source)} rows, {self.batch_size=}, {self.seed=}, {self.part=})"
+
+    def _order(self, epoch: int) -> np.ndarray:
+        rows = np.arange(size(self.source), dtype=np.int64)
+        return rows if self.seed is None else np.random.default_rng([self.seed, 0, epoch]).permutation(rows)
+
+    def __getitem__(self, number: int) -> Batch:
+        number = int(number)
+        epoch, place = divmod(number, steps_per_epoch(self.source, self.batch_size))
+        order = self.order(epoch)
+        positions = place * self.batch_size + np.arange(self.batch_size)
+        counts = positions < len(order)
+        rows = order[np.where(counts, positions, 0)]
+        entropy = (self.seed or 0, 1, epoch)
+        if isinstance(self.source, Records):
+            return self.source.batch(rows[self.part], counts[self.part], entropy)
+        # Transforms see the whole batch, so that they do the same on any number of hosts.
+        wanted = self.part if not self.transforms else slice(None)
+        rows, counts = rows[wanted], counts[wanted]
+        batch = jax.tree.map(lambda x: np.asarray(x)[rows], self.source)
+        batch = batch.replace(
+            weight=batch.weight * counts.astype(np.float32),
+            index=np.where(counts.reshape(-1, *(1,) * (batch.index.ndim - 1)), batch.index, -1),
+        )
+        if not self.transforms:
+            return batch
+        generator = np.random.default_rng([*entropy, place])
+        for transform in self.transforms:
+            batch = transform(batch, generator)
+        return jax.tree.map(lambda x: x[self.part], batch)
+
+
+def _part(batch_size: int, process_index: int, process_count: int) -> slice:
+    if batch_size % process_count:
+        raise UsageError(f"train.batch_size={batch_size} does not divide over {process_count} processes")
+    local = batch_size // process_count
+    return slice(process_index * local, (process_index + 1) * local)
+
+
+def _threads(source: Source, threads: int | None) -> int:
+    # Rows in memory are copied faster than they are handed between threads, and the device computes meanwhile.
+    return threads if threads is not None else (8 if isinstance(source, Records) else 0)
+
+
+def _iterate(batches: _Batches, start: int, threads: int) -> Iterator[Batch]:
+    import grain
+
+    dataset = grain.MapDataset.source(batches)[start:]
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+
+
+def stream_batches(
+    source: Source,
+    batch_size: int,
+    *,
+    seed: int,
+    start_step: int = 0,
+    steps: int = 2**31,
+    process_index: int = 0,
+    process_count: int = 1,
+    transforms: Sequence[Transform] = (),
+    threads: int | None = None,
+) -> Iterator[Batch]:
+    """Shuffled batches of NumPy arrays, epoch after epoch, from ``start_step`` on.
+
+    Every example stands once in every epoch; the last batch of an epoch is filled up with rows of weight 0.
+
+    Args:
+      source: a ``Batch`` in memory, or ``Records``.
+      batch_size: rows of the global batch.
+      seed: of order and augmentation.
+      start_step: number of the first batch.
+      steps: number of the batch before which to end.
+      process_index: this host; it gets its part of every global batch.
+      process_count: number of hosts.
+      transforms: ``(batch, generator) -> batch`` on the global batch of a source in memory; ``Records`` have theirs in
+        ``to_example``.
+      threads: that prepare batches ahead; None = 0 in memory, 8 for records.
+
+    Raises:
+      UsageError: the batch does not divide over the processes, there is no example, or transforms for ``Records``.
+    """
+    if not size(source):
+        raise UsageError("the split to train on is empty")
+    if transforms and isinstance(source, Records):
+        raise UsageError("transforms are for a batch in memory; records are transformed in their to_example")
+    part = _part(batch_size, process_index, process_count)
+    return _iterate(_Batches(source, batch_size, seed, part, transforms, steps), start_step, _threads(source, threads))
+
+
+def ordered_batches(
+    source: Source, batch_size: int, *, process_index: int = 0, process_count: int = 1, threads: int | None = None
+) -> Iterator[Batch]:
+    """One pass in order, for evaluation; the last batch is filled up with rows of weight 0."""
+    part = _part(batch_size, process_index, process_count)
+    batches = _Batches(source, batch_size, None, part, (), steps_per_epoch(source, batch_size))
+    return _iterate(batches, 0, _threads(source, threads))

@@ -1,0 +1,395 @@
+"""The streaming feed: one model trained on batches through Grain, over a mesh, that stops early and continues."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from mmjax.checkpoint import Checkpoints, export_params
+from mmjax.data import Source, Transform, ordered_batches, size, steps_per_epoch, stream_batches
+from mmjax.environment import environment
+from mmjax.errors import UsageError
+from mmjax.metrics import compute, merge
+from mmjax.progress import MetricsLog, Progress
+from mmjax.sharding import check_divides, jit_step, make_mesh, put_batch, replicated, state_sharding
+from mmjax.stream import Batch
+from mmjax.tasks import Task
+from mmjax.training import Train, TrainState, init_state, make_optimizer, make_train_step, predict
+from mmjax.typing import Key, Mapping, PyTree
+from mmjax.watchdog import watchdog
+
+__all__ = ["StreamingFit", "evaluate_streaming", "fit_streaming"]
+
+# Exit statuses after a signal; whoever started the run may start the same command again.
+PREEMPTED, INTERRUPTED = 77, 130
+# No chunk of steps takes this long; beyond it the machine hangs (see mmjax.watchdog).
+WATCHDOG_SECONDS, REARM_SECONDS = 1800.0, 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamingFit:
+    """A trained model.
+
+    Attributes:
+      variables: those of the chosen epoch.
+      epoch: the chosen epoch, counted from 0.
+      epochs: how many were run.
+      metrics: of the chosen epoch: ``validation/...``, and ``test/...`` where there is a test split.
+    """
+
+    variables: dict[str, PyTree]
+    epoch: int
+    epochs: int
+    metrics: dict[str, float]
+
+
+@dataclasses.dataclass
+class _Best:
+    """What is known at a checkpoint besides the state; JSON."""
+
+    score: float | None = None
+    epoch: int = -1
+    step: int = -1
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+class _Signals:
+    """Remembers a request to stop; the second Ctrl-C interrupts at once.
+
+    In a run of several processes ``jax.distributed`` catches SIGTERM, and all processes agree on the step.
+    """
+
+    def __init__(self):
+        self.status: int | None = None
+        self._old: dict[int, Any] = {}
+
+    def _received(self, number: int, frame: Any) -> None:
+        if self.status == INTERRUPTED and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.status = INTERRUPTED if number == signal.SIGINT else PREEMPTED
+
+    def __enter__(self) -> "_Signals":
+        main = threading.current_thread() is threading.main_thread()  # elsewhere Python takes no handlers
+        if main and jax.process_count() == 1:
+            for name in ("SIGTERM", "SIGUSR1", "SIGINT"):
+                if hasattr(signal, name):
+                    number = getattr(signal, name)
+                    self._old[number] = signal.signal(number, self._received)
+        return self
+
+    def poll(self, step: int) -> int | None:
+        """The status to end with after this step, or None."""
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+            self.status = PREEMPTED
+        return self.status
+
+    def __exit__(self, *error: Any) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+class _Programs:
+    """What is compiled for a model on a mesh: its first state, the train step, a step of evaluation."""
+
+    def __init__(self, model: nn.Module, task: Task, train: Train, total_steps: int, mesh: Mesh, sample: Batch):
+        self.mesh = mesh
+        tx = make_optimizer(train, total_steps)
+        self._sample = put_batch(sample, mesh)
+
+        def init(key: Key, batch: Batch) -> TrainState:
+            return init_state(model, tx, batch.streams, key)
+
+        shapes = jax.eval_shape(init, jax.random.key(0), self._sample)
+        where = state_sharding(shapes, mesh)
+        self.like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, where)
+        hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+        self._init = jax.jit(init, out_shardings=where, compiler_options=hasty)
+
+        step = make_train_step(model, task, tx)
+
+        def step_and_compute(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, dict[str, Any]]:
+            state, states = step(state, batch, key)
+            return state, compute(states)
+
+        self.step = jit_step(step_and_compute, mesh, shapes)
+
+        def states_of(variables: PyTree, batch: Batch) -> dict[str, Any]:
+            return task.metrics(predict(model, variables, batch), batch)
+
+        self._states = jax.jit(states_of, out_shardings=replicated(mesh))
+        self._merge = jax.jit(merge, out_shardings=replicated(mesh))
+        known = jax.eval_shape(lambda v, b: compute(states_of(v, b)), shapes.variables, self._sample)
+        if train.select not in known:
+            raise UsageError(f"train.select={train.select!r} is no metric of the task; it has: {', '.join(known)}")
+
+    def init(self, key: Key) -> TrainState:
+        """A fresh state, made where it lies."""
+        return self._init(key, self._sample)
+
+    def evaluate(self, variables: PyTree, source: Source, batch_size: int) -> dict[str, float]:
+        """The metrics over a whole split."""
+        total = None
+        for batch in ordered_batches(source, batch_size, **_host()):
+            states = self._states(variables, put_batch(batch, self.mesh))
+            total = states if total is None else self._merge(total, states)
+        if total is None:
+            raise UsageError("a split to evaluate on is empty")
+        return {name: float(value) for name, value in compute(jax.device_get(total)).items()}
+
+
+def fit_streaming(
+    model: nn.Module,
+    task: Task,
+    train: Train,
+    splits: Mapping[str, Source],
+    *,
+    workdir: str | pathlib.Path,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    patience: int | None = None,
+    transforms: Sequence[Transform] = (),
+    checkpoint_every: int = 1000,
+    log_every: int = 10,
+    config: Mapping[str, Any] | None = None,
+    terminal: Any = None,
+) -> StreamingFit:
+    """Trains one model on batches that stream through Grain and keeps the epoch that is best on validation.
+
+    The same call continues a run that was killed, with the same batches; on the same devices its losses have the same
+    bits. In ``workdir`` stand ``checkpoints/`` (the newest two and the best), ``metrics.jsonl``, ``tensorboard/``,
+    ``config.json``, ``environment.json``, and at the end ``best.safetensors`` and ``result.json``.
+
+    Args:
+      model: ``(streams, *, targets, train) -> outputs``.
+      task: its loss and metrics.
+      train: optimiser, epochs, batch size, selection.
+      splits: ``train``, ``validation`` and perhaps ``test`` (measured once, at the end).
+      seed: of initialisation, order of the data and dropout.
+      mesh: devices; None = all of them along ``data``.
+      patience: epochs without a better validation score after which to stop; None = never.
+      transforms: ``(batch, generator) -> batch``, on training batches in memory.
+      checkpoint_every: steps between checkpoints; the end of an epoch always is one.
+      log_every: steps between lines of training metrics.
+      config: JSON data that identifies the run; a workdir of another run is refused.
+      terminal: where progress goes; None = standard error.
+
+    Raises:
+      UsageError: a batch that does not divide over the devices, a workdir of another run, a metric that the task does
+        not have, an epoch in which loss or gradient was not finite.
+      SystemExit: with 77 after SIGTERM or SIGUSR1, with 130 after Ctrl-C; the state is saved.
+    """
+    if missing := {"train", "validation"} - set(splits):
+        raise UsageError(f"fit_streaming needs the splits train and validation, there is no {sorted(missing)[0]!r}")
+    for name, value in (("checkpoint_every", checkpoint_every), ("log_every", log_every)):
+        if value < 1:
+            raise UsageError(f"{name} must be at least 1, got {value}")
+    mesh = make_mesh() if mesh is None else mesh
+    check_divides(train.batch_size, mesh)
+    workdir = pathlib.Path(workdir)
+    _claim(workdir, _identity(train, splits, seed, patience, config))
+    per_epoch = steps_per_epoch(splits["train"], train.batch_size)
+    total = train.epochs * per_epoch
+    key = jax.random.key(seed)
+    step_key = jax.random.fold_in(key, 2)
+    sign = 1.0 if train.select in task.lower_is_better else -1.0
+
+    def batches(start: int) -> Iterator[Batch]:
+        source = splits["train"]
+        yield from stream_batches(
+            source, train.batch_size, seed=seed, start_step=start, steps=total, transforms=transforms, **_host()
+        )
+
+    with Checkpoints(workdir / "checkpoints") as checkpoints, _Signals() as signals, _armed() as alive:
+        programs = _Programs(model, task, train, total, mesh, next(batches(0)))
+        state, start, best, finished = _resume(checkpoints, programs, key)
+        with MetricsLog(workdir, start) as log, Progress(total, start, stream=terminal) as progress:
+            feed = iter(()) if finished else batches(start)
+            waiting: tuple[int, dict[str, Any]] | None = None
+
+            def report() -> None:
+                """Reads what the step before gave, while the next one runs."""
+                nonlocal waiting
+                if waiting is None:
+                    return
+                number, metrics = waiting[0], jax.device_get(waiting[1])
+                waiting = None
+                if number % log_every == 0 or number == 1:
+                    log.write(number, {f"train/{name}": value for name, value in metrics.items()})
+                progress.update(number, f"loss {float(metrics['loss']):.4f}")
+
+            def save(step: int, *, finished: bool = False, score: float | None = None) -> None:
+                report()  # what is logged never lags behind a checkpoint
+                checkpoints.save(step, state, {"best": dataclasses.asdict(best), "finished": finished}, score=score)
+
+            for step, batch in enumerate(feed, start + 1):
+                alive()
+                state, metrics = programs.step(state, put_batch(batch, mesh), step_key)
+                report()
+                waiting = step, metrics
+                stop = signals.poll(step)
+                epoch, within = divmod(step, per_epoch)
+                if within == 0:
+                    report()
+                    _check_finite(state, epoch, per_epoch, train)
+                    scores = programs.evaluate(state.variables, splits["validation"], train.batch_size)
+                    scores = {f"validation/{name}": value for name, value in scores.items()}
+                    log.write(step, scores)
+                    score = sign * scores[f"validation/{train.select}"]
+                    progress.say(f"epoch {epoch}/{train.epochs}, validation {train.select} {sign * score:.4f}")
+                    if score < (np.inf if best.score is None else best.score):
+                        best = _Best(score, epoch - 1, step, scores)
+                    finished = step == total or (patience is not None and epoch - 1 - best.epoch >= patience)
+                    save(step, finished=finished, score=score)
+                    if finished:
+                        break
+                elif stop is not None or step % checkpoint_every == 0:
+                    save(step)
+                if stop is not None:
+                    progress.say(f"stopped after step {step}; the same command continues")
+                    raise SystemExit(stop)
+            return _finish(checkpoints, programs, splits, train, best, workdir, per_epoch)
+
+
+def _finish(
+    checkpoints: Checkpoints,
+    programs: _Programs,
+    splits: Mapping[str, Source],
+    train: Train,
+    best: _Best,
+    workdir: pathlib.Path,
+    per_epoch: int,
+) -> StreamingFit:
+    """Goes back to the chosen epoch, measures test once, and leaves parameters and result as files."""
+    variables = _best_variables(checkpoints, programs, best.step)
+    metrics = dict(best.metrics)
+    if "test" in splits:
+        scores = programs.evaluate(variables, splits["test"], train.batch_size)
+        metrics |= {f"test/{name}": value for name, value in scores.items()}
+    epochs = checkpoints.steps[-1] // per_epoch
+    if jax.process_count() == 1:
+        export_params(workdir / "best.safetensors", variables)
+    finite = {name: value if np.isfinite(value) else None for name, value in metrics.items()}
+    _write(workdir / "result.json", {"epoch": best.epoch + 1, "epochs": epochs, "metrics": finite})
+    return StreamingFit(variables, best.epoch, epochs, metrics)
+
+
+def evaluate_streaming(
+    model: nn.Module,
+    task: Task,
+    train: Train,
+    source: Source,
+    *,
+    workdir: str | pathlib.Path,
+    mesh: Mesh | None = None,
+) -> dict[str, float]:
+    """The metrics of a run's best checkpoint on a split.
+
+    Raises:
+      UsageError: no checkpoint in ``workdir``, or one of another model.
+    """
+    mesh = make_mesh() if mesh is None else mesh
+    check_divides(train.batch_size, mesh)
+    folder = pathlib.Path(workdir) / "checkpoints"
+    if not folder.is_dir():
+        raise UsageError(f"no run in {str(workdir)!r}: it has no folder checkpoints")
+    with Checkpoints(folder) as checkpoints:
+        sample = next(ordered_batches(source, train.batch_size, **_host()))
+        programs = _Programs(model, task, train, train.epochs, mesh, sample)
+        return programs.evaluate(
+            _best_variables(checkpoints, programs, checkpoints.best_step), source, train.batch_size
+        )
+
+
+def _best_variables(checkpoints: Checkpoints, programs: _Programs, step: int | None) -> dict[str, PyTree]:
+    found = None if step is None or step < 0 else checkpoints.restore(programs.like, step)
+    if found is None:
+        raise UsageError(
+            f"no checkpoint in {checkpoints.directory} has a validation score that is a number: remove the folder and "
+            "start again"
+        )
+    return found[1].variables
+
+
+def _resume(checkpoints: Checkpoints, programs: _Programs, key: Key) -> tuple[TrainState, int, _Best, bool]:
+    if (found := checkpoints.restore(programs.like)) is None:
+        return programs.init(jax.random.fold_in(key, 0)), 0, _Best(), False
+    step, state = found
+    meta = checkpoints.restore_meta(step) or {}
+    return state, step, _Best(**meta["best"]), meta["finished"]
+
+
+def _check_finite(state: TrainState, epoch: int, per_epoch: int, train: Train) -> None:
+    if skipped := int(state.skipped):
+        raise UsageError(
+            f"loss or gradient is not finite in epoch {epoch} ({skipped} of {per_epoch} steps): lower "
+            f"train.learning_rate={train.learning_rate} or set train.clip_norm"
+        )
+
+
+def _host() -> dict[str, int]:
+    return {"process_index": jax.process_index(), "process_count": jax.process_count()}
+
+
+def _identity(
+    train: Train, splits: Mapping[str, Source], seed: int, patience: int | None, config: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What makes a run this run, as far as it can be said in JSON; functions are the caller's to describe."""
+    fields = {f"train.{field.name}": getattr(train, field.name) for field in dataclasses.fields(train)}
+    plain = {name: value for name, value in fields.items() if value is None or isinstance(value, (int, float, str))}
+    sizes = {f"size of {name}": size(source) for name, source in splits.items()}
+    return {**plain, **sizes, "seed": seed, "patience": patience, **(config or {})}
+
+
+def _claim(workdir: pathlib.Path, identity: dict[str, Any]) -> None:
+    """Writes what the run is, or checks that the run in ``workdir`` is the same.
+
+    Raises:
+      UsageError: it is another, naming what differs.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / "config.json"
+    if path.exists():
+        there, here = json.loads(path.read_text()), json.loads(json.dumps(identity))
+        for name in sorted(there.keys() | here.keys()):
+            if there.get(name) != here.get(name):
+                raise UsageError(
+                    f"{str(workdir)!r} holds a run with {name}={there.get(name)!r}, this one has {here.get(name)!r}: "
+                    "choose another workdir or remove it"
+                )
+    _write(path, identity)
+    _write(workdir / "environment.json", environment())
+
+
+def _write(path: pathlib.Path, content: Any) -> None:
+    if jax.process_index() == 0:
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+        partial.replace(path)
+
+
+@contextlib.contextmanager
+def _armed() -> Iterator[Callable[[], None]]:
+    """A watchdog over the whole run: the function it gives says that the run is alive."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(watchdog(WATCHDOG_SECONDS))
+        since = time.monotonic()
+
+        def alive() -> None:
+            nonlocal since
+            if time.monotonic() - since > REARM_SECONDS:
+                stack.close()
+                stack.enter_context(watchdog(WATCHDOG_SECONDS))
+                since = time.monotonic()
+
+        yield alive
