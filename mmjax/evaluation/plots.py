@@ -3,7 +3,7 @@
 import io
 import pathlib
 import textwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from mmjax.typing import Mapping
 __all__ = ["write_plots"]
 
 WIDTH = 3.4  # inches
-BLUE, ORANGE, GREY, FAINT = "#1f5fa8", "#d9660d", "#6b6b6b", "#e9edf2"
+COLUMNS = 3
+BLUE, PALE, ORANGE, GREY, FAINT = "#1f5fa8", "#a9c6e8", "#d9660d", "#6b6b6b", "#e9edf2"
 STYLE = {
     "font.size": 7,
     "font.family": "DejaVu Sans",
@@ -44,7 +45,7 @@ def rows_figure(summary: Mapping[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
     lines = _lines(summary)
-    line_height, gap, top, bottom = 0.115, 0.05, 0.06, 0.95  # inches
+    line_height, gap, top, bottom = 0.115, 0.05, 0.06, 0.8  # inches
     heights = [line_height * len(text.split("\n")) + gap for text, _, _ in lines]
     total = sum(heights) + top + bottom
     figure = Figure(figsize=(WIDTH, total))
@@ -90,39 +91,57 @@ def rows_figure(summary: Mapping[str, Any]) -> Any:
 def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str, dict]]:
     """What stands under each other: headings, rows with something to show, published rows."""
     lines: list[tuple[str, str, dict]] = []
-    section = ""
-    for row in summary["rows"]:
-        if row["status"] != "done" and row["paper"] is None:
-            continue
-        if row["section"] != section:
-            section = row["section"]
+    shown = [row for row in summary["rows"] if row["status"] == "done" or row["paper"] is not None]
+    for section, rows in _sections(shown):
+        if section:
             lines.append((textwrap.fill(section, 44), "heading", {}))
-        lines.append((textwrap.fill(row["name"], 27), "row", row))
+        lines += [(textwrap.fill(name, 27), "row", row) for name, row in zip(_short_names(rows), rows)]
     if summary["references"]:
         lines.append(("published, not run here", "heading", {}))
         lines += [(textwrap.fill(paper["name"], 27), "row", {"paper": paper}) for paper in summary["references"]]
     return lines
 
 
+def _sections(rows: list[dict]) -> list[tuple[str, list[dict]]]:
+    sections: dict[str, list[dict]] = {}
+    for row in rows:
+        sections.setdefault(row["section"], []).append(row)
+    return list(sections.items())
+
+
+def _short_names(rows: list[dict]) -> list[str]:
+    """Names without the words that all rows of a section end in: its heading says them."""
+    words = [row["name"].split(" ") for row in rows]
+    shared = 0
+    while min(map(len, words)) > shared + 1 and len({tuple(name[-shared - 1 :]) for name in words}) == 1:
+        shared += 1
+    return [" ".join(name[: len(name) - shared]) if len(rows) > 1 else " ".join(name) for name in words]
+
+
 def _draw_row(axes: Any, row: Mapping[str, Any], y: float, scale: float) -> None:
     if row["test_selected"] is not None:
-        axes.plot(scale * row["test_selected"], y, "|", markersize=5, color=GREY, markeredgewidth=0.8, zorder=2)
+        axes.plot(scale * row["test_selected"], y, "|", markersize=5.5, color=GREY, markeredgewidth=0.9, zorder=2)
     if row["interval"] is not None:
-        axes.plot(scale * np.array(row["interval"]), (y, y), color=BLUE, linewidth=0.8, alpha=0.6, zorder=3)
+        axes.plot(scale * np.array(row["interval"]), (y, y), color=BLUE, linewidth=0.9, zorder=3)
     if row["seed_interval"] is not None:
-        axes.plot(scale * np.array(row["seed_interval"]), (y, y), color=BLUE, linewidth=2.2, solid_capstyle="butt",
-                  zorder=3)  # fmt: skip
-    axes.plot(scale * row["mean"], y, "o", markersize=3.2, color=BLUE, zorder=5)
+        axes.plot(scale * np.array(row["seed_interval"]), (y, y), color=PALE, linewidth=4.5,
+                  solid_capstyle="butt", zorder=2.5)  # fmt: skip
+    axes.plot(scale * row["mean"], y, "o", markersize=2.8, color=BLUE, zorder=5)
 
 
 def _handles(summary: Mapping[str, Any]) -> list[Any]:
     from matplotlib.lines import Line2D
 
     unit = "items" if summary["unit"] == "item" else f"{summary['group']}s"
-    handles = [
-        Line2D([], [], color=BLUE, marker="o", markersize=3.2, linewidth=2.2, label="mean, 95 % over seeds"),
-        Line2D([], [], color=BLUE, linewidth=0.8, alpha=0.6, label=f"95 %, seeds and {unit}"),
-    ]
+    dot = {"marker": "o", "markersize": 2.8, "markerfacecolor": BLUE, "markeredgecolor": BLUE}
+    if any(row.get("seed_interval") for row in summary["rows"]):
+        bar = {"color": PALE, "linewidth": 4.5, "solid_capstyle": "butt"}
+        handles = [
+            Line2D([], [], **bar, **dot, label="mean, 95 % over seeds"),
+            Line2D([], [], color=BLUE, linewidth=0.9, label=f"95 %, seeds and {unit}"),
+        ]
+    else:
+        handles = [Line2D([], [], linestyle="", **dot, label="mean over seeds")]
     papers = [row["paper"] for row in summary["rows"] if row["paper"]] + summary["references"]
     if papers:
         label = "paper" if any(paper["checked"] for paper in papers) else "paper (unchecked)"
@@ -141,48 +160,73 @@ def curves_figure(summary: Mapping[str, Any], store: RecordStore) -> Any:
     from matplotlib.figure import Figure
 
     key, scale = f"validation/{summary['primary']}", _scale(summary)
-    curves = []
+    curves = {}
     for row in summary["rows"]:
         history = store.history(row["name"]) if row["status"] == "done" else None
         if history is not None and key in history:
-            curves.append((row, scale * np.asarray(history[key], np.float64)))
+            curves[row["name"]] = scale * np.asarray(history[key], np.float64)
     if not curves:
         return None
-    columns = min(3, len(curves))
-    count = -(-len(curves) // columns)
-    titles = [textwrap.wrap(_panel_title(row, curves), 21) for row, _ in curves]
-    height, between, top, bottom, left = 0.62, 0.16, 0.30, 0.36, 0.40  # inches
-    title_heights = [
-        0.115 * max(len(title) for title in titles[start : start + columns]) + 0.04
-        for start in range(0, len(curves), columns)
-    ]
-    total = top + bottom + sum(title_heights) + count * height + (count - 1) * between
-    width = (WIDTH - left - 0.06 - 0.16 * (columns - 1)) / columns
+    strips = _strips([row for row in summary["rows"] if row["name"] in curves])
+    panel, gap, top, bottom, left, between = 0.62, 0.1, 0.3, 0.32, 0.36, 0.13  # inches
+    ticks = 0.14  # below the last strip of a section
+    total = top + bottom + sum(panel + gap + strip.above + ticks * strip.last for strip in strips)
+    width = (WIDTH - left - 0.06 - between * (COLUMNS - 1)) / COLUMNS
+    limits = _limits(list(curves.values()))
     figure = Figure(figsize=(WIDTH, total))
     figure.text(0.5, 1 - 0.04 / total, f"validation {_label(summary)}: mean and s.d. over seeds,\ndots: epochs chosen",
                 ha="center", va="top", linespacing=1.1)  # fmt: skip
-    low, high = _limits([curve for _, curve in curves])
     upper = total - top
-    for start, title_height in zip(range(0, len(curves), columns), title_heights):
-        for column, (row, curve) in enumerate(curves[start : start + columns]):
-            x = left + column * (width + 0.16)
-            axes = figure.add_axes((x / WIDTH, (upper - title_height - height) / total, width / WIDTH, height / total))
-            _draw_curve(axes, row, curve)
-            axes.set_title("\n".join(titles[start + column]), fontsize=7, pad=2, linespacing=1.05)
-            axes.set_ylim(low, high)
+    for strip in strips:
+        if strip.heading:
+            figure.text(0.01, (upper - 0.03) / total, strip.heading, weight="bold", va="top")
+        upper -= strip.above + panel
+        for column, (title, row) in enumerate(strip.panels):
+            x = left + column * (width + between)
+            axes = figure.add_axes((x / WIDTH, upper / total, width / WIDTH, panel / total))
+            _draw_curve(axes, row, curves[row["name"]])
+            axes.set_title(title, fontsize=7, pad=2, linespacing=1.05)
+            axes.set_ylim(*limits)
             axes.locator_params(axis="y", nbins=4)
             axes.locator_params(axis="x", nbins=4, integer=True)
-            axes.tick_params(pad=1.5, labelleft=column == 0)
+            axes.tick_params(pad=1.5, labelleft=column == 0, labelbottom=column >= strip.labelled)
             axes.grid(axis="y", color=FAINT, linewidth=0.6)
             axes.set_axisbelow(True)
-            if start + columns + column >= len(curves):
+            if strip is strips[-1]:
                 axes.set_xlabel("epoch", labelpad=1)
-        upper -= title_height + height + between
+        upper -= gap + ticks * strip.last
     return figure
 
 
-def _panel_title(row: Mapping[str, Any], curves: list) -> str:
-    return row["name"]
+class _Strip(NamedTuple):
+    """Panels side by side.
+
+    Attributes:
+      above: inches for titles and heading.
+      last: of its section.
+      labelled: the first column whose epochs stand below it, because no panel does.
+    """
+
+    heading: str
+    panels: list[tuple[str, dict]]
+    above: float
+    last: bool
+    labelled: int
+
+
+def _strips(rows: list[dict]) -> list[_Strip]:
+    strips = []
+    for section, members in _sections(rows):
+        titles = ["\n".join(textwrap.wrap(name, 18)) for name in _short_names(members)]
+        panels = list(zip(titles, members))
+        for start in range(0, len(panels), COLUMNS):
+            some = panels[start : start + COLUMNS]
+            heading = "" if start else textwrap.fill(section, 50)
+            lines = 1 + max(title.count("\n") for title, _ in some)
+            above = 0.115 * lines + 0.04 + (0.15 * (1 + heading.count("\n")) if heading else 0)
+            below = max(0, min(COLUMNS, len(panels) - start - COLUMNS))
+            strips.append(_Strip(heading, some, above, not below, below))
+    return strips
 
 
 def _limits(curves: list[np.ndarray]) -> tuple[float, float]:

@@ -111,7 +111,7 @@ def _cells(summary: Mapping[str, Any], row: Mapping[str, Any], usual: int) -> li
         name += f" ({len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)})"
     name += " (non-conforming)" * (not row["conforming"])
     ours = _value(summary, row["mean"])
-    if row["half_width"] is not None:
+    if row["half_width"]:  # zero where nothing varies with the seed
         ours += f" ± {_value(summary, row['half_width'])}"
     interval = NONE if row["interval"] is None else " to ".join(_value(summary, bound) for bound in row["interval"])
     calibration = row["calibration"] or {}
@@ -171,7 +171,8 @@ def _legend(summary: Mapping[str, Any]) -> list[str]:
     lines = [
         "**paper**: the published number. `unchecked`: recalled, not yet compared with the paper itself.",
         "**ours**: mean over seeds ± half the 95 % interval over seeds (t); the epoch is chosen on validation. The "
-        "interval shows what the chance in training does, on these test items.",
+        "interval shows what the chance in training does, on these test items; a row "
+        "without ± gives the same with every seed.",
         f"**95 % interval**: bootstrap over seeds and {unit}: what other seeds and other test data of the kind would "
         "give. Wider, and the one to judge by.",
         "**epoch by test**: the same runs with each seed's epoch chosen on the test set. No result: it shows what that "
@@ -186,7 +187,8 @@ def _legend(summary: Mapping[str, Any]) -> list[str]:
     if summary["primary"] == "accuracy":
         lines.append(
             "**ECE**, **ECE scaled**: expected calibration error in points (15 bins of equal mass), as trained and, "
-            "scaled, with a temperature fitted on validation. Biased upwards on few items; of an SVM, scores are read as logits."
+            "scaled, with a temperature fitted on validation. Biased upwards on few items; scores of an SVM are "
+            "read as logits."
         )
     lines.append("**params**, **FLOPs**: trained numbers; operations of one example's forward pass, – = not counted.")
     for title, rows in _sections(summary):
