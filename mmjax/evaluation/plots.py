@@ -120,7 +120,7 @@ def _short_names(rows: list[dict]) -> list[str]:
 
 def _draw_row(axes: Any, row: Mapping[str, Any], y: float, scale: float) -> None:
     if row["test_selected"] is not None:
-        axes.plot(scale * row["test_selected"], y, "|", markersize=5.5, color=GREY, markeredgewidth=0.9, zorder=2)
+        axes.plot(scale * row["test_selected"], y, "|", markersize=5.5, color=GREY, markeredgewidth=0.9, zorder=2.8)
     if row["interval"] is not None:
         axes.plot(scale * np.array(row["interval"]), (y, y), color=BLUE, linewidth=0.9, zorder=3)
     if row["seed_interval"] is not None:
@@ -168,7 +168,7 @@ def curves_figure(summary: Mapping[str, Any], store: RecordStore) -> Any:
     if not curves:
         return None
     strips = _strips([row for row in summary["rows"] if row["name"] in curves])
-    panel, gap, top, bottom, left, between = 0.62, 0.1, 0.3, 0.32, 0.36, 0.13  # inches
+    panel, gap, top, bottom, left, between = 0.62, 0.1, 0.3, 0.1, 0.36, 0.13  # inches
     ticks = 0.14  # below the last strip of a section
     total = top + bottom + sum(panel + gap + strip.above + ticks * strip.last for strip in strips)
     width = (WIDTH - left - 0.06 - between * (COLUMNS - 1)) / COLUMNS
@@ -231,8 +231,9 @@ def _strips(rows: list[dict]) -> list[_Strip]:
 
 def _limits(curves: list[np.ndarray]) -> tuple[float, float]:
     """From the worst to the best mean of any row, s.d. included."""
-    lows = [np.nanmin(curve.mean(1) - curve.std(1)) for curve in curves]
-    highs = [np.nanmax(curve.mean(1) + curve.std(1)) for curve in curves]
+    spreads = [curve.std(1, ddof=1) if curve.shape[1] > 1 else 0.0 for curve in curves]
+    lows = [np.nanmin(curve.mean(1) - spread) for curve, spread in zip(curves, spreads)]
+    highs = [np.nanmax(curve.mean(1) + spread) for curve, spread in zip(curves, spreads)]
     margin = 0.05 * (max(highs) - min(lows)) + 1e-9
     return min(lows) - margin, max(highs) + margin
 

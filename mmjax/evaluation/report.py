@@ -42,13 +42,15 @@ def write_report(workdir: str | os.PathLike) -> str:
 def format_markdown(summary: Mapping[str, Any]) -> str:
     """The table with its legend; columns are padded, so that it reads as plain text too."""
     usual = _usual_seeds(summary)
-    sections = [(title, [_cells(summary, row, usual) for row in rows]) for title, rows in _sections(summary)]
-    tables = [*_fixed(summary, len(HEAD)), *sections]
+    tables = _tables(summary, usual)
     widths = [max(len(row[column]) for row in [HEAD, *(r for _, rows in tables for r in rows)]) for column in range(12)]
     parts = [f"# {summary['title']}", *_preface(summary, usual)]
     for title, rows in tables:
-        lines = [f"## {title}\n"] if title else []
-        lines += [_line(HEAD, widths), "|" + "|".join(_rule(place, width) for place, width in enumerate(widths)) + "|"]
+        lines = [
+            f"## {title}\n",
+            _line(HEAD, widths),
+            "|" + "|".join(_rule(place, width) for place, width in enumerate(widths)) + "|",
+        ]
         parts.append("\n".join([*lines, *(_line(row, widths) for row in rows)]))
     if notes := _notes(summary):
         parts.append("\n".join(f"[{number}] {note}" + "  " for note, number in notes.items()))
@@ -60,9 +62,7 @@ def format_table(summary: Mapping[str, Any]) -> str:
     """The main columns as plain text, for a terminal."""
     usual = _usual_seeds(summary)
     places = [HEAD.index(name) for name in SHORT]
-    tables = [*_fixed(summary, len(HEAD))]
-    tables += [(title, [_cells(summary, row, usual) for row in rows]) for title, rows in _sections(summary)]
-    short = [(title, [[row[place] for place in places] for row in rows]) for title, rows in tables]
+    short = [(title, [[row[place] for place in places] for row in rows]) for title, rows in _tables(summary, usual)]
     widths = [max(len(row[c]) for row in [SHORT, *(r for _, rows in short for r in rows)]) for c in range(len(SHORT))]
 
     def line(cells: Sequence[str]) -> str:
@@ -70,8 +70,7 @@ def format_table(summary: Mapping[str, Any]) -> str:
 
     lines = [summary["title"], "", line(SHORT), "  ".join("-" * width for width in widths)]
     for title, rows in short:
-        lines += [f"{title}:"] if title else []
-        lines += [line(row) for row in rows]
+        lines += [f"{title}:", *(line(row) for row in rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -83,16 +82,17 @@ def _sections(summary: Mapping[str, Any]) -> list[tuple[str, list[dict]]]:
     return list(sections.items())
 
 
-def _fixed(summary: Mapping[str, Any], columns: int) -> list[tuple[str, list[list[str]]]]:
-    """Rows that nothing here trained: what ignoring the input reaches, and published numbers."""
-    blank = [NONE] * (columns - 3)
-    tables = []
+def _tables(summary: Mapping[str, Any], usual: int) -> list[tuple[str, list[list[str]]]]:
+    """Titles and cells: what ignoring the input reaches, the rows, and published numbers that nothing here ran."""
+    blank = [NONE] * (len(HEAD) - 3)
     ignorant = [("chance", summary["chance"]), ("majority class of train", summary["majority"])]
-    if known := [[name, NONE, _value(summary, value), *blank] for name, value in ignorant if value is not None]:
-        tables.append(("Without looking at the input", known))
-    if published := [[_escape(p["name"]), _paper(summary, p), "not run", *blank] for p in summary["references"]]:
-        tables.append(("Published, not run here", published))
-    return tables
+    known = [[name, NONE, _value(summary, value), *blank] for name, value in ignorant if value is not None]
+    published = [[_escape(p["name"]), _paper(summary, p), "not run", *blank] for p in summary["references"]]
+    tables = [("Without looking at the input", known)]
+    tables += [
+        (title or "Methods", [_cells(summary, row, usual) for row in rows]) for title, rows in _sections(summary)
+    ]
+    return [(title, rows) for title, rows in (*tables, ("Published, not run here", published)) if rows]
 
 
 def _usual_seeds(summary: Mapping[str, Any]) -> int:
@@ -165,11 +165,13 @@ def _preface(summary: Mapping[str, Any], usual: int) -> list[str]:
 def _legend(summary: Mapping[str, Any]) -> list[str]:
     unit = "test items" if summary["unit"] == "item" else f"groups of test items ({summary['group']})"
     compared = sum(row["gain"] is not None for row in summary["rows"] if row["status"] == "done")
-    margin = "; `equivalent`: the 90 % interval of the gain lies within 1 point of zero" * (
-        summary["primary"] == "accuracy"
-    )
+    accuracy = summary["primary"] == "accuracy"
+    margin = " (`trivial`: yet within 1 point); `equivalent`: the 90 % interval of the gain lies within 1 point of zero"
+    papers = [row["paper"] for row in summary["rows"] if row["paper"]] + summary["references"]
+    sources = "; ".join(dict.fromkeys(paper["source"] for paper in papers))
     lines = [
-        "**paper**: the published number. `unchecked`: recalled, not yet compared with the paper itself.",
+        "**paper**: the published number. `unchecked`: recalled, not yet compared with the paper itself."
+        + f" From: {sources}." * bool(sources),
         "**ours**: mean over seeds ± half the 95 % interval over seeds (t); the epoch is chosen on validation. The "
         "interval shows what the chance in training does, on these test items; a row "
         "without ± gives the same with every seed.",
@@ -181,20 +183,22 @@ def _legend(summary: Mapping[str, Any]) -> list[str]:
         f"seeds, same items; in brackets the 95 % interval over seeds and {unit}.",
         f"**p**: of no gain: the larger of a sign-flip permutation test over {unit} (10,000 flips) and a paired t-test "
         f"over seeds, corrected for {compared} comparisons (Holm).",
-        "**verdict**: `better` or `worse`: the 95 % interval excludes zero and p < 0.05 (`trivial`: yet within 1 "
-        f"point){margin}; `inconclusive`: neither. Fewer than 5 seeds allow none.",
+        "**verdict**: `better` or `worse`: the 95 % interval excludes zero and p < 0.05"
+        f"{margin * accuracy}; `inconclusive`: neither. Fewer than 5 seeds allow none.",
     ]
-    if summary["primary"] == "accuracy":
+    if accuracy:
         lines.append(
             "**ECE**, **ECE scaled**: expected calibration error in points (15 bins of equal mass), as trained and, "
             "scaled, with a temperature fitted on validation. Biased upwards on few items; scores of an SVM are "
             "read as logits."
         )
-    lines.append("**params**, **FLOPs**: trained numbers; operations of one example's forward pass, – = not counted.")
+    lines.append(
+        "**params**, **FLOPs**: trained parameters; operations of one example's forward pass; – = not counted."
+    )
     for title, rows in _sections(summary):
         for row in rows:
             if row["best_single"]:
-                lines.append(f"best single modality{f' {title}' if title else ''}: {_escape(row['name'])}.")
+                lines.append(f"Best single modality{f', {title}' if title else ''}: {_escape(row['name'])}.")
     return lines
 
 

@@ -93,7 +93,7 @@ def test_markdown_says_what_a_reader_needs(workdir):
     assert "12.3 k" in lines["voted"]
     assert "2 M" in lines["voted"]
     for needed in ("Nothing real.", "## first", "## second", "12 groups (video)", "5 seeds", "3 comparisons (Holm)",
-                   "best single modality first: text."):  # fmt: skip
+                   "Best single modality, first: text.", "From: Somebody 2017, table 2; a book."):  # fmt: skip
         assert needed in text
     widths = {len(line) for line in text.splitlines() if line.startswith("|")}
     assert len(widths) == 1  # padded: it reads as plain text too
