@@ -7,7 +7,7 @@ Each folder here is one data set: its card and options in ``__init__.py``, what 
 import os
 from typing import Any
 
-from mmjax.datasets import cmu_mosi, digits, synthetic, views
+from mmjax.datasets import avletters, cmu_mosi, digits, fsdd_digits, synthetic, uci_mfeat, views
 from mmjax.datasets.arrays import from_arrays, from_npz
 from mmjax.datasets.base import Card, Dataset
 from mmjax.datasets.checks import check, content_sha256
@@ -18,9 +18,12 @@ from mmjax.errors import UsageError
 __all__ = ["Card", "Dataset", "card", "check", "from_arrays", "from_npz", "load", "names", "source", "views"]
 
 _RECIPES: dict[str, Recipe] = {
+    "avletters": avletters.RECIPE,
     "cmu_mosi": cmu_mosi.RECIPE,
     "digits": digits.RECIPE,
+    "fsdd_digits": fsdd_digits.RECIPE,
     "synthetic": synthetic.RECIPE,
+    "uci_mfeat": uci_mfeat.RECIPE,
 }
 
 

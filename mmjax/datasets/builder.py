@@ -25,8 +25,8 @@ class Config(tfds.core.BuilderConfig):
 
 
 def tensor(*shape: int | None, dtype: Any = np.float32) -> tfds.features.Tensor:
-    """A feature of one example; at most one axis is None."""
-    return tfds.features.Tensor(shape=shape, dtype=dtype)
+    """A feature of one example; at most one axis is None. Stored as bytes: lists of numbers are slower to read."""
+    return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=tfds.features.Encoding.BYTES)
 
 
 class ExamplesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

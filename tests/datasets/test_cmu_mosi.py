@@ -1,5 +1,6 @@
 """CMU-MOSI: the converter and the builder on a fixture of the original's form, failures, and the real files."""
 
+import functools
 import multiprocessing
 import pickle
 import shutil
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from mmjax import datasets
-from mmjax.datasets.cmu_mosi.convert import convert, main
+from mmjax.datasets.cmu_mosi.convert import convert
+from mmjax.datasets.converting import command
 from mmjax.errors import UsageError
 from tests.datasets import originals
 
@@ -158,10 +160,12 @@ def test_processes_that_prepare_at_once_agree(made, tmp_path):
 
 
 def test_the_command_line_of_the_converter(made, tmp_path, capsys):
-    assert main(["x"]) == 2 and "usage" in capsys.readouterr().err
-    assert main([str(tmp_path / "none"), str(tmp_path / "out")]) == 2
+    run = functools.partial(command, "mmjax.datasets.cmu_mosi.convert", "BC_LSTM_DATA", convert)
+    assert run(["x"]) == 2 and "usage: python -m mmjax.datasets.cmu_mosi.convert" in capsys.readouterr().err
+    assert run([str(tmp_path / "none"), str(tmp_path / "out")]) == 2
     assert "cannot read" in capsys.readouterr().err
-    assert main([str(made[0].parent / "original"), str(tmp_path / "out")]) == 0
+    assert run([str(made[0].parent / "original"), str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.strip().endswith("mosi_utterance.npz")
 
 
 def test_the_real_files(data_dir, tmp_path):

@@ -13,10 +13,10 @@ import sys
 
 import numpy as np
 
-from mmjax.datasets.sources import write_manifest
+from mmjax.datasets.converting import command, save
 from mmjax.errors import UsageError
 
-__all__ = ["convert", "main"]
+__all__ = ["convert"]
 
 MODALITIES = ("text", "audio", "video")
 
@@ -29,13 +29,12 @@ def _table(path: pathlib.Path) -> list[list[str]]:
         raise UsageError(f"cannot read {path}: {error}") from None
 
 
-def convert(original: str | pathlib.Path, out: str | pathlib.Path) -> pathlib.Path:
-    """Writes ``mosi_utterance.npz`` and its checksum into ``out``.
+def convert(original: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
+    """Writes ``mosi_utterance.npz``.
 
     Raises:
       UsageError: a file that is missing, or rows or labels that do not match between the files.
     """
-    original, out = pathlib.Path(original), pathlib.Path(out)
     ids = [row[0] for row in _table(original / "transcripts.csv")]
     rows: dict[str, list[np.ndarray]] = {name: [] for name in (*MODALITIES, "label", "number", "split_bclstm")}
     for code, part in enumerate(("train", "test")):
@@ -63,26 +62,8 @@ def convert(original: str | pathlib.Path, out: str | pathlib.Path) -> pathlib.Pa
     arrays["video_index"] = video_index.reshape(-1).astype(np.int16)
     arrays["segment"] = np.asarray([int(segment) for _, segment in parted], np.int16)
     order = np.lexsort((arrays["segment"], arrays["video_index"]))
-    out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        out / "mosi_utterance.npz", video_name=video_name, **{key: value[order] for key, value in arrays.items()}
-    )
-    write_manifest(out, ["mosi_utterance.npz"])
-    return out / "mosi_utterance.npz"
-
-
-def main(arguments: list[str]) -> int:
-    """The command line; exit status 2 with one line for a wrong input."""
-    if len(arguments) != 2:
-        print("usage: python -m mmjax.datasets.cmu_mosi.convert BC_LSTM_DATA OUT", file=sys.stderr)
-        return 2
-    try:
-        print(convert(*arguments))
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return save(out, {"mosi_utterance.npz": {"video_name": video_name} | {k: v[order] for k, v in arrays.items()}})
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command("mmjax.datasets.cmu_mosi.convert", "BC_LSTM_DATA", convert, sys.argv[1:]))
