@@ -15,7 +15,7 @@ __all__ = ["write_plots"]
 WIDTH = 3.4  # inches
 COLUMNS = 3
 BLUE, PALE, ORANGE, GREY, FAINT = "#1f5fa8", "#a9c6e8", "#d9660d", "#6b6b6b", "#e9edf2"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 7,
     "font.family": "DejaVu Sans",
     "axes.linewidth": 0.5,
@@ -33,7 +33,9 @@ def write_plots(workdir: pathlib.Path, summary: Mapping[str, Any]) -> None:
     """Writes ``plots/rows.png`` and ``plots/learning_curves.png``, as far as there is something to show."""
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's own style must not change the plots
+        matplotlib.rcParams.update(STYLE)
         if any(row["status"] == "done" for row in summary["rows"]):
             _save(rows_figure(summary), workdir / "plots" / "rows.png")
         if (figure := curves_figure(summary, RecordStore(workdir))) is not None:
@@ -133,9 +135,9 @@ def _handles(summary: Mapping[str, Any]) -> list[Any]:
     from matplotlib.lines import Line2D
 
     unit = "items" if summary["unit"] == "item" else f"{summary['group']}s"
-    dot = {"marker": "o", "markersize": 2.8, "markerfacecolor": BLUE, "markeredgecolor": BLUE}
+    dot: dict[str, Any] = {"marker": "o", "markersize": 2.8, "markerfacecolor": BLUE, "markeredgecolor": BLUE}
     if any(row.get("seed_interval") for row in summary["rows"]):
-        bar = {"color": PALE, "linewidth": 4.5, "solid_capstyle": "butt"}
+        bar: dict[str, Any] = {"color": PALE, "linewidth": 4.5, "solid_capstyle": "butt"}
         handles = [
             Line2D([], [], **bar, **dot, label="mean, 95 % over seeds"),
             Line2D([], [], color=BLUE, linewidth=0.9, label=f"95 %, seeds and {unit}"),

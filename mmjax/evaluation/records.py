@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -274,7 +274,8 @@ def _parse(line: bytes) -> Record | None:
         record = json.loads(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) and Record.__required_keys__ <= set(record) else None
+    whole = isinstance(record, dict) and Record.__required_keys__ <= set(record)
+    return cast(Record, record) if whole else None
 
 
 def _slug(name: str) -> str:
@@ -286,7 +287,7 @@ def _slug(name: str) -> str:
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The same bytes for the same arrays: NumPy dates every member of the archive 1980."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

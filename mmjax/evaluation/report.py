@@ -45,12 +45,9 @@ def format_markdown(summary: Mapping[str, Any]) -> str:
     tables = _tables(summary, usual)
     widths = [max(len(row[column]) for row in [HEAD, *(r for _, rows in tables for r in rows)]) for column in range(12)]
     parts = [f"# {summary['title']}", *_preface(summary, usual)]
+    rule = "|" + "|".join(_rule(place, width) for place, width in enumerate(widths)) + "|"
     for title, rows in tables:
-        lines = [
-            f"## {title}\n",
-            _line(HEAD, widths),
-            "|" + "|".join(_rule(place, width) for place, width in enumerate(widths)) + "|",
-        ]
+        lines = [f"## {title}\n", _line(HEAD, widths), rule]
         parts.append("\n".join([*lines, *(_line(row, widths) for row in rows)]))
     if notes := _notes(summary):
         parts.append("\n".join(f"[{number}] {note}" + "  " for note, number in notes.items()))
@@ -89,9 +86,8 @@ def _tables(summary: Mapping[str, Any], usual: int) -> list[tuple[str, list[list
     known = [[name, NONE, _value(summary, value), *blank] for name, value in ignorant if value is not None]
     published = [[_escape(p["name"]), _paper(summary, p), "not run", *blank] for p in summary["references"]]
     tables = [("Without looking at the input", known)]
-    tables += [
-        (title or "Methods", [_cells(summary, row, usual) for row in rows]) for title, rows in _sections(summary)
-    ]
+    for title, rows in _sections(summary):
+        tables.append((title or "Methods", [_cells(summary, row, usual) for row in rows]))
     return [(title, rows) for title, rows in (*tables, ("Published, not run here", published)) if rows]
 
 
@@ -163,7 +159,8 @@ def _preface(summary: Mapping[str, Any], usual: int) -> list[str]:
 
 
 def _legend(summary: Mapping[str, Any]) -> list[str]:
-    unit = "test items" if summary["unit"] == "item" else f"groups of test items ({summary['group']})"
+    plain = summary["unit"] == "item" or summary["groups"] == summary["items"]["test"]
+    unit = "test items" if plain else f"groups of test items ({summary['group']})"
     compared = sum(row["gain"] is not None for row in summary["rows"] if row["status"] == "done")
     accuracy = summary["primary"] == "accuracy"
     margin = " (`trivial`: yet within 1 point); `equivalent`: the 90 % interval of the gain lies within 1 point of zero"
@@ -192,9 +189,7 @@ def _legend(summary: Mapping[str, Any]) -> list[str]:
             "scaled, with a temperature fitted on validation. Biased upwards on few items; scores of an SVM are "
             "read as logits."
         )
-    lines.append(
-        "**params**, **FLOPs**: trained parameters; operations of one example's forward pass; – = not counted."
-    )
+    lines.append("**params**, **FLOPs**: trained parameters; operations of one example's forward pass (– not counted).")
     for title, rows in _sections(summary):
         for row in rows:
             if row["best_single"]:

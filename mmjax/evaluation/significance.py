@@ -160,10 +160,10 @@ def mcnemar(right: Shaped[np.ndarray, " items"], reference: Shaped[np.ndarray, "
 
 def holm(p: Sequence[float]) -> np.ndarray:
     """P-values corrected for their number (Holm 1979), in the order given."""
-    p = np.asarray(p, np.float64)
-    order = np.argsort(p, kind="stable")
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
+    values = np.asarray(p, np.float64)
+    order = np.argsort(values, kind="stable")
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(values.size, 0, -1)))
     return corrected
 
 

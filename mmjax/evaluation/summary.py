@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,7 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: st
     }
 
 
-def _means(metrics: list[Mapping[str, float]]) -> dict[str, float]:
+def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([one[name] for one in metrics])) for name in sorted(metrics[0])}
 
 
@@ -153,40 +154,39 @@ def _calibration(run: _Run, targets: Mapping) -> dict[str, float]:
 
 def _add_gains(rows: list[dict], runs: Mapping[str, _Run | None], groups: np.ndarray, primary: str) -> None:
     """Gains over the section's best single modality by validation, corrected for their number in the whole table."""
+    sign = -1 if primary == "mae" else 1
     best: dict[str, dict] = {}
     for row in rows:
-        champion = best.get(row["section"])
         if row["status"] == "done" and row["single"]:
-            better = champion is None or (
-                row["validation"] < champion["validation"] if primary == "mae"
-                else row["validation"] > champion["validation"]
-            )  # fmt: skip
-            best[row["section"]] = row if better else champion
+            champion = best.setdefault(row["section"], row)
+            if sign * row["validation"] > sign * champion["validation"]:
+                best[row["section"]] = row
     compared = []
     for row in rows:
-        row["best_single"] = row is best.get(row["section"])
-        row["gain"] = None
-        if row["status"] == "done" and len(row["streams"]) > 1 and row["section"] in best:
-            compared.append(_gain(row, best[row["section"]]["name"], runs, groups, primary))
-    compared = [gain for gain in compared if gain is not None]
-    for cell, p in zip(compared, significance.holm([cell["p"] for cell in compared])):
-        said = significance.verdict(cell.pop("_gain"), p, len(cell["seeds"]), MARGIN[primary])
+        over, ours = best.get(row["section"]), runs[row["name"]]
+        theirs = runs[over["name"]] if over else None
+        row |= {"best_single": row is over, "gain": None}
+        if over is None or ours is None or theirs is None or len(row["streams"]) < 2:
+            continue
+        seeds = [seed for seed in ours.seeds if seed in theirs.seeds]
+        if seeds:
+            gain, p = _compare(ours, theirs, seeds, groups, primary)
+            row["gain"] = {"over": over["name"], "seeds": seeds, **dataclasses.asdict(gain), "p": p}
+            compared.append((row["gain"], gain))
+    for (cell, gain), p in zip(compared, significance.holm([cell["p"] for cell, _ in compared])):
+        said = significance.verdict(gain, p, len(cell["seeds"]), MARGIN[primary])
         cell |= {"p_holm": float(p), "verdict": said.name, "trivial": said.trivial}
 
 
-def _gain(row: dict, over: str, runs: Mapping, groups: np.ndarray, primary: str) -> dict[str, Any] | None:
-    """The paired comparison, over the seeds that both have; the cell is put into the row."""
-    ours, theirs = runs[row["name"]], runs[over]
-    seeds = [seed for seed in ours.seeds if seed in theirs.seeds]
-    if not seeds:
-        return None
+def _compare(
+    ours: _Run, theirs: _Run, seeds: list[int], groups: np.ndarray, primary: str
+) -> tuple[significance.Gain, float]:
+    """The paired gain over the seeds that both have, and its p: of one seed McNemar's."""
     scores = ours.scores["test"][[ours.seeds.index(seed) for seed in seeds]]
     reference = theirs.scores["test"][[theirs.seeds.index(seed) for seed in seeds]]
     gain = significance.paired_gain(scores, reference, groups)
-    single = len(seeds) == 1 and primary == "accuracy"
-    p = significance.mcnemar(scores[0], reference[0]) if single else gain.p
-    row["gain"] = {"over": over, "seeds": seeds, **dataclasses.asdict(gain), "p": p, "_gain": gain}
-    return row["gain"]
+    exact = len(seeds) == 1 and primary == "accuracy"
+    return gain, significance.mcnemar(scores[0], reference[0]) if exact else gain.p
 
 
 def _rounded(value: Any) -> Any:
