@@ -22,7 +22,7 @@ from mmjax.environment import environment
 from mmjax.errors import UsageError
 from mmjax.metrics import compute, merge
 from mmjax.progress import MetricsLog, Progress
-from mmjax.sharding import check_divides, jit_step, make_mesh, put_batch, replicated, state_sharding
+from mmjax.sharding import check_divides, gather, jit_step, make_mesh, put_batch, replicated, state_sharding
 from mmjax.stream import Batch
 from mmjax.tasks import Task
 from mmjax.training import Train, TrainState, init_state, make_optimizer, make_train_step, predict
@@ -125,7 +125,7 @@ class _Programs:
         self.step = jit_step(step_and_compute, mesh, shapes)
 
         def states_of(variables: PyTree, batch: Batch) -> dict[str, Any]:
-            return task.metrics(predict(model, variables, batch), batch)
+            return task.metrics(predict(model, gather(variables, mesh), batch), batch)
 
         self._states = jax.jit(states_of, out_shardings=replicated(mesh))
         self._merge = jax.jit(merge, out_shardings=replicated(mesh))

@@ -155,7 +155,7 @@ def make_train_step(
         new = TrainState(
             state.step, optax.apply_updates(state.params, updates), dict(collections), opt_state, state.skipped
         )
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         kept = kept.replace(step=state.step + 1, skipped=state.skipped + ~finite)
         return kept, task.metrics(outputs, batch)
