@@ -1,0 +1,1 @@
+"""Scripts that time mmjax beside its peers; see README.md here."""
