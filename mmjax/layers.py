@@ -174,7 +174,9 @@ class TransformerBlock(nn.Module):
         attention = MultiHeadAttention(self.dim, self.num_heads, self.dropout_rate, self.dtype, name="attention")
         x = x + drop(attention(LayerNorm(dtype=self.dtype, name="attention_norm")(x), context, mask=mask, train=train))
         hidden = LayerNorm(dtype=self.dtype, name="mlp_norm")(x)
-        mlp = MLP((self.mlp_dim or 4 * self.dim, self.dim), dropout_rate=self.dropout_rate, dtype=self.dtype, name="mlp")
+        mlp = MLP(
+            (self.mlp_dim or 4 * self.dim, self.dim), dropout_rate=self.dropout_rate, dtype=self.dtype, name="mlp"
+        )
         return x + drop(mlp(hidden, train=train))
 
 

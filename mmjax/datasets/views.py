@@ -14,6 +14,7 @@ __all__ = [
     "by_group",
     "limit",
     "map_stream",
+    "map_stream",
     "only",
     "pca_whiten",
     "refit_splits",
