@@ -95,5 +95,4 @@ TABLE = Table(
     rows=rows(),
     extra=("late, frames end to end",),
     references=REFERENCES,
-    note="All speakers are in train and test, as published.",
 )
