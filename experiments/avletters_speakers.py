@@ -2,9 +2,9 @@
 
     python -m experiments table avletters_speakers --data-dir DIR
 
-Own split, no paper's: speakers 0-5 train, 6 and 7 choose the number of epochs, then all eight train and speakers 8 and 9
-test (156 clips). Logistic regression measured 19 / 47 / 40 % (video, audio, both) against 51 / 50 / 70 % on the published
-split: lip reading hardly carries over to new speakers.
+Own split, no paper's: speakers 0-5 train, 6 and 7 choose the number of epochs, then all eight train and speakers 8 and
+9 test (156 clips). Logistic regression measured 19 / 47 / 40 % (video, audio, both) against 51 / 50 / 70 % on the
+published split: lip reading hardly carries over to new speakers.
 """
 
 import dataclasses

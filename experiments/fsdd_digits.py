@@ -4,8 +4,9 @@
     python -m experiments table fsdd_digits --data-dir DIR --set options.fold=all       # all six test speakers
 
 Never compare with published AV-MNIST rows: recordings, images and speakers differ. Four speakers train, one validates,
-one tests (the fold); the group is the recording, so an interval speaks for this fold's speaker only. Given the class the
-modalities are independent, so a prior-corrected product of exact posteriors would be optimal; trained ones are not exact.
+one tests (the fold); the group is the recording, so an interval speaks for this fold's speaker only. Given the class
+the modalities are independent, so a prior-corrected product of exact posteriors would be optimal; trained ones are not
+exact.
 """
 
 import functools
