@@ -1,6 +1,7 @@
 """The command line: ``python -m experiments list | table NAME | train NAME | evaluate WORKDIR | report WORKDIR``."""
 
 import argparse
+import ast
 import dataclasses
 import importlib
 import os
@@ -8,30 +9,56 @@ import pathlib
 import pkgutil
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import experiments
 
 NAMES = sorted(m.name for m in pkgutil.iter_modules(experiments.__path__) if not m.name.startswith("_"))
+SUCCESS, USAGE, INTERRUPTED = 0, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with status 2."""
+        self.exit(USAGE, f"error: {message}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """What can be said on the command line."""
-    top = argparse.ArgumentParser(prog="python -m experiments", description="Tables of multimodal methods, measured.")
+    top = Parser(prog="python -m experiments", description="Tables of multimodal methods, measured.")
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="names of the tables, a line each")
-    for command, text in (("table", "run a table and print it"), ("train", "train one row with the streaming feed")):
-        one = commands.add_parser(command, help=text)
+    table = commands.add_parser("table", help="run a table and print it")
+    train = commands.add_parser("train", help="train one row with the streaming feed, over all devices")
+    for one in (table, train):
         one.add_argument("name", help=f"one of: {', '.join(NAMES)}")
-        one.add_argument("--workdir", help="where everything goes (default: runs/NAME)")
-        one.add_argument("--data-dir", help="folder of the source files, only read (default: $MMJAX_DATA_DIR)")
-        one.add_argument("--cache-dir", help="what is prepared from them (default: the user's cache folder)")
-        one.add_argument("--seeds", type=int, help="number of seeds (train: the seed)")
-        one.add_argument("--rows", help="names of rows, separated by commas")
         one.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a field; repeatable")
         one.add_argument("--smoke", action="store_true", help="tiny: shows that everything runs")
-    for command, text in (("evaluate", "the scores of a trained run"), ("report", "a table again, from its files")):
-        commands.add_parser(command, help=text).add_argument("workdir")
+    table.add_argument("--workdir", help="where everything goes (default: runs/NAME, runs/NAME-smoke, ...)")
+    table.add_argument("--seeds", type=int, help="number of seeds")
+    table.add_argument("--rows", help="names of rows, separated by commas (default: all but the long ones)")
+    train.add_argument("--workdir", help="where everything goes (default: runs/NAME-ROW-SEED)")
+    train.add_argument("--seed", type=int, default=0, help="the seed (default: 0)")
+    train.add_argument("--rows", metavar="ROW", help="name of the row (default: the first network)")
+    train.add_argument("--patience", type=int, help="stop after so many epochs without a better validation score")
+    train.add_argument("--fsdp", type=int, default=1, help="devices over which parameters are split (default: 1)")
+    train.add_argument("--tensor", type=int, default=1, help="devices over which layers are split (default: 1)")
+    evaluate = commands.add_parser("evaluate", help="validation and test scores of a run of train")
+    report = commands.add_parser("report", help="a table again, from its files")
+    for one in (evaluate, report):
+        one.add_argument("workdir")
+    for one in (table, train, evaluate):
+        one.add_argument("--data-dir", help="folder of the source files, only read (default: $MMJAX_DATA_DIR)")
+        one.add_argument("--cache-dir", help="what is prepared from them (default: the user's cache folder)")
     return top
+
+
+def summary(name: str) -> str:
+    """The first line of what a table's file says of itself; nothing is imported."""
+    source = (pathlib.Path(experiments.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 def configure() -> None:
@@ -44,59 +71,74 @@ def configure() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def load(args: argparse.Namespace):
-    """The table that the arguments describe."""
+def load(name: str, settings: Sequence[str], smoke: bool) -> Any:
+    """The table of that name, as the arguments change it."""
     from mmjax.errors import UsageError
-    from mmjax.experiment.runner import smoke
+    from mmjax.experiment.runner import smoke as tiny
     from mmjax.experiment.settings import apply_settings
 
-    if args.name not in NAMES:
-        raise UsageError(f"no table {args.name!r}; the tables are: {', '.join(NAMES)}")
-    table = importlib.import_module(f"experiments.{args.name}").TABLE
-    table = apply_settings(smoke(table) if args.smoke else table, args.set)
-    if args.command == "table" and args.seeds is not None:
-        if args.seeds < 1:
-            raise UsageError(f"--seeds must be at least 1, got {args.seeds}")
-        table = dataclasses.replace(table, seeds=args.seeds)
-    return table
+    if name not in NAMES:
+        raise UsageError(f"no table {name!r}; the tables are: {', '.join(NAMES)}")
+    table = importlib.import_module(f"experiments.{name}").TABLE
+    return apply_settings(tiny(table) if smoke else table, settings)
 
 
-def rows(args: argparse.Namespace) -> list[str] | None:
-    """The names in ``--rows``."""
-    return [name.strip() for name in args.rows.split(",") if name.strip()] if args.rows else None
-
-
-def run(args: argparse.Namespace) -> int:
-    """Does what the arguments say; returns the exit status."""
+def run(args: argparse.Namespace) -> str:
+    """Does what the arguments say; returns what is to be printed."""
     if args.command == "list":
-        for name in NAMES:
-            print(f"{name:18s} {(importlib.import_module(f'experiments.{name}').__doc__ or '').splitlines()[0]}")
-        return 0
+        return "".join(f"{name:18s} {summary(name)}\n" for name in NAMES)
+    from mmjax.errors import UsageError
+
+    if args.command in ("table", "train") and args.name not in NAMES:  # before jax is imported
+        raise UsageError(f"no table {args.name!r}; the tables are: {', '.join(NAMES)}")
     configure()
     from mmjax.experiment import commands
 
-    if args.command in ("table", "train"):
-        folders = {"workdir": args.workdir, "data_dir": args.data_dir, "cache_dir": args.cache_dir}
-        if args.command == "table":
-            print(commands.table(load(args), name=args.name, rows=rows(args), **folders))
-            return 0
-        return commands.train(load(args), name=args.name, rows=rows(args), seed=args.seeds or 0, args=args, **folders)
-    return getattr(commands, args.command)(args.workdir)
+    if args.command == "report":
+        return commands.report(args.workdir)
+    folders = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
+    if args.command == "evaluate":
+        config = commands.read_run(args.workdir)
+        if not {"settings", "smoke"} <= set(config):
+            raise UsageError(f"{args.workdir!r} was not made by this command line: its table is not known here")
+        return commands.evaluate(load(config["table"], config["settings"], config["smoke"]), args.workdir, **folders)
+    table = load(args.name, args.set, args.smoke)
+    folders["workdir"] = args.workdir
+    if args.command == "table":
+        if args.seeds is not None:
+            if args.seeds < 1:
+                raise UsageError(f"--seeds must be at least 1, got {args.seeds}")
+            table = dataclasses.replace(table, seeds=args.seeds)
+        if args.smoke and args.workdir is None:  # never over the results of the table itself
+            folders["workdir"] = f"runs/{args.name}-smoke"
+        rows = None if args.rows is None else table.split_names(args.rows)
+        return commands.table(table, name=args.name, rows=rows, **folders)
+    config = {"settings": args.set, "smoke": args.smoke}
+    mesh = {"fsdp": args.fsdp, "tensor": args.tensor}
+    named = {"name": args.name, "row": args.rows, "seed": args.seed, "patience": args.patience}
+    return commands.train(table, config=config, **named, **mesh, **folders)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; what a user can mend is one line and status 2."""
+    """Runs a command; what a user can mend is one line and status 2 (``MMJAX_TRACEBACK=1`` shows where it arose)."""
     args = parser().parse_args(argv)
-    from mmjax.errors import UsageError
-
     try:
-        return run(args)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        try:
+            print(run(args), end="", flush=True)
+        except (ValueError, OSError) as error:
+            from mmjax.errors import UsageError
+
+            known = isinstance(error, (UsageError, OSError)) and not isinstance(error, BrokenPipeError)
+            if not known or os.environ.get("MMJAX_TRACEBACK"):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            return USAGE
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+    return SUCCESS
 
 
 if __name__ == "__main__":

@@ -1,44 +1,186 @@
 """What the commands do, for the command line and for a notebook alike."""
 
+import contextlib
+import json
 import pathlib
-import sys
-from collections.abc import Sequence
+import re
 from typing import Any
 
+import jax
+from jax.sharding import Mesh
+
+from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
+from mmjax.evaluation.records import RecordStore, replace_file
 from mmjax.evaluation.report import write_report
-from mmjax.experiment.runner import run_table
-from mmjax.experiment.table import Table
+from mmjax.experiment.checks import check_model, naming
+from mmjax.experiment.console import Lines
+from mmjax.experiment.folds import is_pooled, write_pooled_report
+from mmjax.experiment.identity import config_hash
+from mmjax.experiment.runner import load_dataset, row_data, run_table
+from mmjax.experiment.table import Row, Table
+from mmjax.experiment.workdir import claim
+from mmjax.sharding import make_mesh
+from mmjax.streaming import evaluate_streaming, fit_streaming
+from mmjax.typing import Mapping
 
-__all__ = ["report", "table"]
-
-
-class Lines:
-    """Progress: whole lines everywhere; a line that ends in a carriage return is overwritten, on a terminal only."""
-
-    def __init__(self, stream: Any = None):
-        self.stream = stream or sys.stderr
-        self.width = 0
-
-    def __call__(self, text: str) -> None:
-        passing = text.endswith("\r")
-        text = text.rstrip("\r")
-        if self.stream.isatty():
-            self.stream.write("\r" + text.ljust(self.width) + ("" if passing else "\n"))
-            self.width = len(text) if passing else 0
-        elif not passing:
-            self.stream.write(text + "\n")
-        self.stream.flush()
+__all__ = ["evaluate", "read_run", "report", "table", "train"]
 
 
-def table(table: Table, *, rows: Sequence[str] | None = None, **arguments: Any) -> str:
-    """Runs a table with progress on the standard error stream and returns its report."""
-    return run_table(table, rows=rows, say=Lines(), **arguments)
+def table(table: Table, **arguments: Any) -> str:
+    """Runs a table with progress on the standard error stream and returns its report; arguments as ``run_table``."""
+    with contextlib.closing(Lines()) as say:
+        return run_table(table, say=say, **arguments)
 
 
-def report(workdir: str) -> int:
-    """Writes the report of a finished or half-finished table again from its files, and prints it."""
-    if not (pathlib.Path(workdir) / "config.json").is_file():
-        raise UsageError(f"{workdir!r} is no work directory of a table: it has no config.json")
-    print(write_report(pathlib.Path(workdir)))
-    return 0
+def report(workdir: str | pathlib.Path) -> str:
+    """Writes the report of a finished or half-finished table again from its files, and returns it.
+
+    Raises:
+      UsageError: no work directory of a table.
+    """
+    workdir = pathlib.Path(workdir)
+    config = RecordStore(workdir).config()
+    if "folds" in config:
+        return write_pooled_report(workdir, again=True)
+    if "rows" not in config:
+        raise UsageError(f"{str(workdir)!r} is no work directory of a table; one of a trained row is for evaluate")
+    return write_report(workdir)
+
+
+def train(
+    table: Table,
+    *,
+    name: str = "table",
+    row: str | None = None,
+    seed: int = 0,
+    workdir: str | pathlib.Path | None = None,
+    data_dir: str | pathlib.Path | None = None,
+    cache_dir: str | pathlib.Path | None = None,
+    fsdp: int = 1,
+    tensor: int = 1,
+    patience: int | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> str:
+    """Trains one row with the streaming feed over all devices; the same call continues a run that was killed.
+
+    Args:
+      table: where the row stands.
+      name: of the table.
+      row: name of the row; None = the first that is a model.
+      seed: of initialisation, order of the data and dropout.
+      workdir: default ``runs/NAME-ROW-SEED``; see ``fit_streaming`` for what it holds.
+      data_dir: folder of the source files, only ever read.
+      cache_dir: where what is prepared from them is kept.
+      fsdp: devices over which parameters are split.
+      tensor: devices over which layers are split.
+      patience: epochs without a better validation score after which to stop; None = never.
+      config: JSON data by which ``evaluate`` makes the table again, kept in ``config.json``.
+
+    Returns:
+      The metrics of the chosen epoch, a line a split.
+
+    Raises:
+      UsageError: a wrong name, value or file, a batch that does not divide over the devices, a row without a model.
+      SystemExit: as ``fit_streaming``.
+    """
+    chosen = _model_row(table, row)
+    slug = re.sub(r"[^a-z0-9]+", "-", chosen.name.lower()).strip("-")
+    workdir = pathlib.Path(workdir or pathlib.Path("runs") / f"{name}-{slug}-{seed}")
+    mesh = make_mesh(fsdp=fsdp, tensor=tensor)
+    data, digest = _data(table, chosen, data_dir, cache_dir)
+    task, how = chosen.task or table.task, chosen.train or table.train
+    owner = {"table": name, "row": chosen.name}
+    whole = {**owner, "fsdp": fsdp, "tensor": tensor, **(config or {}), "version": digest}
+    with naming(chosen.name):
+        check_model(chosen.model, task, how, data)
+        with claim(workdir, owner) if jax.process_index() == 0 else contextlib.nullcontext():
+            fitted = fit_streaming(
+                chosen.model, task, how, data.splits, workdir=workdir, seed=seed, mesh=mesh, patience=patience,
+                config=whole,
+            )  # fmt: skip
+    scores = _by_split(fitted.metrics)
+    return f"{chosen.name}, seed {seed}, epoch {fitted.epoch + 1} of {fitted.epochs}\n{_lines(scores)}{workdir}\n"
+
+
+def read_run(workdir: str | pathlib.Path) -> dict[str, Any]:
+    """The configuration of a run of ``train``.
+
+    Raises:
+      UsageError: no such run.
+    """
+    config = RecordStore(workdir).config()
+    if "row" not in config:
+        raise UsageError(f"{str(workdir)!r} holds no run of train; the work directory of a table is for report")
+    return config
+
+
+def evaluate(
+    table: Table,
+    workdir: str | pathlib.Path,
+    *,
+    data_dir: str | pathlib.Path | None = None,
+    cache_dir: str | pathlib.Path | None = None,
+) -> str:
+    """The metrics of a run's best checkpoint on validation and test, a line each; also in ``evaluation.json``.
+
+    Args:
+      table: as it was given to ``train``.
+      workdir: of that run.
+      data_dir: folder of the source files, only ever read.
+      cache_dir: where what is prepared from them is kept.
+
+    Raises:
+      UsageError: no such run, no checkpoint, or one of another model.
+    """
+    workdir, config = pathlib.Path(workdir), read_run(workdir)
+    row = _model_row(table, config["row"])
+    mesh = _mesh_for(config)
+    data, _ = _data(table, row, data_dir, cache_dir)
+    task, how = row.task or table.task, row.train or table.train
+    with naming(row.name):
+        scores = {
+            split: evaluate_streaming(row.model, task, how, data.splits[split], workdir=workdir, mesh=mesh)
+            for split in ("validation", "test")
+        }
+    replace_file(workdir / "evaluation.json", (json.dumps(scores, indent=1, sort_keys=True) + "\n").encode())
+    return _lines(scores)
+
+
+def _model_row(table: Table, name: str | None) -> Row:
+    rows = table.rows if name is None else table.pick([name])
+    for row in rows:
+        if row.model is not None:
+            return row
+    trained = "; ".join(row.name for row in table.rows if row.model is not None)
+    raise UsageError(f"row {name!r} is no network and has nothing to train; the networks are: {trained}")
+
+
+def _data(table: Table, row: Row, data_dir: Any, cache_dir: Any) -> tuple[Dataset, str]:
+    """What the row sees, and the digest by which row and data are known again."""
+    if is_pooled(table):
+        raise UsageError(f"one row trains on one fold; the folds are: {', '.join(map(str, table.folds))}")
+    whole = load_dataset(table, data_dir=data_dir, cache_dir=cache_dir)
+    with naming(row.name):
+        return row_data(whole, row), config_hash(table, row, whole)
+
+
+def _mesh_for(config: Mapping[str, Any]) -> Mesh:
+    """The mesh of the run where the devices allow it, else one over the devices that are there."""
+    try:
+        return make_mesh(fsdp=config["fsdp"], tensor=config["tensor"])
+    except UsageError:
+        return make_mesh()
+
+
+def _by_split(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    scores: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        split, _, metric = name.partition("/")
+        scores.setdefault(split, {})[metric] = value
+    return scores
+
+
+def _lines(scores: Mapping[str, Mapping[str, float]]) -> str:
+    said = {split: ", ".join(f"{name} {value:.4f}" for name, value in of.items()) for split, of in scores.items()}
+    return "".join(f"{split}: {text}\n" for split, text in said.items())

@@ -1,11 +1,8 @@
 """Runs a table: every row over its seeds, records on disk, the report at the end. Killed, the same call continues."""
 
 import dataclasses
-import importlib.metadata
 import pathlib
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,16 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import mmjax
 from mmjax import datasets
 from mmjax.checkpoint import Checkpoints, export_params
 from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
+from mmjax.environment import device, environment
 from mmjax.errors import UsageError
 from mmjax.evaluation.records import RecordStore, make_record
 from mmjax.evaluation.report import write_report
-from mmjax.experiment.settings import describe, digest
+from mmjax.experiment import folds
+from mmjax.experiment.checks import check_model, naming
+from mmjax.experiment.console import Lines
+from mmjax.experiment.identity import config_hash, table_config
 from mmjax.experiment.table import Member, Row, Table
+from mmjax.experiment.workdir import claim
 from mmjax.metrics import compute
 from mmjax.resident import Fit, fit
 from mmjax.stream import Batch, select
@@ -32,10 +33,30 @@ from mmjax.tasks import Task
 from mmjax.training import predict
 from mmjax.typing import Mapping, PyTree
 
-__all__ = ["load_dataset", "run_table", "smoke"]
+__all__ = ["load_dataset", "row_data", "run_table", "smoke"]
 
 HELD_OUT = ("validation", "test")
 Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What the rows of one call share."""
+
+    table: Table
+    dataset: Dataset
+    store: RecordStore
+    hashes: Mapping[str, str]
+    snapshot_seconds: float
+    say: Say
+
+    def seeds(self, row: Row) -> range:
+        return range(row.seeds or self.table.seeds)
+
+    def snapshots(self, row: Row) -> pathlib.Path:
+        """Where a row in progress is kept; another number of seeds is another row."""
+        folder = self.store.workdir.absolute() / "checkpoints"
+        return folder / f"running-{self.hashes[row.name]}-{len(self.seeds(row))}"
 
 
 def run_table(
@@ -46,55 +67,87 @@ def run_table(
     data_dir: str | pathlib.Path | None = None,
     cache_dir: str | pathlib.Path | None = None,
     rows: Sequence[str] | None = None,
-    say: Say = print,
+    snapshot_seconds: float = 60.0,
+    say: Say | None = None,
 ) -> str:
     """Trains and evaluates the rows that are not there yet, writes the report, and returns it as text.
 
     Args:
       table: what to run.
       name: of the table, in the records.
-      workdir: where records, report, plots and checkpoints go; default ``runs/NAME``.
+      workdir: where records, report, plots and checkpoints go; default ``runs/NAME``, of all folds ``runs/NAME-folds``.
       data_dir: folder of the source files, only ever read.
       cache_dir: where what is prepared from them is kept.
       rows: names of the rows to run; None = all but the extra ones.
-      say: takes a line of progress.
+      snapshot_seconds: how often a row in progress is kept.
+      say: takes a line of progress; None = the standard error stream.
 
     Raises:
       UsageError: a wrong name, value, file or loss, in one line.
     """
-    workdir = pathlib.Path(workdir or pathlib.Path("runs") / name)
+    say = Lines() if say is None else say
+    folders = {"data_dir": data_dir, "cache_dir": cache_dir}
+    pooled = folds.is_pooled(table)
+    workdir = pathlib.Path(workdir or pathlib.Path("runs") / (f"{name}-folds" if pooled else name))
     chosen = table.chosen(rows)
-    dataset = load_dataset(table, data_dir=data_dir, cache_dir=cache_dir)
-    say(f"{name}: {_sizes(dataset)}; {len(chosen)} rows, {table.seeds} seeds, on {_device()}")
-    store = RecordStore(workdir)
-    hashes = {row.name: _hash(table, row, dataset) for row in table.rows}
-    store.write_config(_config(name, table, dataset, hashes))
-    store.write_targets({split: _targets(dataset.splits[split]) for split in HELD_OUT})
-    for number, row in enumerate(chosen, 1):
-        seeds = range(row.seeds or table.seeds)
-        label = f"[{number:2d}/{len(chosen)}] {row.name}"
-        if store.done(row.name, hashes[row.name], list(seeds)):
-            say(f"{label}: done before")
-            continue
-        clock = time.perf_counter()
-        result = _run_row(table, row, dataset, seeds, store, workdir, hashes[row.name], label, say)
-        result.timing["total_seconds"] = time.perf_counter() - clock
-        records = _records(table, row, dataset, seeds, result, hashes[row.name])
-        store.write_row(row.name, records, result.logits, result.timing, result.history)
-        shutil.rmtree(_snapshot_dir(workdir, hashes[row.name]), ignore_errors=True)
-        scores = [record["metrics"][dataset.card.primary_metric] for record in records]
-        say(f"{label}: {dataset.card.primary_metric} {np.mean(scores):.4f} in {result.timing['total_seconds']:.1f} s")
-    return write_report(workdir)
+    if pooled:
+        options = {"rows": rows, "snapshot_seconds": snapshot_seconds, "say": say, **folders}
+        with claim(workdir, {"table": name, "row": None, "folds": list(table.folds)}):
+            return folds.run_folds(run_table, table, name, workdir, **options)
+    dataset = load_dataset(table, **folders)
+    with claim(workdir, {"table": name, "row": None, "folds": None}):
+        say(f"{name}: {_sizes(dataset)}; {len(chosen)} rows, {table.seeds} seeds, on {device()}")
+        store = RecordStore(workdir)
+        hashes = {row.name: config_hash(table, row, dataset) for row in table.rows}
+        store.write_config(table_config(name, table, dataset, hashes))
+        store.write_targets({split: _targets(dataset.splits[split]) for split in HELD_OUT})
+        run = _Run(table, dataset, store, hashes, snapshot_seconds, say)
+        for number, row in enumerate(chosen, 1):
+            _finish_row(run, row, f"[{number:2d}/{len(chosen)}] {row.name}")
+        return write_report(workdir)
+
+
+def _finish_row(run: _Run, row: Row, label: str) -> None:
+    if run.store.done(row.name, run.hashes[row.name], run.seeds(row)):
+        run.say(f"{label}: done before")
+        return
+    clock = time.perf_counter()
+    with naming(row.name):
+        result = _run_row(run, row, label)
+    result.timing["total_seconds"] = seconds = time.perf_counter() - clock
+    records = _records(run, row, result)
+    run.store.write_row(row.name, records, result.logits, result.timing, result.history)
+    shutil.rmtree(run.snapshots(row), ignore_errors=True)
+    primary = run.dataset.card.primary_metric
+    score = np.mean([record["metrics"][primary] for record in records])
+    run.say(f"{label}: {primary} {score:.4f} in {seconds:.1f} s")
 
 
 def load_dataset(table: Table, **folders: Any) -> Dataset:
-    """The data of a table, after its view."""
+    """The data of a table, after its view.
+
+    Raises:
+      UsageError: options that the data set does not have, or data that are unsound.
+    """
     dataset = table.dataset
     if isinstance(dataset, str):
-        dataset = datasets.load(dataset, **folders, **table.options)
+        try:
+            dataset = datasets.load(dataset, **folders, **table.options)
+        except TypeError as error:  # an option of another type than its check expects
+            raise UsageError(f"{table.dataset}: options {dict(table.options)}: {error}") from error
     elif table.options:
         raise UsageError(f"options {sorted(table.options)} are for a data set given by name")
+    else:
+        dataset = datasets.check(dataset)
     return table.view(dataset) if table.view else dataset
+
+
+def row_data(dataset: Dataset, row: Row) -> Dataset:
+    """What a row sees: its streams, after its view."""
+    if row.streams is not None:
+        kept = {k: batch.replace(streams=select(batch.streams, row.streams)) for k, batch in dataset.splits.items()}
+        dataset = dataclasses.replace(dataset, splits=kept)
+    return row.view(dataset) if row.view else dataset
 
 
 def smoke(table: Table) -> Table:
@@ -128,43 +181,36 @@ class _Result:
     selection_rule: str = "none: fixed hyper-parameters"
 
 
-def _run_row(
-    table: Table,
-    row: Row,
-    dataset: Dataset,
-    seeds: Sequence[int],
-    store: RecordStore,
-    workdir: pathlib.Path,
-    config_hash: str,
-    label: str,
-    say: Say,
-) -> _Result:
-    data = _restrict(dataset, row.streams, row.name)
+def _run_row(run: _Run, row: Row, label: str) -> _Result:
+    data, seeds = row_data(run.dataset, row), run.seeds(row)
     if row.fit is not None:
-        return _run_fit(row, table.pick(row.members), data, seeds, store)
-    data = row.view(data) if row.view else data
-    model, task, train = row.model, row.task or table.task, row.train or table.train
+        return _run_fit(row, run.table.pick(row.members), data, seeds, run.store)
+    model, task, train = row.model, row.task or run.table.task, row.train or run.table.train
+    check_model(model, task, train, data)
 
-    def run(splits: Mapping[str, Batch], tag: str, **arguments: Any) -> Fit:
+    def once(splits: Mapping[str, Batch], tag: str, **arguments: Any) -> Fit:
         def on_epoch(number: int, metrics: dict[str, np.ndarray]) -> None:
             value = metrics[f"validation/{train.select}"].mean()
-            say(f"{label}: {tag}epoch {number + 1}/{train.epochs}, validation {train.select} {value:.4f}\r")
+            run.say(f"{label}: {tag}epoch {number + 1}/{train.epochs}, validation {train.select} {value:.4f}\r")
 
-        with Checkpoints(_snapshot_dir(workdir, config_hash) / (tag.strip() or "fit")) as snapshots:
-            return fit(model, task, train, splits, seeds, snapshots=snapshots, on_epoch=on_epoch, **arguments)
+        with Checkpoints(run.snapshots(row) / (tag.strip() or "fit")) as snapshots:
+            arguments |= {"snapshots": snapshots, "snapshot_seconds": run.snapshot_seconds, "on_epoch": on_epoch}
+            return fit(model, task, train, splits, seeds, **arguments)
 
-    fitted = first = run(data.splits, "")
+    fitted = first = once(data.splits, "")
+    if (first.epoch < 0).any():
+        raise UsageError(f"validation {train.select} was no number in any epoch of seed {int(np.argmin(first.epoch))}")
     if train.refit:
-        fitted = run(views.refit_splits(data).splits, "refit ", stop_at=first.epoch)
+        fitted = once(views.refit_splits(data).splits, "refit ", stop_at=first.epoch)
     outputs = {"validation": first.outputs["validation"], "test": fitted.outputs["test"]}
     logits = {k: np.stack([_by_item(_logits(task, o), data.splits[k]) for o in _unstack(outputs[k])]) for k in HELD_OUT}
-    folder = workdir / "checkpoints"
+    folder = run.store.workdir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    export_params(folder / f"{config_hash}.safetensors", fitted.variables)
+    export_params(folder / f"{run.hashes[row.name]}.safetensors", fitted.variables)
     runs = [first, fitted] if train.refit else [first]
-    seconds = {f"{key}_seconds": sum(run.seconds[key] for run in runs) for key in first.seconds}
-    primary = fitted.history[f"test/{dataset.card.primary_metric}"]
-    lower = dataset.card.primary_metric in task.lower_is_better
+    seconds = {f"{key}_seconds": sum(one.seconds[key] for one in runs) for key in first.seconds}
+    primary = fitted.history[f"test/{data.card.primary_metric}"]
+    lower = data.card.primary_metric in task.lower_is_better
     return _Result(
         logits=logits,
         timing={**seconds, "mapped": fitted.mapped},
@@ -183,35 +229,25 @@ def _present(batch: Batch, streams: Sequence[str]) -> np.ndarray:
 
 
 def _run_fit(row: Row, members: Sequence[Row], data: Dataset, seeds: Sequence[int], store: RecordStore) -> _Result:
-    stored = {
-        member.name: (
-            {split: store.logits(member.name, split) for split in HELD_OUT},
-            {split: _present(data.splits[split], member.streams or data.streams) for split in HELD_OUT},
-        )
-        for member in members
-    }
     outputs: list[Mapping[str, Any]] = []
-    for position, seed in enumerate(seeds):
+    present = {m.name: {k: _present(data.splits[k], m.streams or data.streams) for k in HELD_OUT} for m in members}
+    stored = {m.name: {k: store.logits(m.name, k) for k in HELD_OUT} for m in members}
+    for seed in seeds:
         if outputs and not row.varies:
             outputs.append(outputs[0])
             continue
-        voters = {
-            name: Member({split: logits[split][position] for split in HELD_OUT}, present)
-            for name, (logits, present) in stored.items()
-        }
+        voters = {}
+        for name, logits in stored.items():
+            if seed not in (there := store.seeds(name)):
+                raise UsageError(f"its member {name!r} has only the seeds {there}, not {seed}")
+            voters[name] = Member({k: logits[k][there.index(seed)] for k in HELD_OUT}, present[name])
         outputs.append(row.fit(data, seed, voters))
-    logits = {split: np.stack([np.asarray(o[split], np.float32) for o in outputs]) for split in HELD_OUT}
+    logits = {k: np.stack([np.asarray(one[k], np.float32) for one in outputs]) for k in HELD_OUT}
+    for split, values in logits.items():
+        items = int((np.asarray(data.splits[split].index) >= 0).sum())
+        if values.shape[1] != items or not np.isfinite(values).all():
+            raise UsageError(f"fit must give finite scores for {items} {split} items, got {values.shape[1:]}")
     return _Result(logits=logits, timing={})
-
-
-def _restrict(dataset: Dataset, streams: Sequence[str] | None, row: str) -> Dataset:
-    if streams is None:
-        return dataset
-    try:
-        splits = {k: b.replace(streams=select(b.streams, streams)) for k, b in dataset.splits.items()}
-    except ValueError as error:
-        raise UsageError(f"row {row!r}: {error}") from None
-    return dataclasses.replace(dataset, splits=splits)
 
 
 def _logits(task: Task, outputs: PyTree) -> np.ndarray:
@@ -248,21 +284,20 @@ def _flops(model: nn.Module, variables: PyTree, batch: Batch) -> float | None:
     return float(cost["flops"]) if cost and "flops" in cost else None
 
 
-def _records(
-    table: Table, row: Row, dataset: Dataset, seeds: Sequence[int], result: _Result, config_hash: str
-) -> list[dict[str, Any]]:
-    test = dataset.splits["test"]
-    task = row.task or table.task
+def _records(run: _Run, row: Row, result: _Result) -> list[dict[str, Any]]:
+    dataset, task = run.dataset, row.task or run.table.task
     described = {
         "name": dataset.card.name,
         "version": dataset.version,
         "sha256": dataset.sha256,
         "split_id": dataset.split_id,
-        "n": int(test.size),
+        "n": int(dataset.splits["test"].size),
         "group": dataset.card.group,
     }
+    method = {"name": row.name, "config_hash": run.hashes[row.name], "params": result.params, "trials": 1}
+    env = environment()
     records = []
-    for position, seed in enumerate(seeds):
+    for position, seed in enumerate(run.seeds(row)):
         metrics = {split: _metrics(task, result.logits[split][position], dataset.splits[split]) for split in HELD_OUT}
         selected = None if result.test_selected is None else float(result.test_selected[position])
         records.append(
@@ -270,7 +305,7 @@ def _records(
                 row=row.name,
                 streams=list(row.streams or dataset.streams),
                 dataset=described,
-                method={"name": row.name, "config_hash": config_hash, "params": result.params, "trials": 1},
+                method=method,
                 seed=int(seed),
                 selection_rule=result.selection_rule,
                 epoch=None if result.epoch is None else int(result.epoch[position]) + 1,
@@ -279,7 +314,7 @@ def _records(
                 metrics=metrics["test"],
                 validation_metrics=metrics["validation"],
                 cost={"params": result.params, "flops": result.flops},
-                env=environment(),
+                env=env,
                 notes=row.notes,
             )
         )
@@ -292,78 +327,5 @@ def _metrics(task: Task, logits: np.ndarray, batch: Batch) -> dict[str, float]:
     return {name: float(value) for name, value in compute(states).items()}
 
 
-def environment() -> dict[str, str]:
-    """Versions, device and commit: what a number was measured with."""
-    root = pathlib.Path(mmjax.__file__).parent
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    return {
-        "mmjax": mmjax.__version__,
-        "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in ("jax", "flax", "optax", "numpy")},
-        "device": _device(),
-        "dtype": "float32",
-        "commit": git.stdout.strip() or "unknown",
-    }
-
-
-def _device() -> str:
-    devices = jax.devices()
-    return f"{len(devices)} x {devices[0].device_kind}"
-
-
 def _sizes(dataset: Dataset) -> str:
     return f"{dataset.card.name} " + " / ".join(str(batch.size) for batch in dataset.splits.values())
-
-
-def _snapshot_dir(workdir: pathlib.Path, config_hash: str) -> pathlib.Path:
-    return workdir.absolute() / "checkpoints" / f"running-{config_hash}"
-
-
-def _hash(table: Table, row: Row, dataset: Dataset) -> str:
-    """Changes with anything that could change the row's numbers, what is printed beside them excepted."""
-    method = dataclasses.replace(row, paper=None, notes="", section="", train=row.train or table.train)
-    members = [_hash(table, member, dataset) for member in table.pick(row.members)]
-    versions = {package: importlib.metadata.version(package) for package in ("jax", "flax", "optax")}
-    data = [dataset.card.name, dataset.version, dataset.sha256, dataset.split_id, describe(table.view)]
-    return digest([method, row.task or table.task, data, members, mmjax.__version__, versions])
-
-
-def _config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str, str]) -> dict[str, Any]:
-    train, test = np.asarray(dataset.splits["train"].target), np.asarray(dataset.splits["test"].target)
-    classes = dataset.card.num_classes
-    majority = float((test == np.bincount(train.reshape(-1)).argmax()).mean()) if classes else None
-    return {
-        "table": name,
-        "title": table.title,
-        "note": " ".join(filter(None, (table.note, dataset.card.caution))),
-        "dataset": {
-            "name": dataset.card.name,
-            "version": dataset.version,
-            "sha256": dataset.sha256,
-            "split_id": dataset.split_id,
-            "sizes": {split: int(batch.size) for split, batch in dataset.splits.items()},
-            "card": dataclasses.asdict(dataset.card),
-        },
-        "primary": dataset.card.primary_metric,
-        "majority": majority,
-        "chance": 1 / classes if classes else None,
-        "seeds": list(range(table.seeds)),
-        "train": describe(table.train),
-        "rows": [
-            {
-                "name": row.name,
-                "section": row.section,
-                "streams": list(row.streams or dataset.streams),
-                "kind": "fit" if row.fit else "model",
-                "single": row.baseline and len(row.streams or dataset.streams) == 1,
-                "paper": None if row.paper is None else dataclasses.asdict(row.paper),
-                "extra": row.name in table.extra,
-                "notes": row.notes,
-                "config_hash": hashes[row.name],
-                "method": describe(row.model or row.fit),
-            }
-            for row in table.rows
-        ],
-        "references": [{"name": label, **dataclasses.asdict(paper)} for label, paper in table.references],
-        "env": environment(),
-    }

@@ -1,11 +1,14 @@
 """Configurations as plain data: a description that can be hashed, and typed changes from the command line."""
 
 import ast
+import collections.abc
 import dataclasses
 import functools
 import hashlib
 import inspect
 import json
+import types
+import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +20,9 @@ from mmjax.experiment.table import Row
 from mmjax.typing import Mapping
 
 __all__ = ["apply_settings", "describe", "digest"]
+
+# Whose code is told by the version of the package that a record holds; the code of other functions is described.
+PACKAGED = ("mmjax", "jax", "flax", "optax", "numpy", "sklearn", "builtins")
 
 
 def describe(value: Any) -> Any:
@@ -36,12 +42,24 @@ def describe(value: Any) -> Any:
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    value = inspect.unwrap(value) if inspect.isfunction(value) else value  # the suite wraps them to check shapes
     name = getattr(value, "__qualname__", None)
     if name is None:
         return str(value)
-    closure = inspect.getclosurevars(value).nonlocals if inspect.isfunction(value) and value.__closure__ else {}
     described = f"{value.__module__}.{name}"
-    return {"call": described, **describe(closure)} if closure else described
+    if not inspect.isfunction(value):
+        return described
+    details = describe(inspect.getclosurevars(value).nonlocals) if value.__closure__ else {}
+    if value.__module__.partition(".")[0] not in PACKAGED:
+        details["code"] = hashlib.sha256(repr(_code(value.__code__)).encode()).hexdigest()[:16]
+    return {"call": described, **details} if details else described
+
+
+def _code(code: types.CodeType) -> tuple[Any, ...]:
+    """What a function of the user's does: the same wherever its file lies and whatever its comments say."""
+    constants = [_code(c) if isinstance(c, types.CodeType) else c for c in code.co_consts]
+    named = [sorted(c, key=repr) if isinstance(c, frozenset) else c for c in constants]
+    return code.co_code, named, code.co_names
 
 
 def digest(value: Any) -> str:
@@ -75,11 +93,11 @@ def apply_settings(value: Any, settings: Sequence[str]) -> Any:
 def _set(value: Any, parts: list[str], text: str, path: str) -> Any:
     name, rest = parts[0], parts[1:]
     children = _children(value)
-    if name not in children:
-        known = ", ".join(map(str, children)) or "nothing to set"
+    if name not in children and path != f"options.{name}":  # the data set's builder knows more options than the table
+        known = "; ".join(map(str, children)) or "nothing to set"
         raise UsageError(f"no field {name!r} in {path!r}; there is: {known}")
-    old = children[name]
-    new = _set(old, rest, text, path) if rest else _parse(text, old, path)
+    old = children.get(name)
+    new = _set(old, rest, text, path) if rest else _parse(text, old, _hint(value, name), path)
     if isinstance(value, functools.partial):
         return functools.partial(value.func, *value.args, **{**value.keywords, name: new})
     if isinstance(value, nn.Module):
@@ -108,20 +126,46 @@ def _children(value: Any) -> dict[str, Any]:
     return {}
 
 
-def _parse(text: str, old: Any, path: str) -> Any:
+def _hint(value: Any, name: str) -> Any:
+    """The declared type of a field, or of a function's argument; None where there is none."""
+    try:
+        owner = value.func if isinstance(value, functools.partial) else type(value)
+        return typing.get_type_hints(owner).get(name)
+    except (NameError, TypeError):  # a forward reference, or something that has no annotations
+        return None
+
+
+def _parse(text: str, old: Any, hint: Any, path: str) -> Any:
     try:
         new = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         new = text
-    if old is None or new is None:
+    if path.startswith("options."):  # an option may be a number or a word ("fold" is 0 or "all"): the builder checks
         return new
-    if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
-        return float(new)
-    if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)):
-        return type(old)(new)
-    if type(new) is not type(old):
-        # A builder's option may be a number or a word ("fold" is 0 or "all"): the builder checks those.
-        if path.startswith("options."):
+    for kind in _kinds(old, hint):
+        if kind is float and type(new) is int:
+            return float(new)
+        if kind in (tuple, list) and isinstance(new, (tuple, list)):
+            return kind(new)
+        if kind is Any or type(new) is kind:
             return new
-        raise UsageError(f"{path} is {old!r}, a {type(old).__name__}; {text!r} is a {type(new).__name__}")
-    return new
+    right = " or ".join("None" if kind is type(None) else kind.__name__ for kind in _kinds(old, hint))
+    if not right:
+        raise UsageError(f"{path} is {describe(old)}: it cannot be set from the command line, only in the table's file")
+    raise UsageError(f"{path} is {old!r} and takes {right}; {text!r} is a {type(new).__name__}")
+
+
+def _kinds(old: Any, hint: Any) -> tuple[Any, ...]:
+    """The types that a setting may have: those declared, else that of the present value."""
+    if hint is None:
+        return (Any,) if old is None else (type(old),) if isinstance(old, (bool, int, float, str, tuple, list)) else ()
+    if hint is Any:
+        return (Any,)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return tuple(kind for one in typing.get_args(hint) for kind in _kinds(None, one))
+    if hint in (bool, int, float, str, type(None)):
+        return (hint,)
+    plain = set(typing.get_args(hint)) <= {bool, int, float, str, ...}
+    if plain and typing.get_origin(hint) in (tuple, list, collections.abc.Sequence):
+        return (list if typing.get_origin(hint) is list else tuple,)
+    return ()

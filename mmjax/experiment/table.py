@@ -140,8 +140,29 @@ class Table:
         known = {row.name for row in self.rows}
         for name in names:
             if name not in known:
-                raise UsageError(f"no row {name!r}; the rows are: {', '.join(row.name for row in self.rows)}")
+                raise UsageError(f"no row {name!r}; the rows are: {'; '.join(row.name for row in self.rows)}")
         return tuple(row for row in self.rows if row.name in set(names))
+
+    def split_names(self, text: str) -> list[str]:
+        """Names of rows separated by commas, in a text; a name may hold commas itself.
+
+        Raises:
+          UsageError: an unknown name, or none at all.
+        """
+        parts, names = text.split(","), []
+        while parts:
+            ends = [n for n in range(len(parts), 0, -1) if self._has(",".join(parts[:n]).strip())]
+            count = ends[0] if ends else 1
+            if name := ",".join(parts[:count]).strip():
+                names.append(name)
+            parts = parts[count:]
+        if not names:
+            raise UsageError(f"{text!r} names no row; the rows are: {'; '.join(row.name for row in self.rows)}")
+        self.pick(names)
+        return names
+
+    def _has(self, name: str) -> bool:
+        return any(row.name == name for row in self.rows)
 
     def chosen(self, names: Sequence[str] | None) -> tuple[Row, ...]:
         """The rows to run: those named, with the members they need; or all but the extra ones. Members first."""

@@ -1,0 +1,59 @@
+"""Whether a row's model, task and data fit each other, found out from shapes before anything is compiled."""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.datasets.base import Dataset
+from mmjax.errors import UsageError
+from mmjax.metrics import compute
+from mmjax.tasks import Task
+from mmjax.training import Train, init_state, make_optimizer, predict
+from mmjax.typing import Key, PyTree
+
+__all__ = ["check_model", "naming"]
+
+
+@contextlib.contextmanager
+def naming(row: str) -> Iterator[None]:
+    """What a module, a library or the user's data have to say, in one line that names the row.
+
+    Raises:
+      UsageError: instead of a ``ValueError``, which names the value and what would be right.
+    """
+    try:
+        yield
+    except ValueError as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(f"row {row!r}: {said}") from error
+
+
+def check_model(model: nn.Module, task: Task, train: Train, data: Dataset) -> None:
+    """Passes if the model runs on the data and the task can measure what it gives.
+
+    Raises:
+      UsageError: a number of classes that is not the data's, or a metric that the task does not have, listing those
+        that it has.
+      ValueError: what a module has to say of its fields or its streams.
+    """
+    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a[:2].shape, jnp.result_type(a)), data.splits["train"])
+    outputs = jax.eval_shape(functools.partial(_forward, model, train), jax.random.key(0), batch)
+    if (classes := data.card.num_classes) is not None:
+        read = getattr(task, "logits", lambda x: x)
+        given = {"task.num_classes": getattr(task, "num_classes", None), "the head's logits": read(outputs).shape[-1]}
+        for name, number in given.items():
+            if number != classes:
+                raise UsageError(f"{data.card.name} has {classes} classes; {name}: {number}")
+    known = [*jax.eval_shape(lambda o, b: compute(task.metrics(o, b)), outputs, batch)]
+    for name, metric in (("train.select", train.select), ("primary_metric of the data", data.card.primary_metric)):
+        if metric not in known:
+            raise UsageError(f"{name} is {metric!r}, no metric of the task; it has: {', '.join(known)}")
+
+
+def _forward(model: nn.Module, train: Train, key: Key, batch: PyTree) -> PyTree:
+    state = init_state(model, make_optimizer(train, 1), batch.streams, key)
+    return predict(model, state.variables, batch)

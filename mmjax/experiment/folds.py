@@ -1,0 +1,128 @@
+"""``fold=all``: the same table on every fold, and a report that pools them and shows the spread between folds."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mmjax.errors import UsageError
+from mmjax.evaluation.records import replace_file
+from mmjax.evaluation.report import write_report
+from mmjax.experiment.table import Table
+from mmjax.typing import Mapping
+
+__all__ = ["is_pooled", "run_folds", "write_pooled_report"]
+
+
+def is_pooled(table: Table) -> bool:
+    """Whether the table asks for all its folds.
+
+    Raises:
+      UsageError: it does and has none.
+    """
+    if table.options.get("fold") != "all":
+        return False
+    if not table.folds:
+        raise UsageError(f"{table.title!r} has no folds: options.fold=all needs them")
+    return True
+
+
+def run_folds(run: Callable[..., str], table: Table, name: str, workdir: pathlib.Path, **arguments: Any) -> str:
+    """Runs the table in ``workdir/fold-K`` for each fold and writes the pooled report into ``workdir``."""
+    config = {"table": name, "title": table.title, "note": table.note, "folds": list(table.folds)}
+    replace_file(workdir / "config.json", _json(config))
+    for fold in table.folds:
+        one = dataclasses.replace(table, options={**table.options, "fold": fold})
+        run(one, name=name, workdir=workdir / f"fold-{fold}", **arguments)
+    return write_pooled_report(workdir)
+
+
+def write_pooled_report(workdir: pathlib.Path, *, again: bool = False) -> str:
+    """Writes ``table.json`` and ``table.md`` from the folds' own reports and returns the markdown.
+
+    Args:
+      workdir: of a run with ``fold=all``.
+      again: makes the folds' reports anew as well, from their records.
+
+    Raises:
+      UsageError: no fold has been run.
+    """
+    config = json.loads((workdir / "config.json").read_bytes())
+    tables = {}
+    for fold in config["folds"]:
+        folder = workdir / f"fold-{fold}"
+        if again and (folder / "config.json").is_file():
+            write_report(folder)
+        if (path := folder / "table.json").is_file():
+            tables[fold] = json.loads(path.read_bytes())
+    if not tables:
+        raise UsageError(f"{str(workdir)!r} holds no finished fold yet; run the table's command again")
+    pooled = _pool(config, tables)
+    text = _markdown(pooled)
+    replace_file(workdir / "table.json", _json(pooled))
+    replace_file(workdir / "table.md", text.encode())
+    return text
+
+
+def _pool(config: Mapping[str, Any], tables: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
+    first = next(iter(tables.values()))
+    rows = []
+    for place, row in enumerate(first["rows"]):
+        means = [table["rows"][place].get("mean") for table in tables.values()]
+        cells = {name: row[name] for name in ("name", "section", "streams", "extra")} | {"folds": means}
+        if None not in means:
+            spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
+            cells |= {"mean": float(np.mean(means)), "sd": spread, "min": min(means), "max": max(means)}
+            cells = {name: _rounded(value) for name, value in cells.items()}
+        rows.append(cells)
+    kept = ("table", "title", "note")
+    return {
+        **{name: config[name] for name in kept},
+        "primary": first["primary"],
+        "wanted_folds": config["folds"],
+        "folds": list(tables),
+        "sizes": {str(fold): table["items"]["test"] for fold, table in tables.items()},
+        "seeds": first["seeds"],
+        "rows": rows,
+    }
+
+
+def _markdown(pooled: Mapping[str, Any]) -> str:
+    scale, digits = (100, 1) if pooled["primary"] == "accuracy" else (1, 3)
+
+    def show(value: float | None) -> str:
+        return "–" if value is None else f"{scale * value:.{digits}f}"
+
+    done, wanted = len(pooled["folds"]), len(pooled["wanted_folds"])
+    head = ["row", "mean of folds", "sd between folds", "lowest", "highest", *(f"fold {f}" for f in pooled["folds"])]
+    body = [
+        [row["name"].replace("|", "\\|"), *(show(row.get(key)) for key in ("mean", "sd", "min", "max"))]
+        + [show(mean) for mean in row["folds"]]
+        for row in pooled["rows"]
+    ]
+    widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
+    lines = [[cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(x, widths))] for x in body]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    top = [cell.ljust(width) for cell, width in zip(head, widths)]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in [top, rule, *lines])
+    unit = "Accuracy in percent" if pooled["primary"] == "accuracy" else pooled["primary"]
+    said = (
+        f"{done} of {wanted} folds, each tested on what no other fold is tested on; {unit}, the mean over "
+        f"{len(pooled['seeds'])} seeds in each fold. The spread between folds is what another test group would change; "
+        "each fold's own table, with its intervals and tests, stands in its folder fold-K."
+    )
+    parts = [f"# {pooled['title']}: folds pooled", *filter(None, [pooled["note"]]), said, table]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return float(f"{value:.10g}") if isinstance(value, float) else value
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, sort_keys=True, indent=1) + "\n").encode()

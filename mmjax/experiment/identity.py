@@ -1,0 +1,67 @@
+"""What a table and its rows are, in JSON: the configuration on disk, and the digest by which a row is known again."""
+
+import dataclasses
+import importlib.metadata
+from typing import Any
+
+import numpy as np
+
+import mmjax
+from mmjax.datasets.base import Dataset
+from mmjax.environment import environment
+from mmjax.experiment.settings import describe, digest
+from mmjax.experiment.table import Row, Table
+from mmjax.typing import Mapping
+
+__all__ = ["config_hash", "table_config"]
+
+
+def config_hash(table: Table, row: Row, dataset: Dataset) -> str:
+    """Changes with anything that could change the row's numbers, what is printed beside them excepted."""
+    method = dataclasses.replace(row, paper=None, notes="", section="", train=row.train or table.train)
+    members = [config_hash(table, member, dataset) for member in table.pick(row.members)]
+    versions = {package: importlib.metadata.version(package) for package in ("jax", "flax", "optax")}
+    data = [dataset.card.name, dataset.version, dataset.sha256, dataset.split_id, describe(table.view)]
+    return digest([method, row.task or table.task, data, members, mmjax.__version__, versions])
+
+
+def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str, str]) -> dict[str, Any]:
+    """What ``config.json`` holds; see ``mmjax.evaluation.summary`` for what the report reads of it."""
+    train, test = np.asarray(dataset.splits["train"].target), np.asarray(dataset.splits["test"].target)
+    classes = dataset.card.num_classes
+    majority = float((test == np.bincount(train.reshape(-1)).argmax()).mean()) if classes else None
+    return {
+        "table": name,
+        "title": table.title,
+        "note": " ".join(filter(None, (table.note, dataset.card.caution))),
+        "dataset": {
+            "name": dataset.card.name,
+            "version": dataset.version,
+            "sha256": dataset.sha256,
+            "split_id": dataset.split_id,
+            "sizes": {split: int(batch.size) for split, batch in dataset.splits.items()},
+            "card": dataclasses.asdict(dataset.card),
+        },
+        "primary": dataset.card.primary_metric,
+        "majority": majority,
+        "chance": 1 / classes if classes else None,
+        "seeds": list(range(table.seeds)),
+        "train": describe(table.train),
+        "rows": [
+            {
+                "name": row.name,
+                "section": row.section,
+                "streams": list(row.streams or dataset.streams),
+                "kind": "fit" if row.fit else "model",
+                "single": row.baseline and len(row.streams or dataset.streams) == 1,
+                "paper": None if row.paper is None else dataclasses.asdict(row.paper),
+                "extra": row.name in table.extra,
+                "notes": row.notes,
+                "config_hash": hashes[row.name],
+                "method": describe(row.model or row.fit),
+            }
+            for row in table.rows
+        ],
+        "references": [{"name": label, **dataclasses.asdict(paper)} for label, paper in table.references],
+        "env": environment(),
+    }
