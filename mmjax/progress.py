@@ -22,8 +22,6 @@ class MetricsLog:
     """
 
     def __init__(self, directory: str | os.PathLike, start_step: int = 0):
-        from tensorboardX import SummaryWriter
-
         directory = pathlib.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
@@ -32,7 +30,9 @@ class MetricsLog:
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         partial.replace(path)
         self._file = path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+        self._events = _summary_writer()(
+            str(directory / "tensorboard"), purge_step=start_step + 1 if start_step else None
+        )
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Numbers of a step; a number that is not finite becomes null, which JSON can say."""
@@ -53,6 +53,19 @@ class MetricsLog:
 
     def __exit__(self, *error: Any) -> None:
         self.close()
+
+
+def _summary_writer() -> type:
+    """TensorboardX imports torch where it finds it, which takes seconds and serves nothing here: it is hidden."""
+    hide = "torch" not in sys.modules
+    if hide:
+        sys.modules["torch"] = None
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hide:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def read_metrics(directory: str | os.PathLike) -> list[dict[str, Any]]:

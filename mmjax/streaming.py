@@ -129,6 +129,7 @@ class _Programs:
 
         self._states = jax.jit(states_of, out_shardings=replicated(mesh))
         self._merge = jax.jit(merge, out_shardings=replicated(mesh))
+        self._compute = jax.jit(compute, out_shardings=replicated(mesh))
         known = jax.eval_shape(lambda v, b: compute(states_of(v, b)), shapes.variables, self._sample)
         if train.select not in known:
             raise UsageError(f"train.select={train.select!r} is no metric of the task; it has: {', '.join(known)}")
@@ -145,7 +146,7 @@ class _Programs:
             total = states if total is None else self._merge(total, states)
         if total is None:
             raise UsageError("a split to evaluate on is empty")
-        return {name: float(value) for name, value in compute(jax.device_get(total)).items()}
+        return {name: float(value) for name, value in jax.device_get(self._compute(total)).items()}
 
 
 def fit_streaming(

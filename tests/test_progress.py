@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -45,6 +47,12 @@ def test_event_files_hold_the_same_numbers(tmp_path):
         found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
         data = data[16 + length :]
     assert found == [(1, "train/loss", 1.0), (2, "train/loss", 0.5)]
+
+
+def test_torch_is_not_imported():
+    program = "import sys, tempfile; from mmjax.progress import MetricsLog; MetricsLog(tempfile.mkdtemp()).close()"
+    program += "; assert 'torch' not in sys.modules and 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 class TestProgress:
