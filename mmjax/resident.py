@@ -220,7 +220,7 @@ def fit(
         return Carry(state, Best(jnp.float32(jnp.inf), jnp.int32(-1), state.variables, zeros))
 
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-    stop_at = jnp.full(len(seeds), -1, jnp.int32) if stop_at is None else jnp.asarray(stop_at, jnp.int32)
+    stops = jnp.asarray([-1] * len(seeds) if stop_at is None else stop_at, jnp.int32)
     like = jax.eval_shape(begin, keys[0])
     if mapped is None:
         loopy = jax.default_backend() == "cpu" and is_loopy(lambda v: predict(model, v, sample), like.state.variables)
@@ -242,7 +242,7 @@ def fit(
                 )(carry, keys, stop_at),
                 donate_argnums=0,
                 compiler_options=effort[1],
-            ).lower(carry, keys, jnp.int32(0), stop_at, data, held_out)
+            ).lower(carry, keys, jnp.int32(0), stops, data, held_out)
         except KeyError as error:
             raise UsageError(f"train.select={train.select!r} is no metric of the task ({error} is missing)") from None
         program = lowered.compile()
@@ -256,7 +256,7 @@ def fit(
     clock = saved = time.perf_counter()
     for number in range(start, train.epochs):
         with watchdog(WATCHDOG_SECONDS):
-            carry, metrics = program(carry, keys, jnp.int32(number), stop_at, data, held_out)
+            carry, metrics = program(carry, keys, jnp.int32(number), stops, data, held_out)
             metrics, skipped = jax.device_get((metrics, carry.state.skipped))
         if skipped.any():
             seed = seeds[int(np.argmax(skipped > 0))]

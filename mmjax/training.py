@@ -106,7 +106,7 @@ def init_state(
         absent = ~stream.present.reshape(-1, *(1,) * (stream.mask.ndim - 1))
         whole[name] = stream.zeroed.replace(mask=stream.mask | (first & absent))
     keys = dict(zip(("params", "dropout", "sample"), jax.random.split(key, 3)))
-    variables = model.init(keys, whole)
+    variables = dict(model.init(keys, whole))
     params = variables.pop("params", {})
     collections = {name: value for name, value in variables.items() if name not in TRANSIENT}
     return TrainState(jnp.int32(0), params, collections, tx.init(params), jnp.int32(0))
@@ -137,7 +137,7 @@ def make_train_step(
             batch = batch.replace(target=jnp.where(weight > 0, batch.target, 0))
 
         def loss_of(params: PyTree) -> tuple[Any, tuple[Any, dict]]:
-            outputs, updated = model.apply(
+            outputs, changed = model.apply(
                 {"params": params, **state.collections},
                 streams,
                 targets=batch.target,
@@ -145,6 +145,7 @@ def make_train_step(
                 rngs=rngs,
                 mutable=[*state.collections, "losses"],
             )
+            updated = dict(changed)
             loss = _weighted_mean(task.loss(outputs, batch), weight)
             for sown in jax.tree.leaves(updated.pop("losses", {})):
                 loss = loss + _weighted_mean(sown, weight)

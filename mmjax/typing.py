@@ -22,4 +22,4 @@ def checked(function: _F) -> _F:
         return function
     from beartype import beartype
 
-    return jaxtyped(function, typechecker=beartype)
+    return jaxtyped(function, typechecker=beartype)  # type: ignore[return-value]

@@ -24,7 +24,7 @@ def watchdog(seconds: float) -> Iterator[None]:
     advice = threading.Timer(max(seconds - 0.5, 0.0), lambda: print(ADVICE.format(seconds=seconds), file=sys.stderr))
     advice.daemon = True
     advice.start()
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
     try:
         yield
     finally:

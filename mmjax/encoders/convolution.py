@@ -55,7 +55,7 @@ def _taps(size: int) -> np.ndarray:
     """``[m, a, p, u]``: 1 where tap ``u`` of a kernel joins output ``2 i + p`` to input ``2 (i + m) + a``."""
     half = size // 2
     reach = (half + 1) // 2
-    m, a, p, u = np.ix_(np.arange(-reach, reach + 1), range(2), range(2), range(size))
+    m, a, p, u = np.ix_(np.arange(-reach, reach + 1), np.arange(2), np.arange(2), np.arange(size))
     return (2 * m + a == p + u - half).astype(np.float32)
 
 

@@ -43,8 +43,8 @@ def mel_filterbank(
     fmax = sample_rate / 2 if fmax is None else fmax
     if not 0 <= fmin < fmax <= sample_rate / 2:
         raise ValueError(f"need 0 <= {fmin=} < {fmax=} <= {sample_rate / 2} Hz, half the sample rate")
-    limits = _hz_to_mel(np.array([fmin, fmax], np.float64))
-    edges = _mel_to_hz(np.linspace(*limits, n_mels + 2))
+    lowest, highest = _hz_to_mel(np.array([fmin, fmax], np.float64))
+    edges = _mel_to_hz(np.linspace(lowest, highest, n_mels + 2))
     bins = np.arange(1 + n_fft // 2)[:, None] * (sample_rate / n_fft)
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
