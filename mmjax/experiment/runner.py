@@ -49,6 +49,13 @@ class _Run:
     hashes: Mapping[str, str]
     snapshot_seconds: float
     say: Say
+    measures: dict[int, Callable] = dataclasses.field(default_factory=dict)
+
+    def measure(self, task: Task, outputs: np.ndarray, batch: Batch) -> dict[str, float]:
+        """The task's metrics, compiled once a task: one operation at a time takes seconds."""
+        if id(task) not in self.measures:
+            self.measures[id(task)] = jax.jit(lambda o, b: compute(task.metrics(o, b)))
+        return {k: float(v) for k, v in self.measures[id(task)](outputs, batch.replace(streams={})).items()}
 
     def seeds(self, row: Row) -> range:
         return range(row.seeds or self.table.seeds)
@@ -298,7 +305,9 @@ def _records(run: _Run, row: Row, result: _Result) -> list[dict[str, Any]]:
     env = environment()
     records = []
     for position, seed in enumerate(run.seeds(row)):
-        metrics = {split: _metrics(task, result.logits[split][position], dataset.splits[split]) for split in HELD_OUT}
+        metrics = {
+            split: run.measure(task, result.logits[split][position], dataset.splits[split]) for split in HELD_OUT
+        }
         selected = None if result.test_selected is None else float(result.test_selected[position])
         records.append(
             make_record(
@@ -319,12 +328,6 @@ def _records(run: _Run, row: Row, result: _Result) -> list[dict[str, Any]]:
             )
         )
     return records
-
-
-def _metrics(task: Task, logits: np.ndarray, batch: Batch) -> dict[str, float]:
-    batch = batch.replace(streams={})
-    states = task.metrics(jnp.asarray(logits), jax.tree.map(jnp.asarray, batch))
-    return {name: float(value) for name, value in compute(states).items()}
 
 
 def _sizes(dataset: Dataset) -> str:

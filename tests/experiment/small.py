@@ -1,0 +1,47 @@
+"""A table of arrays, tiny: three rows that need no compilation and two models of a few numbers."""
+
+import functools
+
+import numpy as np
+
+from mmjax import datasets, fusion
+from mmjax.experiment import Row, Table
+from mmjax.experiment.baselines import decide, logistic
+from mmjax.fusion import decision
+from mmjax.heads import ClassificationHead
+from mmjax.models import Multimodal
+from mmjax.tasks import Classification
+from mmjax.training import Train
+
+
+def arrays(seed=0, items=60):
+    """Two modalities of a class each shows a part of."""
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, 3, items)
+    centres = rng.normal(size=(2, 3, 4))
+    left, right = (rng.normal(centres[i][target], 0.8) for i in range(2))
+    split = np.repeat([0, 1, 2], items // 3)
+    return datasets.from_arrays({"left": left, "right": right}, target, split=split, name="small")
+
+
+def model(dim=4):
+    return Multimodal({}, fusion.Concat(dim), ClassificationHead(3))
+
+
+def guess(data, seed, members):
+    """A method whose scores come from its seed alone."""
+    rng = np.random.default_rng(seed)
+    return {split: rng.normal(size=(data.splits[split].size, 3)) for split in ("validation", "test")}
+
+
+def table(*, dataset=None, rows=None, **arguments):
+    linear = functools.partial(Row, fit=functools.partial(logistic, C=1.0), varies=False)
+    vote = functools.partial(decide, rule=decision.mean_of_logits)
+    rows = rows or [
+        linear("left", streams=("left",)),
+        linear("right", streams=("right",)),
+        Row("vote", fit=vote, members=("left", "right")),
+        Row("guess", fit=guess),
+    ]
+    given = {"task": Classification(3), "seeds": 2, "train": Train(epochs=3, batch_size=8), **arguments}
+    return Table(title="Small", dataset=dataset or arrays(), rows=rows, **given)

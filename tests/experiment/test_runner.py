@@ -1,0 +1,239 @@
+"""What a table leaves on disk: the same bytes however often it was killed, and only what changed runs again."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from mmjax.errors import UsageError
+from mmjax.evaluation import records
+from mmjax.evaluation.records import RecordStore
+from mmjax.experiment import Row, run_table, runner
+from mmjax.experiment.commands import report
+from mmjax.experiment.settings import apply_settings
+from mmjax.resident import fit
+from mmjax.training import Train
+from tests.experiment import small
+
+
+class Killed(BaseException):
+    """What no code of the package catches, as little as SIGKILL."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory):
+    """Plots have tests of their own, and what is compiled here is compiled once."""
+    options = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled"))}
+    options |= {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
+    before = {name: getattr(jax.config, name) for name in options}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: None)
+        _configure(options)
+        yield
+        _configure(before)
+
+
+def _configure(options):
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def run(workdir, table=None, **arguments):
+    lines = []
+    text = run_table(table or small.table(), name="small", workdir=workdir, say=lines.append, **arguments)
+    return text, [line for line in lines if not line.endswith("\r")]
+
+
+def product(workdir):
+    return {name: (pathlib.Path(workdir) / name).read_bytes() for name in ("table.json", "table.md", "records.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The small table's product, made without interruption."""
+    workdir = tmp_path_factory.mktemp("finished")
+    text, lines = run(workdir)
+    assert text == (workdir / "table.md").read_text() and not any("done before" in line for line in lines)
+    return workdir
+
+
+def test_a_users_own_arrays_become_a_table(finished):
+    table = json.loads((finished / "table.json").read_bytes())
+    rows = {row["name"]: row for row in table["rows"]}
+    assert table["dataset"]["name"] == "small" and all(row["status"] == "done" for row in rows.values())
+    assert rows["left"]["mean"] > 0.5 and rows["vote"]["gain"]["over"] in ("left", "right")
+    assert {"config.json", "targets.npz", "records.jsonl", "timing.json", "logits"} <= {
+        p.name for p in finished.iterdir()
+    }
+    assert "seconds" not in (finished / "table.json").read_text() + (finished / "records.jsonl").read_text()
+
+
+def test_run_again_nothing_is_trained_and_the_bytes_stay(finished):
+    before = product(finished)
+    _, lines = run(finished)
+    assert sum("done before" in line for line in lines) == 4 and product(finished) == before
+    report(finished)
+    assert product(finished) == before
+
+
+def test_two_work_directories_hold_the_same_table(finished, tmp_path):
+    run(tmp_path / "other")
+    assert product(tmp_path / "other") == product(finished)
+
+
+def test_killed_at_every_file_it_continues_to_the_same_bytes(finished, tmp_path, monkeypatch):
+    """Dies the first time it would put a file in its place, and the second time just after it did."""
+    real, met = records.os.replace, []
+
+    def dying(source, target):
+        met.append(name := pathlib.Path(target).name)
+        if met.count(name) == 1:
+            raise Killed
+        real(source, target)
+        if met.count(name) == 2 and name in ("records.jsonl", "config.json", "table.json"):
+            raise Killed
+
+    monkeypatch.setattr(records.os, "replace", dying)
+    deaths = 0
+    while deaths < 20:
+        try:
+            run(tmp_path)
+            break
+        except Killed:
+            deaths += 1
+    assert deaths == 13 and {"targets.npz", "timing.json", "table.md"} < set(met)
+    assert product(tmp_path) == product(finished)
+
+
+def with_a_model(**train):
+    rows = [Row("both", model=small.model()), Row("guess", fit=small.guess)]
+    return small.table(rows=rows, train=Train(**{"epochs": 3, "batch_size": 8, **train}))
+
+
+def test_a_row_killed_inside_continues_with_the_same_bits(tmp_path, monkeypatch):
+    run(tmp_path / "reference", with_a_model(refit=True))
+    seen, deadly = [], [("fit", 1), ("refit", 1)]
+
+    def dying(*arguments, on_epoch, **others):
+        def once(number, metrics):
+            on_epoch(number, metrics)
+            seen.append(("refit" if others.get("stop_at") is not None else "fit", number))
+            if deadly and seen[-1] == deadly[0]:
+                deadly.pop(0)
+                raise Killed
+
+        return fit(*arguments, on_epoch=once, **others)
+
+    monkeypatch.setattr(runner, "fit", dying)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", with_a_model(refit=True), snapshot_seconds=0.0)
+    run(tmp_path / "killed", with_a_model(refit=True), snapshot_seconds=0.0)
+    # The epoch in which it was killed runs again, the ones before it do not; nor does the last of a finished fit.
+    first = [("fit", 0), ("fit", 1), ("fit", 1), ("fit", 2)]
+    assert seen == [*first, ("refit", 0), ("refit", 1), ("fit", 2), ("refit", 1), ("refit", 2)]
+    assert product(tmp_path / "killed") == product(tmp_path / "reference")
+    assert not list((tmp_path / "killed" / "checkpoints").glob("running-*"))
+
+
+def test_a_snapshot_of_fewer_seeds_is_not_taken_for_this_row(tmp_path, monkeypatch):
+    def dying(*arguments, on_epoch, **others):
+        def once(number, metrics):
+            if number == 1:
+                raise Killed
+
+        return fit(*arguments, on_epoch=once, **others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "fit", dying)
+        with pytest.raises(Killed):
+            run(tmp_path, with_a_model(), snapshot_seconds=0.0)
+    run(tmp_path, dataclasses.replace(with_a_model(), seeds=1), rows=["both"])
+    assert RecordStore(tmp_path).seeds("both") == [0]
+
+
+def test_a_setting_reruns_the_rows_that_it_changes_and_those_that_use_them(tmp_path):
+    run(tmp_path)
+    _, lines = run(tmp_path, apply_settings(small.table(), ["rows.left.fit.C=0.5"]))
+    state = {line.split("] ")[1].split(":")[0]: "done before" in line for line in lines[1:]}
+    assert state == {"left": False, "right": True, "guess": True, "vote": False}
+    _, lines = run(tmp_path, apply_settings(small.table(), ["rows.left.fit.C=0.5", "rows.right.notes=why"]))
+    assert all("done before" in line for line in lines[1:])
+
+
+def test_a_damaged_file_of_logits_is_made_again(finished, tmp_path):
+    run(tmp_path)
+    path = next((tmp_path / "logits").glob("left-*"))
+    path.write_bytes(path.read_bytes()[:-10])
+    assert json.loads(_report_json(tmp_path))["rows"][0]["status"] == "not run"
+    _, lines = run(tmp_path)
+    assert sum("done before" in line for line in lines) == 3 and product(tmp_path) == product(finished)
+
+
+def _report_json(workdir):
+    report(workdir)
+    return (workdir / "table.json").read_bytes()
+
+
+def test_seeds_are_added_and_a_report_of_fewer_uses_those_only(tmp_path):
+    run(tmp_path, small.table(seeds=3))
+    three = RecordStore(tmp_path).logits("guess", "test")
+    _, lines = run(tmp_path, small.table(seeds=2))
+    assert all("done before" in line for line in lines[1:])
+    assert json.loads((tmp_path / "table.json").read_bytes())["rows"][3]["seeds"] == [0, 1]
+    run(tmp_path, small.table(seeds=4))
+    np.testing.assert_array_equal(RecordStore(tmp_path).logits("guess", "test")[:3], three)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"train": Train(learning_rate=1e30)}, ["'both'", "not finite", "learning_rate"]),
+        ({"train": Train(select="bleu")}, ["'both'", "'bleu'", "accuracy", "loss"]),
+        ({"task": dataclasses.replace(small.table().task, num_classes=4)}, ["'both'", "3 classes", "4"]),
+        ({"options": {"fold": 1}}, ["options", "fold"]),
+        ({"options": {"fold": "all"}}, ["no folds"]),
+    ],
+)
+def test_what_does_not_fit_is_said_with_the_row(tmp_path, change, words):
+    with pytest.raises(UsageError) as error:
+        run(tmp_path, dataclasses.replace(with_a_model(), **change))
+    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+def test_a_fit_that_gives_nonsense_is_named(tmp_path):
+    def short(data, seed, members):
+        return {"validation": np.zeros((20, 3)), "test": np.zeros((19, 3))}
+
+    with pytest.raises(UsageError, match="row 'short': fit must give finite scores for 20 test items"):
+        run(tmp_path, small.table(rows=[Row("short", fit=short)]))
+    with pytest.raises(UsageError, match=r"row 'up': .*no.*'up'|row 'up'"):
+        run(tmp_path, small.table(rows=[Row("up", fit=small.guess, streams=("up",))]))
+
+
+def test_a_member_with_too_few_seeds_is_named(tmp_path):
+    rows = [Row("few", fit=small.guess, seeds=1), Row("vote", fit=small.guess, members=("few",))]
+    with pytest.raises(UsageError, match="row 'vote': its member 'few' has only the seeds"):
+        run(tmp_path, small.table(rows=rows))
+
+
+def test_a_work_directory_has_one_owner(finished, tmp_path):
+    with pytest.raises(UsageError, match="table is 'small' there and 'other' here"):
+        run_table(small.table(), name="other", workdir=finished, say=print)
+    (tmp_path / "file").write_text("")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match="cannot write the work directory"):
+            run(workdir)
+    with runner.claim(tmp_path / "held", {}), pytest.raises(UsageError, match="another process"):
+        run(tmp_path / "held")
+
+
+def test_without_a_place_it_goes_to_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_table(small.table(rows=[Row("guess", fit=small.guess)]), name="mine", say=[].append)
+    assert (tmp_path / "runs" / "mine" / "table.md").is_file()
