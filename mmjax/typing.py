@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
-from jaxtyping import Array, Bool, Float, Int, Shaped, jaxtyped
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped, jaxtyped
 
 __all__ = ["Array", "Bool", "Dtype", "Float", "Int", "Key", "Mapping", "PyTree", "Shaped", "checked"]
 
+Array = jax.Array | np.ndarray
 Dtype = Any
 PyTree = Any
 Key = jax.Array
