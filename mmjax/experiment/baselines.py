@@ -52,7 +52,8 @@ def _linear(
     steps, start = [], 0
     for name, stream in sorted(data.splits["train"].streams.items()):
         stop = start + int(np.prod(stream.values.shape[1:]))
-        whiten = [PCA(components[name], whiten=True, random_state=0)] if name in components else []
+        most = min(data.splits["train"].size, stop - start)
+        whiten = [PCA(min(components[name], most), whiten=True, random_state=0)] if name in components else []
         steps.append((make_pipeline(StandardScaler(), *whiten), slice(start, stop)))
         start = stop
     scores = {}
@@ -71,7 +72,8 @@ def linear_svm(
 
     Args:
       refit: test scores by a fit on train and validation; validation scores are always by a fit on train.
-      components: per modality, the number of whitened principal components that replace its features.
+      components: per modality, the number of whitened principal components that replace its features; at most as many
+        as there are features and examples.
     """
     from sklearn.svm import LinearSVC
 

@@ -36,12 +36,16 @@ def check_model(model: nn.Module, task: Task, train: Train, data: Dataset) -> No
     """Passes if the model runs on the data and the task can measure what it gives.
 
     Raises:
-      UsageError: a number of classes that is not the data's, or a metric that the task does not have, listing those
-        that it has.
-      ValueError: what a module has to say of its fields or its streams.
+      UsageError: a number of classes that is not the data's; a metric that the task does not have, listing those that
+        it has; what jax says of the model's sizes.
+      ValueError: what a module says of its fields or its streams.
     """
     batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a[:2].shape, jnp.result_type(a)), data.splits["train"])
-    outputs = jax.eval_shape(functools.partial(_forward, model, train), jax.random.key(0), batch)
+    try:
+        outputs = jax.eval_shape(functools.partial(_forward, model, train), jax.random.key(0), batch)
+    except TypeError as error:  # what jax says of a negative width; a mistake in a module's code may look the same
+        said = str(error).partition("\n")[0]
+        raise UsageError(f"{said} (MMJAX_TRACEBACK=1 shows where)") from error
     if (classes := data.card.num_classes) is not None:
         read = getattr(task, "logits", lambda x: x)
         given = {"task.num_classes": getattr(task, "num_classes", None), "the head's logits": read(outputs).shape[-1]}

@@ -84,6 +84,8 @@ def train(
       UsageError: a wrong name, value or file, a batch that does not divide over the devices, a row without a model.
       SystemExit: as ``fit_streaming``.
     """
+    if is_pooled(table):
+        raise UsageError(f"one row trains on one fold; the folds are: {', '.join(map(str, table.folds))}")
     chosen = _model_row(table, row)
     slug = re.sub(r"[^a-z0-9]+", "-", chosen.name.lower()).strip("-")
     workdir = pathlib.Path(workdir or pathlib.Path("runs") / f"{name}-{slug}-{seed}")
@@ -153,13 +155,11 @@ def _model_row(table: Table, name: str | None) -> Row:
         if row.model is not None:
             return row
     trained = "; ".join(row.name for row in table.rows if row.model is not None)
-    raise UsageError(f"row {name!r} is no network and has nothing to train; the networks are: {trained}")
+    raise UsageError(f"no network to train{f' in row {name!r}' if name else ''}; the networks are: {trained or 'none'}")
 
 
 def _data(table: Table, row: Row, data_dir: Any, cache_dir: Any) -> tuple[Dataset, str]:
     """What the row sees, and the digest by which row and data are known again."""
-    if is_pooled(table):
-        raise UsageError(f"one row trains on one fold; the folds are: {', '.join(map(str, table.folds))}")
     whole = load_dataset(table, data_dir=data_dir, cache_dir=cache_dir)
     with naming(row.name):
         return row_data(whole, row), config_hash(table, row, whole)
@@ -182,5 +182,7 @@ def _by_split(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def _lines(scores: Mapping[str, Mapping[str, float]]) -> str:
-    said = {split: ", ".join(f"{name} {value:.4f}" for name, value in of.items()) for split, of in scores.items()}
+    said = {
+        split: ", ".join(f"{name} {value:.4f}" for name, value in sorted(of.items())) for split, of in scores.items()
+    }
     return "".join(f"{split}: {text}\n" for split, text in said.items())

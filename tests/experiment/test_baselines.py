@@ -1,0 +1,128 @@
+"""Rows that are no networks, against scikit-learn used directly and against sums by hand."""
+
+import functools
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from mmjax import datasets
+from mmjax.experiment import Member
+from mmjax.experiment.baselines import decide, decision_rows, linear_svm, logistic, stack
+from mmjax.fusion import decision
+from tests.experiment import small
+
+
+def features(batch):
+    return np.concatenate([batch.streams[name].values[:, 0] for name in sorted(batch.streams)], axis=1)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (functools.partial(linear_svm, C=0.1), LinearSVC(C=0.1, max_iter=20_000, random_state=0)),
+        (functools.partial(logistic, C=0.3), LogisticRegression(C=0.3, max_iter=2_000)),
+    ],
+)
+def test_they_are_scikit_learn_on_standardised_features(ours, theirs, refit):
+    """Validation is scored by a fit on train alone, test by one on both parts where it is refitted."""
+    data = small.arrays()
+    train, validation, test = (data.splits[name] for name in ("train", "validation", "test"))
+    scores = ours(data, 0, {}, refit=refit)
+    both = np.concatenate([features(train), features(validation)]), np.concatenate([train.target, validation.target])
+    for split, (x, y) in {"validation": (features(train), train.target), "test": both}.items():
+        x, y = (x, y) if refit or split == "validation" else (features(train), train.target)
+        scaler = StandardScaler().fit(np.float64(x))
+        expected = theirs.fit(scaler.transform(x), y).decision_function(scaler.transform(features(data.splits[split])))
+        np.testing.assert_allclose(scores[split], expected, atol=1e-6)
+    assert test.size == len(scores["test"])
+
+
+def test_two_classes_give_two_scores_and_a_class_that_train_lacks_the_lowest():
+    rng = np.random.default_rng(0)
+    target = np.concatenate([np.tile([0, 2], 20), [0, 1, 2, 0, 1, 2]])
+    split = np.repeat([0, 1, 2], [40, 3, 3])
+    x = rng.normal(size=(46, 3)) + target[:, None]
+    data = datasets.from_arrays({"x": x}, target, split=split)
+    scores = logistic(data, 0, {}, C=1.0, refit=False)["test"]
+    assert scores.shape == (3, 3) and (scores[:, 1] < scores[:, [0, 2]].min()).all()
+    train = features(data.splits["train"])
+    scaler = StandardScaler().fit(train)
+    classifier = LogisticRegression(C=1.0).fit(scaler.transform(train), data.splits["train"].target)
+    margin = classifier.decision_function(scaler.transform(features(data.splits["test"])))
+    np.testing.assert_allclose(scores[:, 2] - scores[:, 0], margin, atol=1e-3)
+
+
+def test_components_are_whitened_and_at_most_as_many_as_there_are():
+    data = small.arrays()
+    scores = logistic(data, 0, {}, C=1.0, refit=False, components={"left": 2, "right": 400})
+    train, test = (features(data.splits[name]) for name in ("train", "test"))
+    parts = []
+    for part, count in ((slice(0, 4), 2), (slice(4, 8), 4)):  # left, right
+        scaler = StandardScaler().fit(train[:, part])
+        pca = PCA(count, whiten=True).fit(scaler.transform(train[:, part]))
+        parts.append([pca.transform(scaler.transform(x[:, part])) for x in (train, test)])
+    x, held_out = (np.concatenate(pair, axis=1) for pair in zip(*parts))
+    expected = LogisticRegression(C=1.0, max_iter=2_000).fit(x, data.splits["train"].target).decision_function(held_out)
+    np.testing.assert_allclose(scores["test"], expected, atol=1e-3)
+
+
+def test_a_missing_item_counts_as_zeros_and_nothing_warns():
+    base = small.arrays()
+    left = np.concatenate([batch.streams["left"].values[:, 0] for batch in base.splits.values()])
+    target = np.concatenate([batch.target for batch in base.splits.values()])
+    there = np.arange(60) % 3 > 0
+    holes = np.where(there[:, None], left, np.nan)
+    split = np.repeat([0, 1, 2], 20)
+    missing = datasets.from_arrays({"left": (holes[:, None], there[:, None])}, target, split=split)
+    zeros = datasets.from_arrays({"left": np.where(there[:, None], left, 0)}, target, split=split)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for ours in (linear_svm, logistic):
+            np.testing.assert_array_equal(ours(missing, 0, {}, C=0.1)["test"], ours(zeros, 0, {}, C=0.1)["test"])
+
+
+def member(seed, present=None):
+    rng = np.random.default_rng(seed)
+    present = np.ones(20, bool) if present is None else present
+    splits = ("validation", "test")
+    return Member({s: rng.normal(size=(20, 3)) for s in splits}, dict.fromkeys(splits, present))
+
+
+def test_a_member_that_is_absent_does_not_vote():
+    here = np.arange(20) % 2 == 0
+    members = {"left": member(1), "right": member(2, here)}
+    scores = decide(small.arrays(), 0, members, rule=decision.mean_of_logits)["test"]
+    left, right = (members[name].outputs["test"] for name in ("left", "right"))
+    np.testing.assert_allclose(scores, np.where(here[:, None], (left + right) / 2, left))
+
+
+def test_the_prior_is_that_of_train_with_one_count_added():
+    data, members = small.arrays(), {"left": member(1), "right": member(2)}
+    counts = np.asarray([(data.splits["train"].target == c).sum() + 1 for c in range(3)])
+    scores = decide(data, 0, members, rule=decision.prior_corrected_product, prior=True)["test"]
+    logits = {name: m.outputs["test"] for name, m in members.items()}
+    expected = decision.prior_corrected_product(logits, None, log_prior=np.log(counts / counts.sum()))
+    np.testing.assert_allclose(scores, expected)
+
+
+def test_stacking_is_fitted_on_validation_and_never_sees_train():
+    data, members = small.arrays(), {"left": member(1), "right": member(2)}
+    scores = stack(data, 0, members)
+    spoilt = {**data.splits, "train": None, "test": data.splits["test"].replace(target=None)}
+    blind = type(data)(data.card, spoilt, data.version, data.sha256, data.split_id)
+    np.testing.assert_array_equal(stack(blind, 0, members)["test"], scores["test"])
+    other = data.splits["validation"].replace(target=(data.splits["validation"].target + 1) % 3)
+    moved = stack(type(data)(data.card, {**data.splits, "validation": other}, "", "", ""), 0, members)
+    assert np.abs(moved["test"] - scores["test"]).max() > 1e-3
+
+
+def test_the_decision_rows_name_their_members():
+    rows = decision_rows(("left", "right"), suffix=" late", section="s")
+    assert len({row.name for row in rows}) == 5 and all(row.name.endswith(" late") for row in rows)
+    assert all(row.members == ("left", "right") and row.section == "s" for row in rows)

@@ -1,0 +1,221 @@
+"""The command line as a new user meets it: what is wrong is said in one line, with status 2 and no traceback."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from experiments import __main__ as command_line
+from mmjax import datasets
+from mmjax.datasets.uci_mfeat import RECIPE
+from tests.experiment import small
+
+ROOT = pathlib.Path(command_line.__file__).parents[1]
+
+
+@pytest.fixture
+def main(monkeypatch, tmp_path, capsys):
+    """Runs a command in this process, in an empty folder: ``argv -> (status, printed, said)``."""
+    monkeypatch.setattr(command_line, "configure", lambda: None)
+    monkeypatch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: None)
+    monkeypatch.delenv("MMJAX_DATA_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv):
+        try:
+            status = command_line.main(argv)
+        except SystemExit as ended:
+            status = ended.code
+        printed, said = capsys.readouterr()
+        return status, printed, said
+
+    return run
+
+
+LINEAR = ("--rows", "logistic regression")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("table nope", ["'nope'", "digits", "cmu_mosi"]),
+        ("train nope", ["'nope'", "digits"]),
+        ("table digits --rows nope", ["'nope'", "early", "joint transformer"]),
+        ("table digits --rows ,", ["names no row", "early"]),
+        ("table digits --set train.epoch=3", ["'epoch'", "epochs", "batch_size"]),
+        ("table digits --set train.epochs=many", ["train.epochs", "int", "'many'"]),
+        ("table digits --set train.clip_norm=big", ["train.clip_norm", "float or None", "'big'"]),
+        ("table digits --set train.learning_rate=None", ["train.learning_rate", "float"]),
+        ("table digits --set train.optimizer=sgd", ["train.optimizer", "only in the table's file"]),
+        ("table digits --set epochs", ["path.to.field=value"]),
+        ("table digits --set options.colour=red", ["'colour'", "seed"]),
+        ("table digits --set options.seed=red", ["seed", "'red'"]),
+        ("table synthetic --set options.length=red", ["synthetic", "'red'"]),
+        ("table digits --set options.fold=all", ["no folds"]),
+        ("table fsdd_digits --set options.fold=9", ["fold", "9"]),
+        ("table digits --seeds 0", ["--seeds", "at least 1", "0"]),
+        ("table digits --seeds many", ["--seeds", "'many'"]),
+        ("table digits --depth 3", ["--depth"]),
+        ("tables", ["'tables'", "table"]),
+        ("table cmu_mosi", ["cmu_mosi", "--data-dir", "MMJAX_DATA_DIR"]),
+        ("table cmu_mosi --data-dir nowhere", ["nowhere", "cmu_mosi"]),
+        ("table digits --smoke --workdir file", ["'file'", "it is a file", "--workdir"]),
+        ("table digits --smoke --workdir file/below", ["'file/below'", "--workdir"]),
+        ("table digits --smoke --workdir /proc/self/nowhere", ["/proc/self/nowhere", "--workdir"]),
+        ("table digits --smoke --rows early --set rows.early.model.fusion.dim=-1", ["'early'"]),
+        ("table digits --smoke --rows early --set rows.early.model.head.num_classes=3", ["'early'", "10 classes", "3"]),
+        ("table digits --smoke --rows early --set train.select=bleu", ["'bleu'", "accuracy, f1_macro"]),
+        ("report nowhere", ["'nowhere'", "no work directory"]),
+        ("report .", ["'.'", "no work directory"]),
+        ("evaluate nowhere", ["'nowhere'"]),
+        ("train digits --rows product", ["'product'", "joint transformer"]),
+        ("train digits --fsdp 3", ["fsdp=3", "8"]),
+        ("train digits --smoke --set train.batch_size=12", ["12", "8 devices", "multiple of 8"]),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_status_2(main, argv, words):
+    pathlib.Path("file").write_text("")
+    status, printed, said = main(*argv.split())
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert status == 2 and printed == "" and "Traceback" not in said
+    assert len(errors) == 1 and said.endswith(errors[0] + "\n"), said
+    assert all(word in errors[0] for word in words), said
+
+
+def test_altered_and_missing_source_files_are_named(main, tmp_path):
+    names = list(RECIPE.files(RECIPE.options()))
+    for name in names:
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(b"not what it was")
+    status, _, said = main("table", "uci_mfeat", "--data-dir", "data")
+    assert status == 2 and said.count("\n") == 1 and "truncated or altered" in said and "sha256" in said
+    (tmp_path / "data" / sorted(names)[0]).unlink()
+    status, _, said = main("table", "uci_mfeat", "--data-dir", "data")
+    assert status == 2 and said.count("\n") == 1 and f"{sorted(names)[0]} is missing" in said
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        (np.where(np.arange(60)[:, None] == 7, np.nan, 1.0), ["hers", "train", "'left'", "example 7", "NaN"]),
+        ((np.ones((60, 1, 2)), np.zeros((60, 1), bool)), ["hers", "'left'", "empty"]),
+    ],
+)
+def test_unsound_arrays_are_named_by_data_set_modality_and_example(left, words):
+    with pytest.raises(datasets.UsageError) as error:
+        datasets.from_arrays({"left": left}, np.arange(60) % 3, split=np.repeat([0, 1, 2], 20), name="hers")
+    assert all(word in str(error.value) for word in words if word != "train") and "\n" not in str(error.value)
+
+
+def test_a_smoke_run_stays_beside_the_results_and_its_report_can_be_made_again(main):
+    status, printed, said = main("table", "digits", "--smoke", *LINEAR)
+    assert status == 0 and "logistic regression" in printed and "Warning" not in said
+    assert not pathlib.Path("runs/digits").exists()
+    before = pathlib.Path("runs/digits-smoke/table.json").read_bytes()
+    assert main("report", "runs/digits-smoke")[:2] == (0, printed)
+    assert pathlib.Path("runs/digits-smoke/table.json").read_bytes() == before
+    status, _, said = main("table", "synthetic", "--smoke", "--workdir", "runs/digits-smoke")
+    assert status == 2 and "holds other results" in said
+    status, _, said = main("evaluate", "runs/digits-smoke")
+    assert status == 2 and "report" in said
+
+
+def test_names_with_commas_can_be_named():
+    table = small.table(rows=[small.Row(n, fit=small.guess) for n in ("late", "late, end to end", "end to end")])
+    assert table.split_names("late, late, end to end,end to end") == ["late", "late, end to end", "end to end"]
+    assert table.split_names("end to end") == ["end to end"]
+
+
+def test_an_interrupt_is_one_line_and_status_130(main, monkeypatch):
+    def interrupted(*arguments, **others):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmjax.experiment.commands.run_table", interrupted)
+    assert main("table", "digits") == (130, "", "interrupted; the same command continues\n")
+
+
+def test_other_errors_keep_their_traceback(main, monkeypatch):
+    def broken(*arguments, **others):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("mmjax.experiment.commands.run_table", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        main("table", "digits")
+
+
+def test_list_reads_a_line_of_every_file_without_importing_jax():
+    code = "import sys, runpy; sys.argv = ['x', 'list']\ntry: runpy.run_module('experiments', run_name='__main__')\n"
+    code += "finally: print(sorted({'jax', 'numpy', 'flax'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "[]" and [line.split()[0] for line in lines[:-1]] == command_line.NAMES
+    assert all(len(line) > 30 for line in lines[:-1])
+
+
+def test_train_and_evaluate_tell_the_same(main):
+    train = ("train", "digits", "--smoke", "--rows", "concatenation", "--seed", "1", "--workdir", "run")
+    status, printed, _ = main(*train)
+    assert status == 0 and printed.startswith("concatenation, seed 1, epoch ") and "test: accuracy" in printed
+    config = json.loads(pathlib.Path("run/config.json").read_text())
+    assert (config["table"], config["row"], config["seed"], config["smoke"]) == ("digits", "concatenation", 1, True)
+    assert {"metrics.jsonl", "tensorboard", "checkpoints"} <= {path.name for path in pathlib.Path("run").iterdir()}
+    assert main(*train)[:2] == (0, printed)  # finished: nothing is trained again
+    status, scores, _ = main("evaluate", "run")
+    assert status == 0 and scores.splitlines() == printed.splitlines()[1:3]
+    evaluation = json.loads(pathlib.Path("run/evaluation.json").read_text())
+    assert f"accuracy {evaluation['test']['accuracy']:.4f}" in scores.splitlines()[1]
+    status, _, said = main(*train, "--set", "train.learning_rate=0.1")
+    assert status == 2 and "another workdir" in said
+    assert main("report", "run")[0] == 2
+
+
+class Run(subprocess.Popen):
+    """A table of three rows in a process of its own; jax compiles once for all of them."""
+
+    def __init__(self, folder, workdir):
+        environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"}
+        rows = "upper,lower,mean of logits"
+        argv = ["table", "digits", "--smoke", "--rows", rows, "--workdir", str(workdir)]
+        super().__init__(
+            [sys.executable, "-m", "experiments", *argv], cwd=ROOT, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+
+    def until(self, words):
+        """Reads the lines of progress up to the one that holds ``words``."""
+        for line in self.stderr:
+            if words in line:
+                return
+        raise AssertionError(f"ended without {words!r}")
+
+
+def test_killed_or_interrupted_the_same_command_ends_with_the_same_table(tmp_path):
+    reference = Run(tmp_path, tmp_path / "reference")
+    printed, said = reference.communicate(timeout=200)
+    assert reference.returncode == 0 and "mean of logits" in printed, said
+    table = (tmp_path / "reference" / "table.json").read_bytes()
+
+    moments = np.random.default_rng(int(time.time()))  # another moment at every run of the suite
+    killed = tmp_path / "killed"
+    first = Run(tmp_path, killed)
+    first.until("2 seeds")
+    time.sleep(moments.uniform(0, 1))
+    first.send_signal(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    second = Run(tmp_path, killed)
+    second.until("upper: ")
+    time.sleep(moments.uniform(0, 1))
+    second.send_signal(signal.SIGINT)
+    said = second.communicate(timeout=100)[1]
+    assert (second.returncode, said.splitlines()[-1]) == (130, "interrupted; the same command continues"), said
+    third = Run(tmp_path, killed)
+    again, said = third.communicate(timeout=200)
+    assert third.returncode == 0 and again == printed and "upper: done before" in said
+    assert (killed / "table.json").read_bytes() == table
