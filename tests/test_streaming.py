@@ -8,11 +8,9 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import optax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from safetensors.numpy import load_file
 
 from mmjax.errors import UsageError
@@ -21,28 +19,16 @@ from mmjax.resident import fit
 from mmjax.sharding import make_mesh
 from mmjax.streaming import evaluate_streaming, fit_streaming
 from mmjax.training import Train
+from tests.compiled import cached_programs
 from tests.streaming_run import TRAIN, one_device, run, slowly
 from tests.toy import DROPPED, MODEL, SPLITS, TASK
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled(tmp_path_factory):
-    """A cache of compiled programs, here and in the processes started: most of a short run's time."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    os.environ.update({name.upper(): str(value) for name, value in settings.items()})
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-        del os.environ[name.upper()]
-    compilation_cache.reset_cache()
+    """Compiling is most of a short run's time."""
+    with cached_programs(tmp_path_factory.mktemp("compiled")):
+        yield
 
 
 @pytest.fixture(scope="module")
