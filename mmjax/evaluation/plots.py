@@ -42,6 +42,14 @@ def write_plots(workdir: pathlib.Path, summary: Mapping[str, Any]) -> None:
             _save(figure, workdir / "plots" / "learning_curves.png")
 
 
+def _majority_fits(summary: Mapping[str, Any]) -> bool:
+    """Whether the axis shows the majority class: not where that would squeeze all rows into a corner."""
+    means = [row["mean"] for row in summary["rows"] if row.get("status") == "done"]
+    if summary["majority"] is None or not means:
+        return False
+    return min(means) - summary["majority"] <= max(means) - min(means) + 0.02
+
+
 def rows_figure(summary: Mapping[str, Any]) -> Any:
     """Each row's mean with its intervals, top to bottom as in the table, beside what the paper says."""
     from matplotlib.figure import Figure
@@ -74,7 +82,7 @@ def rows_figure(summary: Mapping[str, Any]) -> Any:
             drawn.append(row["paper"]["value"] / scale)
         if row.get("test_selected") is not None:
             drawn.append(row["test_selected"])
-    if summary["majority"] is not None:
+    if _majority_fits(summary):
         axes.axvline(scale * summary["majority"], color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
         drawn.append(summary["majority"])
     margin = 0.04 * (max(drawn) - min(drawn)) + 1e-3
@@ -152,8 +160,11 @@ def _handles(summary: Mapping[str, Any]) -> list[Any]:
         )
     if any(row.get("test_selected") is not None for row in summary["rows"]):
         handles.append(Line2D([], [], linestyle="", marker="|", markersize=5, color=GREY, label="epoch chosen on test"))
-    if summary["majority"] is not None:
+    if _majority_fits(summary):
         handles.append(Line2D([], [], color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), label="majority class"))
+    elif summary["majority"] is not None:
+        label = f"majority class: {_scale(summary) * summary['majority']:.1f}"
+        handles.append(Line2D([], [], linestyle="", marker="$←$", markersize=6, color=GREY, label=label))
     return handles
 
 

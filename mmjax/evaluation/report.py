@@ -82,10 +82,11 @@ def _sections(summary: Mapping[str, Any]) -> list[tuple[str, list[dict]]]:
 def _tables(summary: Mapping[str, Any], usual: int) -> list[tuple[str, list[list[str]]]]:
     """Titles and cells: what ignoring the input reaches, the rows, and published numbers that nothing here ran."""
     blank = [NONE] * (len(HEAD) - 3)
-    ignorant = [("chance", summary["chance"]), ("majority class of train", summary["majority"])]
-    known = [[name, NONE, _value(summary, value), *blank] for name, value in ignorant if value is not None]
+    ignorant = [("chance", summary["chance"]), ("majority class of the test items", summary["majority"])]
+    ignorant += [(known["name"], known["value"]) for known in summary["known"]]
+    bounds = [[name, NONE, _value(summary, value), *blank] for name, value in ignorant if value is not None]
     published = [[_escape(p["name"]), _paper(summary, p), "not run", *blank] for p in summary["references"]]
-    tables = [("Without looking at the input", known)]
+    tables = [("Known without training", bounds)]
     for title, rows in _sections(summary):
         tables.append((title or "Methods", [_cells(summary, row, usual) for row in rows]))
     return [(title, rows) for title, rows in (*tables, ("Published, not run here", published)) if rows]

@@ -67,6 +67,7 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "primary": primary,
         "higher_is_better": primary != "mae",
         "majority": config.get("majority"),
+        "known": config.get("known", []),
         "chance": config.get("chance"),
         "seeds": config["seeds"],
         "rows": rows,

@@ -182,7 +182,7 @@ def _by_split(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def _lines(scores: Mapping[str, Mapping[str, float]]) -> str:
-    said = {
-        split: ", ".join(f"{name} {value:.4f}" for name, value in sorted(of.items())) for split, of in scores.items()
-    }
-    return "".join(f"{split}: {text}\n" for split, text in said.items())
+    lines = []
+    for split, metrics in scores.items():
+        lines.append(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items())) + "\n")
+    return "".join(lines)

@@ -4,8 +4,6 @@ import dataclasses
 import importlib.metadata
 from typing import Any
 
-import numpy as np
-
 import mmjax
 from mmjax.datasets.base import Dataset
 from mmjax.environment import environment
@@ -25,11 +23,17 @@ def config_hash(table: Table, row: Row, dataset: Dataset) -> str:
     return digest([method, row.task or table.task, data, members, mmjax.__version__, versions])
 
 
+def _known_answers(dataset: Dataset) -> list[dict[str, Any]]:
+    """Accuracies that no classifier can pass, where the data were made with known ones."""
+    answers = [("Bayes accuracy, all modalities", dataset.facts.get("bayes_accuracy"))]
+    alone = dataset.facts.get("bayes_accuracy_alone", {})
+    answers += [(f"Bayes accuracy, {name} alone", value) for name, value in alone.items()]
+    return [{"name": name, "value": value} for name, value in answers if value is not None]
+
+
 def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str, str]) -> dict[str, Any]:
     """What ``config.json`` holds; see ``mmjax.evaluation.summary`` for what the report reads of it."""
-    train, test = np.asarray(dataset.splits["train"].target), np.asarray(dataset.splits["test"].target)
     classes = dataset.card.num_classes
-    majority = float((test == np.bincount(train.reshape(-1)).argmax()).mean()) if classes else None
     return {
         "table": name,
         "title": table.title,
@@ -43,8 +47,9 @@ def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str,
             "card": dataclasses.asdict(dataset.card),
         },
         "primary": dataset.card.primary_metric,
-        "majority": majority,
+        "majority": dataset.majority() if classes else None,
         "chance": 1 / classes if classes else None,
+        "known": _known_answers(dataset),
         "seeds": list(range(table.seeds)),
         "train": describe(table.train),
         "rows": [

@@ -88,7 +88,7 @@ def test_markdown_says_what_a_reader_needs(workdir):
     assert "best single" in lines["text"]
     assert "not run" in lines["missing"]
     assert "81.0 " in lines["published \\"]  # the bar in its name is escaped
-    assert "55.0" in lines["majority class of train"]
+    assert "55.0" in lines["majority class of the test items"]
     assert "50.0" in lines["chance"]
     assert "12.3 k" in lines["voted"]
     assert "2 M" in lines["voted"]
