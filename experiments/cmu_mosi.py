@@ -15,7 +15,7 @@ from mmjax.datasets import views
 from mmjax.encoders import FeatureMLP, Recurrent
 from mmjax.experiment import Paper, Row, Table
 from mmjax.experiment.baselines import decision_rows, linear_svm, logistic
-from mmjax.heads import ClassificationHead
+from mmjax.heads import ClassificationHead, Logits
 from mmjax.models import Layerwise, Multimodal, NullToken, PerStep
 from mmjax.tasks import Classification
 from mmjax.training import Train
@@ -49,7 +49,7 @@ def fusions():
 
 def utterance(method, streams=MODALITIES):
     """An MLP per modality, a fusion, an MLP."""
-    encoders = {name: FeatureMLP(dim=DIM, hidden_dims=(), dropout_rate=0.3) for name in streams}
+    encoders = {name: FeatureMLP(dim=DIM, hidden_dims=(DIM,), dropout_rate=0.3) for name in streams}
     return Multimodal(encoders, method, ClassificationHead(2, hidden_dims=(DIM,), dropout_rate=0.5))
 
 
@@ -67,7 +67,7 @@ def exchange(stage, then):
 
 def rows():
     """All rows."""
-    dense = functools.partial(FeatureMLP, dim=DIM, hidden_dims=(), dropout_rate=0.3)
+    dense = functools.partial(FeatureMLP, dim=DIM, hidden_dims=(DIM,), dropout_rate=0.3)
     lstm = functools.partial(Recurrent, dim=DIM, bidirectional=True, dropout_rate=0.3)
     head = functools.partial(ClassificationHead, 2, hidden_dims=(DIM,), dropout_rate=0.5)
     in_video = functools.partial(Row, section=CONTEXT, view=views.by_group, train=Train(epochs=20, batch_size=10))
@@ -76,6 +76,8 @@ def rows():
         name = "+".join(subset)
         yield at_once(name, model=utterance(fusion.Concat(DIM), subset), streams=subset)
     yield at_once("early", model=Multimodal({}, fusion.EarlyConcat(DIM, dropout_rate=0.3), head()))
+    deep = {name: FeatureMLP(dim=2, hidden_dims=(DIM, DIM), dropout_rate=0.4) for name in MODALITIES}
+    yield at_once("weighted sum of logits", model=Multimodal(deep, fusion.WeightedSum(2), Logits()))
     for name, method in fusions().items():
         yield at_once(name, model=utterance(method))
     yield at_once("MMTM", model=Multimodal({}, exchange(dense, dense)(fusion.Concat(DIM)), head()))

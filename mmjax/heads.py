@@ -8,7 +8,7 @@ from mmjax.layers import MLP
 from mmjax.stream import Reduction, Stream, apply_mask, masked_mean
 from mmjax.typing import Dtype
 
-__all__ = ["ClassificationHead", "RegressionHead"]
+__all__ = ["ClassificationHead", "Logits", "RegressionHead"]
 
 
 class ClassificationHead(nn.Module):
@@ -31,6 +31,17 @@ class ClassificationHead(nn.Module):
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         mlp = MLP((*self.hidden_dims, self.num_classes), dropout_rate=self.dropout_rate, dtype=self.dtype, name="mlp")
         return mlp(x, train=train).astype("float32")
+
+
+class Logits(nn.Module):
+    """No parameters: the items of the fused stream are the logits already, as when late fusion combines logits."""
+
+    pool: Reduction | None = masked_mean
+
+    @nn.compact
+    def __call__(self, stream: Stream, *, targets: Any = None, train: bool = False) -> Any:
+        values = apply_mask(stream.values, stream.mask) if self.pool is None else self.pool(stream.values, stream.mask)
+        return values.astype("float32")
 
 
 class RegressionHead(nn.Module):

@@ -1,4 +1,4 @@
-"""Attention over modalities: one token per modality, a score for each, their weighted sum."""
+"""Weighted sums of modalities: one token per modality, a score for each, fixed or computed from the example."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from mmjax.layers import Dense, pool_modalities
 from mmjax.stream import Stream, masked_mean, masked_softmax, pooled
 from mmjax.typing import Array, Dtype, Float, Mapping
 
-__all__ = ["AdditiveAttention", "DotProductAttention"]
+__all__ = ["AdditiveAttention", "DotProductAttention", "WeightedSum"]
 
 
 def _weighted_sum(module: nn.Module, scores: Float[Array, "b m"], tokens: Stream) -> Stream:
@@ -68,3 +68,25 @@ class DotProductAttention(nn.Module):
             query = self.param("query", nn.initializers.normal(self.dim**-0.5), (self.dim,), jnp.float32)
             scores = tokens.values @ query.astype(tokens.values.dtype)
         return _weighted_sum(self, scores, tokens)
+
+
+class WeightedSum(nn.Module):
+    """Weights modalities by learned numbers, the same for every example: ``z = sum_m softmax(s)_m v_m``.
+
+    The scalar mixture of Peters et al. (2018, eq. 1; over layers there, without its overall scale), over the modalities
+    present. It starts as their mean; over logits it is a jointly trained late fusion. Reports the weights
+    ``[batch, modality]`` (sorted names) as ``intermediates/modality_weights``.
+
+    Attributes:
+      dim: width of the tokens and of the result; a stream of another width is projected.
+    """
+
+    dim: int
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Stream:
+        tokens = pool_modalities(streams, self.dim, dtype=self.dtype)
+        zeros = nn.initializers.zeros_init()
+        scores = jnp.stack([self.param(f"score_{name}", zeros, (), jnp.float32) for name in sorted(streams)])
+        return _weighted_sum(self, jnp.broadcast_to(scores, tokens.mask.shape), tokens)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from mmjax.fusion import AdditiveAttention, DotProductAttention
+from mmjax.fusion import AdditiveAttention, DotProductAttention, WeightedSum
 from mmjax.stream import Stream
 from tests.draw import draw_params, draw_streams, run
 
@@ -108,3 +108,19 @@ def test_a_sharper_query_tends_to_the_argmax():
     best = np.argmax(TOKENS @ params["query"], axis=-1)
     np.testing.assert_allclose(weights, np.eye(3)[best], atol=1e-6)
     np.testing.assert_allclose(fused, TOKENS[np.arange(len(best)), best], atol=1e-5)
+
+
+def test_a_weighted_sum_follows_its_equation_over_the_modalities_present():
+    module = WeightedSum(DIM)
+    params = {"score_audio": jnp.float32(0.3), "score_text": jnp.float32(-1.2), "score_video": jnp.float32(2.0)}
+    _, weights = fuse(module, params=params)
+    np.testing.assert_allclose(weights, np.tile(softmax([0.3, -1.2, 2.0]), (len(weights), 1)), rtol=1e-6)
+    fused, weights = fuse(module, {**STREAMS, "text": STREAMS["text"].absent()}, params)
+    first, last = softmax([0.3, 2.0])
+    np.testing.assert_allclose(weights, np.tile([first, 0, last], (len(weights), 1)), rtol=1e-6)
+    np.testing.assert_allclose(fused, first * TOKENS[:, 0] + last * TOKENS[:, 2], rtol=1e-5, atol=1e-6)
+
+
+def test_a_weighted_sum_starts_as_the_mean():
+    fused, _ = fuse(WeightedSum(DIM), params={f"score_{name}": jnp.float32(0) for name in STREAMS})
+    np.testing.assert_allclose(fused, TOKENS.mean(1), rtol=1e-5, atol=1e-6)
