@@ -83,7 +83,7 @@ class Records:
         }
         index = np.full(labels, -1, np.int32)
         batch = Batch(streams, np.zeros(labels, self.target_dtype), np.zeros(n, np.float32), index, np.copy(index))
-        for i in np.flatnonzero(counts):
+        for i in map(int, np.flatnonzero(counts)):
             row = int(rows[i])
             try:
                 example = self.to_example(self.source[row], np.random.default_rng([*entropy, row]))

@@ -18,10 +18,14 @@ class MetricsLog:
 
     A killed run may have logged beyond its checkpoint: lines after ``start_step`` and a torn last line are dropped, so
     that the file of a killed and continued run is the file of a run that was left alone. Nothing that a clock measured
-    belongs here.
+    belongs here. With ``enabled=False`` nothing is written: of several processes one logs.
     """
 
-    def __init__(self, directory: str | os.PathLike, start_step: int = 0):
+    def __init__(self, directory: str | os.PathLike, start_step: int = 0, *, enabled: bool = True):
+        self._file: Any = None
+        self._events: Any = None
+        if not enabled:
+            return
         directory = pathlib.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
@@ -36,6 +40,8 @@ class MetricsLog:
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Numbers of a step; a number that is not finite becomes null, which JSON can say."""
+        if self._file is None:
+            return
         values = {name: float(value) for name, value in metrics.items()}
         line = {"step": step, **{name: value if math.isfinite(value) else None for name, value in values.items()}}
         self._file.write(json.dumps(line) + "\n")
@@ -45,8 +51,9 @@ class MetricsLog:
 
     def close(self) -> None:
         """Everything is on disk afterwards."""
-        self._file.close()
-        self._events.close()
+        for output in (self._file, self._events):
+            if output is not None:
+                output.close()
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -59,7 +66,7 @@ def _summary_writer() -> type:
     """TensorboardX imports torch where it finds it, which takes seconds and serves nothing here: it is hidden."""
     hide = "torch" not in sys.modules
     if hide:
-        sys.modules["torch"] = None
+        sys.modules["torch"] = None  # type: ignore[assignment]
     try:
         from tensorboardX import SummaryWriter
     finally:
@@ -90,7 +97,8 @@ class Progress:
         self.total, self.start, self.seconds = total, start, seconds
         self.stream = stream or sys.stderr
         self._clock = self._told = time.monotonic()
-        self._bar = self._task = None
+        self._bar: Any = None
+        self._task: Any = None
         if self.stream.isatty():
             self._open_bar()
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import pathlib
 import signal
@@ -214,7 +215,9 @@ def fit_streaming(
     with Checkpoints(workdir / "checkpoints") as checkpoints, _Signals() as signals, _armed() as alive:
         programs = _Programs(model, task, train, total, mesh, next(batches(0)))
         state, start, best, finished = _resume(checkpoints, programs, key)
-        with MetricsLog(workdir, start) as log, Progress(total, start, stream=terminal) as progress:
+        first = jax.process_index() == 0
+        terminal = terminal if first else io.StringIO()
+        with MetricsLog(workdir, start, enabled=first) as log, Progress(total, start, stream=terminal) as progress:
             feed = iter(()) if finished else batches(start)
             waiting: tuple[int, dict[str, Any]] | None = None
 
@@ -278,8 +281,9 @@ def _finish(
         scores = programs.evaluate(variables, splits["test"], train.batch_size)
         metrics |= {f"test/{name}": value for name, value in scores.items()}
     epochs = checkpoints.steps[-1] // per_epoch
-    if jax.process_count() == 1:
-        export_params(workdir / "best.safetensors", variables)
+    whole = variables if jax.process_count() == 1 else multihost_utils.process_allgather(variables, tiled=True)
+    if jax.process_index() == 0:
+        export_params(workdir / "best.safetensors", whole)
     finite = {name: value if np.isfinite(value) else None for name, value in metrics.items()}
     _write(workdir / "result.json", {"epoch": best.epoch + 1, "epochs": epochs, "metrics": finite})
     return StreamingFit(variables, best.epoch, epochs, metrics)

@@ -35,6 +35,12 @@ def test_not_a_number_is_null(tmp_path):
     assert read_metrics(tmp_path / "nowhere") == []
 
 
+def test_one_process_of_several_logs(tmp_path):
+    with MetricsLog(tmp_path / "other", enabled=False) as log:
+        log.write(1, {"loss": 1.0})
+    assert not (tmp_path / "other").exists()
+
+
 def test_event_files_hold_the_same_numbers(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
