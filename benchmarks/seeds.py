@@ -32,7 +32,9 @@ def mmjax_epoch(data, target):
     step = make_train_step(model, Classification(CLASSES), tx)
     streams = {name: Stream.of(jnp.asarray(values)[:, None]) for name, values in data.items()}
     count = np.arange(EXAMPLES, dtype=np.int32)
-    whole = jax.tree.map(jnp.asarray, Batch(streams, target.astype(np.int32), np.ones(EXAMPLES, np.float32), count, count))
+    whole = jax.tree.map(
+        jnp.asarray, Batch(streams, target.astype(np.int32), np.ones(EXAMPLES, np.float32), count, count)
+    )
 
     def epoch(state, key):
         order = jax.random.permutation(key, EXAMPLES).reshape(-1, BATCH)
