@@ -29,13 +29,18 @@ class Options:
       image_energy: share of the images' variance that is left after their first principal components are removed.
       image_noise: standard deviation of Gaussian noise on the pixels.
       seed: of pairs and noise.
+
+    The defaults leave room above either modality. Measured on the test speaker, one seed, 10 to 12 epochs: a LeNet on
+    the images alone 74.8 % (fold 0; 92.0 without the pixel noise, 94.4 an RBF-SVM on clean images); a small CNN on
+    32-band log-mel spectrograms alone 45.2, 67.6, 60.4 % (folds 0, 1, 3; fold 0 at 5 dB 37.6). Logistic regression on
+    spectrograms of one length, folds 0 to 5: clean 59, 85, 37, 52, 80, 73, mean 64.2 %; at 10 dB mean 59.5 %.
     """
 
     fold: int = 0
     sizes: tuple[int, int, int] = SIZES
     snr_db: float | None = 10.0
     image_energy: float = 0.25
-    image_noise: float = 0.1
+    image_noise: float = 0.2
     seed: int = 0
 
     def __post_init__(self):
