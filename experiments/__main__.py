@@ -109,10 +109,9 @@ def run(args: argparse.Namespace) -> str:
             if args.seeds < 1:
                 raise UsageError(f"--seeds must be at least 1, got {args.seeds}")
             table = dataclasses.replace(table, seeds=args.seeds)
-        if args.smoke and args.workdir is None:  # never over the results of the table itself
-            folders["workdir"] = f"runs/{args.name}-smoke"
+        name = args.name + "-smoke" * args.smoke  # never over the results of the table itself
         rows = None if args.rows is None else table.split_names(args.rows)
-        return commands.table(table, name=args.name, rows=rows, **folders)
+        return commands.table(table, name=name, rows=rows, **folders)
     config = {"settings": args.set, "smoke": args.smoke}
     mesh = {"fsdp": args.fsdp, "tensor": args.tensor}
     named = {"name": args.name, "row": args.rows, "seed": args.seed, "patience": args.patience}

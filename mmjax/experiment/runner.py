@@ -50,6 +50,7 @@ class _Run:
     snapshot_seconds: float
     say: Say
     measures: dict[int, Callable] = dataclasses.field(default_factory=dict)
+    viewed: dict[int, Dataset] = dataclasses.field(default_factory=dict)
 
     def measure(self, task: Task, outputs: np.ndarray, batch: Batch) -> dict[str, float]:
         """The task's metrics, compiled once a task: one operation at a time takes seconds."""
@@ -149,12 +150,22 @@ def load_dataset(table: Table, **folders: Any) -> Dataset:
     return table.view(dataset) if table.view else dataset
 
 
-def row_data(dataset: Dataset, row: Row) -> Dataset:
-    """What a row sees: its streams, after its view."""
-    if row.streams is not None:
-        kept = {k: batch.replace(streams=select(batch.streams, row.streams)) for k, batch in dataset.splits.items()}
-        dataset = dataclasses.replace(dataset, splits=kept)
-    return row.view(dataset) if row.view else dataset
+def row_data(dataset: Dataset, row: Row, known: dict[int, Dataset] | None = None) -> Dataset:
+    """What a row sees: the data after its view, its streams alone.
+
+    Args:
+      dataset: of the table.
+      row: which row.
+      known: keeps what the views of other rows gave, so that each is computed once.
+    """
+    known = {} if known is None else known
+    if id(row.view) not in known:
+        known[id(row.view)] = row.view(dataset) if row.view else dataset
+    viewed = known[id(row.view)]
+    if row.streams is None:
+        return viewed
+    kept = {k: batch.replace(streams=select(batch.streams, row.streams)) for k, batch in viewed.splits.items()}
+    return dataclasses.replace(viewed, splits=kept)
 
 
 def smoke(table: Table) -> Table:
@@ -189,7 +200,7 @@ class _Result:
 
 
 def _run_row(run: _Run, row: Row, label: str) -> _Result:
-    data, seeds = row_data(run.dataset, row), run.seeds(row)
+    data, seeds = row_data(run.dataset, row, run.viewed), run.seeds(row)
     if row.fit is not None:
         return _run_fit(row, run.table.pick(row.members), data, seeds, run.store)
     model, task, train = row.model, row.task or run.table.task, row.train or run.table.train

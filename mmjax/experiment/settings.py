@@ -165,7 +165,7 @@ def _kinds(old: Any, hint: Any) -> tuple[Any, ...]:
         return tuple(kind for one in typing.get_args(hint) for kind in _kinds(None, one))
     if hint in (bool, int, float, str, type(None)):
         return (hint,)
-    plain = set(typing.get_args(hint)) <= {bool, int, float, str, ...}
+    plain = set(typing.get_args(hint)) <= {bool, int, float, str, Any, ...}
     if plain and typing.get_origin(hint) in (tuple, list, collections.abc.Sequence):
         return (list if typing.get_origin(hint) is list else tuple,)
     return ()

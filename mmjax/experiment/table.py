@@ -56,9 +56,9 @@ class Row:
       model: a network ``(streams, *, targets, train) -> outputs``; or
       fit: a method that is none: ``(data, seed, members) -> {"validation": logits, "test": logits}``, where
         ``members`` is a ``Member`` for each row named in the field of that name, for the same seed.
-      streams: the modalities it sees; None = all.
+      streams: the modalities it sees, after its view; None = all.
       section: heading under which it stands; gains are taken within a section.
-      view: changes the data for this row (packs a video's utterances into one example, say).
+      view: changes the table's data for this row (packs a video's utterances into one example, say).
       members: rows whose stored outputs ``fit`` combines; they run first.
       varies: whether the seed matters to ``fit``; where not, it runs once.
       baseline: whether the row may be "the best single modality" when it has one stream.
