@@ -90,9 +90,9 @@ def check(dataset: Dataset) -> Dataset:
         raise UsageError(f"{card.name}: splits must be {SPLITS}, got {tuple(dataset.splits)}")
     if not dataset.splits["train"].streams:
         raise UsageError(f"{card.name} has no modality at all")
-    for stream, kind in card.kinds.items():
+    for name, kind in card.kinds.items():
         if kind not in KINDS:
-            raise UsageError(f"{card.name}: kind {kind!r} of modality {stream!r} is not one of {KINDS}")
+            raise UsageError(f"{card.name}: kind {kind!r} of modality {name!r} is not one of {KINDS}")
     splits = {split: _check_split(card.name, split, dataset.splits[split], card.num_classes) for split in SPLITS}
     names = {split: sorted(batch.streams) for split, batch in splits.items()}
     if len({tuple(v) for v in names.values()}) > 1 or set(names["train"]) != set(card.kinds):

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ class Recipe:
       options: a frozen dataclass whose fields are the options of ``load``, checked in its ``__post_init__``.
       version: of the examples that ``read`` gives; another version is prepared anew.
       split_id: ``options -> str``.
-      read: ``(options, data folder) -> Columns``; pure NumPy, the only code that knows the source files.
+      read: ``(options, data folder or None) -> Columns``; pure NumPy, the only code that knows the source files.
       builder: imports TFDS and returns the builder's class.
       files: ``options -> {path below the data folder: sha256}``; empty = embedded.
       fetch: one sentence: what to fetch and where to put it.
@@ -43,7 +42,7 @@ class Recipe:
     options: type
     version: str
     split_id: Callable[[Any], str]
-    read: Callable[[Any, pathlib.Path | None], Columns]
+    read: Callable[[Any, Any], Columns]
     builder: Callable[[], type]
     files: Callable[[Any], Mapping[str, str]] = lambda options: {}
     fetch: str = ""

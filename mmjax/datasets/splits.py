@@ -27,9 +27,8 @@ def split_groups(
     Raises:
       UsageError: fractions that are negative or do not sum to 1.
     """
-    fractions = np.asarray(fractions, np.float64)
-    if (fractions < 0).any() or abs(fractions.sum() - 1) > 1e-6:
-        raise UsageError(f"split fractions must be positive and sum to 1, got {fractions.tolist()}")
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UsageError(f"split fractions must be positive and sum to 1, got {tuple(fractions)}")
     names, first, codes, counts = np.unique(group, return_index=True, return_inverse=True, return_counts=True)
     codes = codes.reshape(-1)
     stratum = np.zeros(len(names), np.int64)

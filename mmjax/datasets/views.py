@@ -14,7 +14,6 @@ __all__ = [
     "by_group",
     "limit",
     "map_stream",
-    "map_stream",
     "only",
     "pca_whiten",
     "refit_splits",

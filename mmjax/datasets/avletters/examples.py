@@ -14,7 +14,7 @@ HEIGHT, WIDTH = 30, 40
 SPEAKERS = (range(0, 6), range(6, 8), range(8, 10))
 
 
-def read(options: Any, folder: pathlib.Path | None) -> Columns:
+def read(options: Any, folder: pathlib.Path) -> Columns:
     """Clips as sequences: video ``[frames, 30, 40, 1]`` of bytes, audio ``[frames, 26]``; the group is the speaker."""
     clips: dict[str, list] = {name: [] for name in ("video", "audio", "label", "speaker", "repetition")}
     for repetition in (1, 2, 3):

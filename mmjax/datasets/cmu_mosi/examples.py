@@ -13,7 +13,7 @@ __all__ = ["VALIDATION_VIDEOS", "read"]
 VALIDATION_VIDEOS = 12
 
 
-def read(options: Any, folder: pathlib.Path | None) -> Columns:
+def read(options: Any, folder: pathlib.Path) -> Columns:
     """Utterances in the order of their videos; one fixed draw of the training videos is the validation part."""
     with np.load(folder / "cmu_mosi" / "mosi_utterance.npz") as file:
         arrays = {key: file[key] for key in file.files}

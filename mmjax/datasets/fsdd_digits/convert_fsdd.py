@@ -39,11 +39,13 @@ def convert(original: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       UsageError: no recordings, other than six speakers, or a file of another form.
     """
-    parts = [(path, *path.stem.split("_")) for path in original.glob("[0-9]_*_*.wav")]
-    speakers = sorted({name for _, _, name, _ in parts})
+    paths = {tuple(path.stem.split("_")): path for path in original.glob("[0-9]_*_*.wav")}
+    if odd := [path for key, path in paths.items() if len(key) != 3 or not key[2].isdigit()]:
+        raise UsageError(f"{odd[0]} is not named DIGIT_SPEAKER_TAKE.wav")
+    speakers = sorted({name for _, name, _ in paths})
     if len(speakers) != 6:
         raise UsageError(f"{original} must hold recordings 0_NAME_0.wav of six speakers, found {speakers}")
-    clips = sorted((speakers.index(name), int(digit), int(take), path) for path, digit, name, take in parts)
+    clips = sorted((speakers.index(name), int(digit), int(take), path) for (digit, name, take), path in paths.items())
     files = {}
     for shard in range(3):
         chosen = [clip for clip in clips if clip[0] // 2 == shard]

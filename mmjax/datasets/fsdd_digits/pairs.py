@@ -23,7 +23,7 @@ def speakers_of(fold: int) -> tuple[tuple[int, ...], ...]:
     return tuple(s for s in range(SPEAKERS) if s not in (fold, validation)), (validation,), (fold,)
 
 
-def read(options: Any, folder: pathlib.Path | None) -> Columns:
+def read(options: Any, folder: pathlib.Path) -> Columns:
     """One recording with one image of the same digit; neither is used twice. The group is the recording."""
     recordings = _recordings(folder / "fsdd")
     images = _images(folder / "mnist", options.sizes, options.seed)

@@ -92,7 +92,7 @@ def read(options: Any) -> Columns:
     mixed, nuisance = parts[1 + modalities : 1 + 2 * modalities], parts[1 + 2 * modalities :]
     answer = np.concatenate([shared, *private, sum(mixed) % 2], axis=1)
     dim = width(options)
-    streams = {}
+    streams: dict[str, Any] = {}
     for m, name in enumerate(options.names):
         shown = np.concatenate([shared, private[m], mixed[m], nuisance[m]], axis=1)
         code = directions(shown.shape[1], dim, (options.seed, 2, m)) * np.sqrt(dim / shown.shape[1])

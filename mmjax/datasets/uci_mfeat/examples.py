@@ -13,7 +13,7 @@ __all__ = ["WIDTHS", "read"]
 WIDTHS = {"fou": 76, "fac": 216, "kar": 64, "pix": 240, "zer": 47, "mor": 6}
 
 
-def read(options: Any, folder: pathlib.Path | None) -> Columns:
+def read(options: Any, folder: pathlib.Path) -> Columns:
     """The digits by the split that stands in the file; every digit is a group of its own."""
     with np.load(folder / "uci_mfeat" / "mfeat.npz") as file:
         arrays = {key: file[key] for key in file.files}
