@@ -39,6 +39,7 @@ TABLE = Table(
         Row("concatenation", model=classifier(fusion.Concat(DIM, hidden_dims=(64,)))),
         Row("additive attention", model=classifier(fusion.AdditiveAttention(DIM))),
         Row("dot-product attention", model=classifier(fusion.DotProductAttention(DIM))),
+        Row("deep sets", model=classifier(fusion.DeepSets(DIM))),
         Row("gated (GMU)", model=classifier(fusion.GMU(DIM))),
         Row("joint transformer", model=classifier(fusion.JointTransformer(DIM))),
         Row("logistic regression", fit=functools.partial(logistic, C=0.01), varies=False),

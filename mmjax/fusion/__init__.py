@@ -9,3 +9,4 @@ from mmjax.fusion.gated import GMU as GMU
 from mmjax.fusion.gated import MMTM as MMTM
 from mmjax.fusion.gated import FiLM as FiLM
 from mmjax.fusion.joint import JointTransformer as JointTransformer
+from mmjax.fusion.sets import DeepSets as DeepSets
