@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
@@ -10,7 +10,11 @@ from jaxtyping import Bool, Float, Int, Shaped, jaxtyped
 
 __all__ = ["Array", "Bool", "Dtype", "Float", "Int", "Key", "Mapping", "PyTree", "Shaped", "checked"]
 
-Array = jax.Array | np.ndarray
+# NumPy arrays pass the checks at run time; to the type checker all arrays are jax's.
+if TYPE_CHECKING:
+    from jax import Array
+else:
+    Array = jax.Array | np.ndarray
 Dtype = Any
 PyTree = Any
 Key = jax.Array

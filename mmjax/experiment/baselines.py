@@ -61,7 +61,7 @@ def _linear(
         splits = refit_splits(data).splits if refit and split == "test" else data.splits
         classifier = make_pipeline(make_column_transformer(*steps), make())
         classifier.fit(_design(splits["train"]), np.asarray(splits["train"].target))
-        scores[split] = _scores(classifier, _design(data.splits[split]), data.card.num_classes)
+        scores[split] = _scores(classifier, _design(data.splits[split]), data.card.num_classes or 0)
     return scores
 
 
@@ -100,7 +100,9 @@ def decide(
     """
     arguments = {}
     if prior:
-        counts = np.bincount(np.asarray(data.splits["train"].target).reshape(-1), minlength=data.card.num_classes) + 1.0
+        counts = (
+            np.bincount(np.asarray(data.splits["train"].target).reshape(-1), minlength=data.card.num_classes or 0) + 1.0
+        )
         arguments["log_prior"] = np.log(counts / counts.sum())
     return {split: rule(*_outputs(members, split), **arguments) for split in HELD_OUT}
 
@@ -114,7 +116,7 @@ def stack(data: Dataset, seed: int, members: Mapping[str, Member]) -> dict[str, 
 
 def decision_rows(members: Sequence[str], *, section: str = "", suffix: str = "") -> list[Row]:
     """The five ways of combining trained single-modality rows; only stacking fits anything, on validation."""
-    rules = {
+    rules: dict[str, Callable] = {
         "mean of logits": functools.partial(decide, rule=decision.mean_of_logits),
         "mean of probabilities": functools.partial(decide, rule=decision.mean_of_probabilities),
         "product": functools.partial(decide, rule=decision.product),

@@ -95,10 +95,10 @@ def train(
     owner = {"table": name, "row": chosen.name}
     whole = {**owner, "fsdp": fsdp, "tensor": tensor, **(config or {}), "version": digest}
     with naming(chosen.name):
-        check_model(chosen.model, task, how, data)
+        check_model(chosen.network, task, how, data)
         with claim(workdir, owner) if jax.process_index() == 0 else contextlib.nullcontext():
             fitted = fit_streaming(
-                chosen.model, task, how, data.splits, workdir=workdir, seed=seed, mesh=mesh, patience=patience,
+                chosen.network, task, how, data.splits, workdir=workdir, seed=seed, mesh=mesh, patience=patience,
                 config=whole,
             )  # fmt: skip
     scores = _by_split(fitted.metrics)
@@ -142,7 +142,7 @@ def evaluate(
     task, how = row.task or table.task, row.train or table.train
     with naming(row.name):
         scores = {
-            split: evaluate_streaming(row.model, task, how, data.splits[split], workdir=workdir, mesh=mesh)
+            split: evaluate_streaming(row.network, task, how, data.splits[split], workdir=workdir, mesh=mesh)
             for split in ("validation", "test")
         }
     replace_file(workdir / "evaluation.json", (json.dumps(scores, indent=1, sort_keys=True) + "\n").encode())

@@ -18,7 +18,7 @@ from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.environment import device, environment
 from mmjax.errors import UsageError
-from mmjax.evaluation.records import RecordStore, make_record
+from mmjax.evaluation.records import Record, RecordStore, make_record
 from mmjax.evaluation.report import write_report
 from mmjax.experiment import folds
 from mmjax.experiment.checks import check_model, naming
@@ -176,7 +176,7 @@ def smoke(table: Table) -> Table:
         dataset = views.limit(dataset, 64)
         return view(dataset) if view else dataset
 
-    short = {"epochs": 2, "batch_size": 16}
+    short: dict[str, Any] = {"epochs": 2, "batch_size": 16}
     rows = [
         dataclasses.replace(row, seeds=None, train=row.train and dataclasses.replace(row.train, **short))
         for row in table.rows
@@ -203,7 +203,7 @@ def _run_row(run: _Run, row: Row, label: str) -> _Result:
     data, seeds = row_data(run.dataset, row, run.viewed), run.seeds(row)
     if row.fit is not None:
         return _run_fit(row, run.table.pick(row.members), data, seeds, run.store)
-    model, task, train = row.model, row.task or run.table.task, row.train or run.table.train
+    model, task, train = row.network, row.task or run.table.task, row.train or run.table.train
     check_model(model, task, train, data)
 
     def once(splits: Mapping[str, Batch], tag: str, **arguments: Any) -> Fit:
@@ -302,7 +302,7 @@ def _flops(model: nn.Module, variables: PyTree, batch: Batch) -> float | None:
     return float(cost["flops"]) if cost and "flops" in cost else None
 
 
-def _records(run: _Run, row: Row, result: _Result) -> list[dict[str, Any]]:
+def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
     dataset, task = run.dataset, row.task or run.table.task
     described = {
         "name": dataset.card.name,

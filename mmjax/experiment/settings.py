@@ -103,7 +103,7 @@ def _set(value: Any, parts: list[str], text: str, path: str) -> Any:
     if isinstance(value, nn.Module):
         return value.clone(**{name: new})
     if dataclasses.is_dataclass(value):
-        return dataclasses.replace(value, **{name: new})
+        return dataclasses.replace(value, **{name: new})  # type: ignore[type-var]
     if isinstance(value, Mapping):
         return {**value, name: new}
     return tuple(new if row.name == name else row for row in value)

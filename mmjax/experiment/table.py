@@ -90,6 +90,17 @@ class Row:
         if "." in self.name:
             raise UsageError(f"row {self.name!r} has a dot in its name; --set could not reach it")
 
+    @property
+    def network(self) -> nn.Module:
+        """The model.
+
+        Raises:
+          UsageError: the row is no network.
+        """
+        if self.model is None:
+            raise UsageError(f"row {self.name!r} is no network: nothing is trained")
+        return self.model
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
