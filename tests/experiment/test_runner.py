@@ -26,12 +26,13 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
-    """Plots have tests of their own, and what is compiled here is compiled once."""
+    """Plots have tests of their own, what is compiled here is compiled once, and no commit comes in between."""
     options = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled"))}
     options |= {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
     before = {name: getattr(jax.config, name) for name in options}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: None)
+        patch.setattr(runner, "environment", lambda: {"commit": "any"})
         _configure(options)
         yield
         _configure(before)

@@ -85,3 +85,30 @@ def test_members_run_first_and_extra_rows_only_by_name():
     assert [row.name for row in made.chosen(None)] == ["one", "vote"]
     assert [row.name for row in made.chosen(["vote"])] == ["one", "vote"]
     assert [row.name for row in made.chosen(["long"])] == ["long"]
+
+
+def test_the_code_of_a_users_function_is_part_of_the_configuration():
+    def rows_of(view):
+        return digest(Row("a", model=model(), view=view))
+
+    first = rows_of(lambda dataset: dataset.card)  # another line, another comment: the same
+    assert first == rows_of(lambda dataset: dataset.card)
+    assert first != rows_of(lambda dataset: dataset.splits)
+    assert "code" not in str(describe(Train().optimizer))
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("train.clip_norm=big", ["clip_norm", "float or None"]),
+        ("train.learning_rate=None", ["learning_rate", "float"]),
+        ("train.optimizer=sgd", ["optimizer", "only in the table's file"]),
+        ("rows=(1,2)", ["rows", "only in the table's file"]),
+    ],
+)
+def test_declared_types_are_kept_where_the_value_does_not_tell(setting, words):
+    with pytest.raises(UsageError) as error:
+        apply_settings(table(), [setting])
+    assert all(word in str(error.value) for word in words)
+    assert apply_settings(table(), ["train.clip_norm=1"]).train.clip_norm == 1.0
+    assert apply_settings(table(), ["folds=(0,1)", "options.new=all"]).options == {"new": "all"}
