@@ -71,7 +71,10 @@ def build(name: str, case: Case) -> nn.Module:
     """The method; an exchange between two stages of nothing, then concatenated. The signature says which it is."""
     cls = METHODS[name]
     module = cls(dim=DIM, **case.fields)
-    if typing.get_type_hints(cls.__call__)["return"] is Stream:
+    returned = typing.get_type_hints(cls.__call__).get("return")
+    if returned is None:
+        raise TypeError(f"annotate {name}.__call__: '-> Stream' for a fusion, '-> dict[str, Stream]' for an exchange")
+    if returned is Stream:
         return module
     return Layerwise(stages=[{}], exchanges=[module], fusion=mmjax.fusion.Concat(dim=DIM))
 
@@ -121,13 +124,16 @@ class Subject:
         self.step = jax.jit(jax.vmap(self.value_and_grad, in_axes=(0, None, None)), compiler_options=QUICK)
 
     def apply(self, params: Any, streams: Mapping[str, Stream], *, train: bool = True) -> tuple[Stream, Any]:
-        return self.module.apply(
+        result, sown = self.module.apply(
             {"params": params, **self.state},
             {**streams, **self.case.side},
             train=train,
             rngs=jax.random.key(2),
             mutable=["intermediates", "losses", *self.state],
         )
+        if not isinstance(result, Stream):
+            raise TypeError(f"a fusion returns a Stream, e.g. pooled(values, present), not {type(result).__name__}")
+        return result, sown
 
     def value_and_grad(self, params: Any, values: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
         """Everything the method says: result, weights, loss (its own losses included) and gradients."""
@@ -273,7 +279,7 @@ def check_shapes(name: str, case: Case) -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(variables.get("params", {}))} <= {jnp.dtype("float32")}
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=FAMILIES, ids=[f"{file}-{name}" for file, name in FAMILIES.items()])
 def family(request: pytest.FixtureRequest) -> Subject:
     """The first method of each file, for what is tested once a family."""
     name = FAMILIES[request.param]
