@@ -45,6 +45,11 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--patience", type=int, help="stop after so many epochs without a better validation score")
     train.add_argument("--fsdp", type=int, default=1, help="devices over which parameters are split (default: 1)")
     train.add_argument("--tensor", type=int, default=1, help="devices over which layers are split (default: 1)")
+    train.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one process of several: find the others (Slurm, TPU, JAX_... variables)",
+    )
     evaluate = commands.add_parser("evaluate", help="validation and test scores of a run of train")
     report = commands.add_parser("report", help="a table again, from its files")
     for one in (evaluate, report):
@@ -92,6 +97,10 @@ def run(args: argparse.Namespace) -> str:
     if args.command in ("table", "train") and args.name not in NAMES:  # before jax is imported
         raise UsageError(f"no table {args.name!r}; the tables are: {', '.join(NAMES)}")
     configure()
+    if getattr(args, "distributed", False):
+        import jax
+
+        jax.distributed.initialize()
     from mmjax.experiment import commands
 
     if args.command == "report":
