@@ -43,6 +43,16 @@ def spectrograms(dataset: Dataset) -> Dataset:
     return views.map_stream(dataset, "audio", apply)
 
 
+def patches(dataset: Dataset) -> Dataset:
+    """Pictures as a sequence of sixteen 7 x 7 patches, row by row: raw tokens for a joint model."""
+
+    def apply(stream: Stream) -> Stream:
+        tiles = stream.values.reshape(-1, 4, 7, 4, 7).swapaxes(2, 3).reshape(-1, 16, 49)
+        return Stream(tiles, np.repeat(stream.mask, 16, axis=1))
+
+    return views.map_stream(dataset, "image", apply)
+
+
 def encoders(streams=MODALITIES, tokens=False):
     """A LeNet for pictures, convolutions over the spectrogram for speech."""
     known = {
@@ -68,6 +78,11 @@ TABLE = Table(
     rows=[
         *(Row(name, model=classifier(fusion.Concat(DIM), (name,)), streams=(name,)) for name in MODALITIES),
         *decision_rows(MODALITIES),
+        Row(
+            "early (joint transformer over patches and frames)",
+            model=Multimodal({}, fusion.JointTransformer(DIM, positions=True), ClassificationHead(10)),
+            view=patches,
+        ),
         Row("late", model=classifier(fusion.Concat(DIM, hidden_dims=(64,)))),
         Row("additive attention", model=classifier(fusion.AdditiveAttention(DIM))),
         Row("dot-product attention", model=classifier(fusion.DotProductAttention(DIM))),
