@@ -47,29 +47,29 @@ def fusions():
     }
 
 
+dense = functools.partial(FeatureMLP, dim=DIM, hidden_dims=(DIM,), dropout_rate=0.3)
+lstm = functools.partial(Recurrent, dim=DIM, bidirectional=True, dropout_rate=0.3)
+head = functools.partial(ClassificationHead, 2, hidden_dims=(DIM,), dropout_rate=0.5)
+
+
 def utterance(method, streams=MODALITIES):
     """An MLP per modality, a fusion, an MLP."""
-    encoders = {name: FeatureMLP(dim=DIM, hidden_dims=(DIM,), dropout_rate=0.3) for name in streams}
-    return Multimodal(encoders, method, ClassificationHead(2, hidden_dims=(DIM,), dropout_rate=0.5))
+    return Multimodal({name: dense() for name in streams}, method, head())
 
 
 def context(method, streams=MODALITIES):
     """A bidirectional LSTM over the utterances of a video per modality, a fusion at every step, an MLP."""
-    encoders = {name: Recurrent(dim=DIM, bidirectional=True, dropout_rate=0.3) for name in streams}
-    return Multimodal(encoders, PerStep(method), ClassificationHead(2, hidden_dims=(DIM,), pool=None, dropout_rate=0.5))
+    return Multimodal({name: lstm() for name in streams}, PerStep(method), head(pool=None))
 
 
-def exchange(stage, then):
-    """Two stages of encoders with an MMTM between them, then concatenation."""
+def exchange(stage, then, method):
+    """Two stages of encoders with an MMTM between them, then a fusion."""
     stages = [{name: stage() for name in MODALITIES}, {name: then() for name in MODALITIES}]
-    return lambda method: Layerwise(stages, [fusion.MMTM(), None], method)
+    return Layerwise(stages, [fusion.MMTM(), None], method)
 
 
 def rows():
     """All rows."""
-    dense = functools.partial(FeatureMLP, dim=DIM, hidden_dims=(DIM,), dropout_rate=0.3)
-    lstm = functools.partial(Recurrent, dim=DIM, bidirectional=True, dropout_rate=0.3)
-    head = functools.partial(ClassificationHead, 2, hidden_dims=(DIM,), dropout_rate=0.5)
     in_video = functools.partial(Row, section=CONTEXT, view=views.by_group, train=Train(epochs=20, batch_size=10))
     at_once = functools.partial(Row, section=UTTERANCE)
     for subset in SUBSETS:
@@ -80,7 +80,7 @@ def rows():
     yield at_once("weighted sum of logits", model=Multimodal(deep, fusion.WeightedSum(2), Logits()))
     for name, method in fusions().items():
         yield at_once(name, model=utterance(method))
-    yield at_once("MMTM", model=Multimodal({}, exchange(dense, dense)(fusion.Concat(DIM)), head()))
+    yield at_once("MMTM", model=Multimodal({}, exchange(dense, dense, fusion.Concat(DIM)), head()))
     yield at_once("joint transformer over tokens", model=Multimodal({}, fusion.JointTransformer(DIM), head()))
     yield from decision_rows(MODALITIES, section=UTTERANCE)
     for subset in SUBSETS:
@@ -91,7 +91,7 @@ def rows():
     yield in_video("early" + SUFFIX, model=Multimodal({}, early, head(pool=None)))
     for name, method in fusions().items():
         yield in_video(name + SUFFIX, model=context(method))
-    mmtm = exchange(lstm, dense)(PerStep(fusion.Concat(DIM)))
+    mmtm = exchange(lstm, dense, PerStep(fusion.Concat(DIM)))
     yield in_video("MMTM" + SUFFIX, model=Multimodal({}, mmtm, head(pool=None)))
     yield from decision_rows([name + SUFFIX for name in MODALITIES], section=CONTEXT, suffix=SUFFIX)
     for subset in SUBSETS:

@@ -11,6 +11,11 @@ from mmjax.typing import Dtype
 __all__ = ["ClassificationHead", "Logits", "RegressionHead"]
 
 
+def _pooled(stream: Stream, pool: Reduction | None) -> Any:
+    """One vector per example, or with None every item, zero in the padding."""
+    return apply_mask(stream.values, stream.mask) if pool is None else pool(stream.values, stream.mask)
+
+
 class ClassificationHead(nn.Module):
     """Logits ``[batch, num_classes]`` in float32; with ``pool=None`` per item, ``[batch, length, num_classes]``.
 
@@ -27,7 +32,7 @@ class ClassificationHead(nn.Module):
 
     @nn.compact
     def __call__(self, stream: Stream, *, targets: Any = None, train: bool = False) -> Any:
-        x = apply_mask(stream.values, stream.mask) if self.pool is None else self.pool(stream.values, stream.mask)
+        x = _pooled(stream, self.pool)
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         mlp = MLP((*self.hidden_dims, self.num_classes), dropout_rate=self.dropout_rate, dtype=self.dtype, name="mlp")
         return mlp(x, train=train).astype("float32")
@@ -40,8 +45,7 @@ class Logits(nn.Module):
 
     @nn.compact
     def __call__(self, stream: Stream, *, targets: Any = None, train: bool = False) -> Any:
-        values = apply_mask(stream.values, stream.mask) if self.pool is None else self.pool(stream.values, stream.mask)
-        return values.astype("float32")
+        return _pooled(stream, self.pool).astype("float32")
 
 
 class RegressionHead(nn.Module):

@@ -17,7 +17,7 @@ from mmjax.metrics import compute
 from mmjax.sharding import shard_seeds
 from mmjax.stream import Batch, Stream
 from mmjax.tasks import Task
-from mmjax.training import Train, TrainState, init_state, make_optimizer, make_train_step, predict
+from mmjax.training import Train, TrainState, compile_effort, init_state, make_optimizer, make_train_step, predict
 from mmjax.typing import Key, Mapping, PyTree
 from mmjax.watchdog import watchdog
 
@@ -230,9 +230,7 @@ def fit(
     with watchdog(WATCHDOG_SECONDS):
         # On a CPU the code is optimised less: of the initialisation, which runs once, not at all (a fifth of the time),
         # of the epoch at level 1 (three quarters of the time to compile, the same to run).
-        on_cpu = jax.default_backend() == "cpu"
-        effort = [{"xla_backend_optimization_level": level} if on_cpu else {} for level in (0, 1)]
-        carry = jax.jit(over_seeds(begin), compiler_options=effort[0])(keys)
+        carry = jax.jit(over_seeds(begin), compiler_options=compile_effort(0))(keys)
         carry = shard_seeds(carry, enabled=mapped == "vmap")
         epoch = _make_epoch(model, task, train, tx, sizes)
         try:
@@ -241,7 +239,7 @@ def fit(
                     lambda c, k, s: epoch(c, k, number, s, data, held_out)
                 )(carry, keys, stop_at),
                 donate_argnums=0,
-                compiler_options=effort[1],
+                compiler_options=compile_effort(1),
             ).lower(carry, keys, jnp.int32(0), stops, data, held_out)
         except KeyError as error:
             raise UsageError(f"train.select={train.select!r} is no metric of the task ({error} is missing)") from None

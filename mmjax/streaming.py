@@ -26,7 +26,7 @@ from mmjax.progress import MetricsLog, Progress
 from mmjax.sharding import check_divides, gather, jit_step, make_mesh, put_batch, replicated, state_sharding
 from mmjax.stream import Batch
 from mmjax.tasks import Task
-from mmjax.training import Train, TrainState, init_state, make_optimizer, make_train_step, predict
+from mmjax.training import Train, TrainState, compile_effort, init_state, make_optimizer, make_train_step, predict
 from mmjax.typing import Key, Mapping, PyTree
 from mmjax.watchdog import watchdog
 
@@ -114,8 +114,7 @@ class _Programs:
         shapes = jax.eval_shape(init, jax.random.key(0), self._sample)
         where = state_sharding(shapes, mesh)
         self.like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, where)
-        hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-        self._init = jax.jit(init, out_shardings=where, compiler_options=hasty)
+        self._init = jax.jit(init, out_shardings=where, compiler_options=compile_effort(0))
 
         step = make_train_step(model, task, tx)
 

@@ -16,7 +16,16 @@ from mmjax.stream import Batch, Stream, drop_rows
 from mmjax.tasks import Task, item_weight
 from mmjax.typing import Key, Mapping, PyTree
 
-__all__ = ["Train", "TrainState", "init_state", "make_optimizer", "make_train_step", "predict", "warmup_cosine"]
+__all__ = [
+    "Train",
+    "TrainState",
+    "compile_effort",
+    "init_state",
+    "make_optimizer",
+    "make_train_step",
+    "predict",
+    "warmup_cosine",
+]
 
 Schedule = Callable[[float, int], Any]
 """``(learning_rate, total_steps) -> learning rate or optax schedule``."""
@@ -71,6 +80,11 @@ def make_optimizer(train: Train, total_steps: int) -> optax.GradientTransformati
     if train.accumulate > 1:
         tx = optax.MultiSteps(tx, train.accumulate).gradient_transformation()
     return optax.with_extra_args_support(tx)
+
+
+def compile_effort(level: int) -> dict[str, int]:
+    """Compiler options: on a CPU, how much the code is optimised (0 compiles in a fifth of the time); else nothing."""
+    return {"xla_backend_optimization_level": level} if jax.default_backend() == "cpu" else {}
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -18,7 +18,7 @@ import numpy as np
 from mmjax.errors import UsageError
 from mmjax.typing import Mapping
 
-__all__ = ["STANDARD", "Record", "RecordStore", "make_record", "replace_file"]
+__all__ = ["HELD_OUT", "STANDARD", "Record", "RecordStore", "make_record", "replace_file"]
 
 STANDARD = "mmeval-1"
 HELD_OUT = ("validation", "test")

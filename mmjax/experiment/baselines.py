@@ -9,6 +9,7 @@ import numpy as np
 
 from mmjax.datasets.base import Dataset
 from mmjax.datasets.views import refit_splits
+from mmjax.evaluation.records import HELD_OUT
 from mmjax.experiment.table import Member, Row
 from mmjax.fusion import decision
 from mmjax.stream import Batch
@@ -16,7 +17,6 @@ from mmjax.typing import Mapping
 
 __all__ = ["decide", "decision_rows", "linear_svm", "logistic", "stack"]
 
-HELD_OUT = ("validation", "test")
 NOTHING: Mapping[str, int] = types.MappingProxyType({})
 
 

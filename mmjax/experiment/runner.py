@@ -18,7 +18,7 @@ from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.environment import device, environment
 from mmjax.errors import UsageError
-from mmjax.evaluation.records import Record, RecordStore, make_record
+from mmjax.evaluation.records import HELD_OUT, Record, RecordStore, make_record
 from mmjax.evaluation.report import write_report
 from mmjax.experiment import folds
 from mmjax.experiment.checks import check_model, naming
@@ -35,7 +35,6 @@ from mmjax.typing import Mapping, PyTree
 
 __all__ = ["load_dataset", "row_data", "run_table", "smoke"]
 
-HELD_OUT = ("validation", "test")
 Say = Callable[[str], None]
 
 
