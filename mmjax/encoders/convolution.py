@@ -1,4 +1,7 @@
-"""Convolution and pooling in one step, with the rewrite that makes thin first layers fast on CPU."""
+"""Convolution, with derivatives that stay fast inside a loop on CPU, and convolution with pooling in one step."""
+
+import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -8,9 +11,70 @@ import numpy as np
 from mmjax.layers import max_pool
 from mmjax.typing import Array, Dtype, Float, checked
 
-__all__ = ["ConvPool", "conv_pool"]
+__all__ = ["Conv", "ConvPool", "conv_pool", "convolve"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@checked
+def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "k l c d"], stride: int = 1) -> Float[Array, "b i j d"]:
+    """2-D convolution (cross-correlation, as the field means it) with zero padding as "same" in XLA.
+
+    The derivative is XLA's to rounding, in reverse mode only. XLA:CPU has a fast path for one layout of a convolution.
+    Inside a loop, and an epoch is one, its own derivatives are in others: a training step of LeNet on 50 pictures of 28
+    by 28 then takes 85 ms instead of 9 (2 cores). Here, on a CPU, both are in the fast one: 15 ms.
+    """
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT)
+
+
+def _convolve_forward(x: Any, kernel: Any, stride: int) -> tuple[Any, Any]:
+    return convolve(x, kernel, stride), (x, kernel)
+
+
+def _convolve_backward(stride: int, kept: Any, dy: Any) -> tuple[Any, Any]:
+    x, kernel = kept
+    return jax.lax.platform_dependent(
+        x, kernel, dy, cpu=functools.partial(_gradients, stride), default=functools.partial(_stock_gradients, stride)
+    )
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _stock_gradients(stride: int, x: Any, kernel: Any, dy: Any) -> tuple[Any, Any]:
+    stock = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=(stride, stride), padding="SAME", dimension_numbers=_LAYOUT
+    )
+    return jax.vjp(stock, x, kernel)[1](dy)
+
+
+def _gradients(stride: int, x: Any, kernel: Any, dy: Any) -> tuple[Any, Any]:
+    sizes, reach = x.shape[1:3], kernel.shape[:2]
+    pads = jax.lax.padtype_to_pads(sizes, reach, (stride, stride), "SAME")
+    # The barriers keep XLA from folding a transpose into the convolution, which would leave the fast layout.
+    conv = functools.partial(jax.lax.conv_general_dilated, window_strides=(1, 1), dimension_numbers=_LAYOUT)
+    # By the input: dy, spread by the stride, with the kernel turned round.
+    turned = jax.lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
+    around = [
+        (k - 1 - low, n + low - 1 - (m - 1) * stride) for n, m, k, (low, _) in zip(sizes, dy.shape[1:3], reach, pads)
+    ]
+    dx = conv(dy, turned, padding=around, lhs_dilation=(stride, stride))
+    # By the kernel: channels are the examples, examples the channels, and dy is the kernel.
+    images, filters = jax.lax.optimization_barrier((x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)))
+    # what the last window leaves over is cut off
+    ends = [(m - 1) * stride + k - n - low for n, m, k, (low, _) in zip(sizes, dy.shape[1:3], reach, pads)]
+    padding = [(low, end) for (low, _), end in zip(pads, ends)]
+    dkernel = conv(images, filters, padding=padding, rhs_dilation=(stride, stride))
+    return dx, dkernel.transpose(1, 2, 0, 3)
+
+
+def _as_lax(x: Any, kernel: Any, strides: Any, padding: Any, **rest: Any) -> Any:
+    return convolve(x, kernel, strides[0])
+
+
+Conv = functools.partial(nn.Conv, conv_general_dilated=_as_lax)
+"""``flax.linen.Conv`` by ``convolve``: "same" padding, one stride for both axes, no groups, no dilation."""
 
 
 @checked
@@ -34,7 +98,7 @@ def conv_pool(
     if size % 2 == 0:
         raise ValueError(f"a kernel of {size} by {size} has no centre: use an odd size")
     if not space_to_depth:
-        return max_pool(jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_LAYOUT) + bias)
+        return max_pool(convolve(x, kernel) + bias)
     b, h, w, c = x.shape
     x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))  # a row of zeros is what "same" pads with
     x = x.reshape(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
@@ -43,7 +107,7 @@ def conv_pool(
     # sums of one term each: exact, unless a GPU rounds the factors
     kernel = jnp.einsum("mapu,nbqv,uvcd->mnabcpqd", place, place, kernel, precision=jax.lax.Precision.HIGHEST)
     kernel = kernel.reshape(*kernel.shape[:2], 4 * c, -1)
-    y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_LAYOUT)[:, : h // 2, : w // 2]
+    y = convolve(x, kernel)[:, : h // 2, : w // 2]
     phases = jnp.split(y, 4, axis=-1)
     best = phases[0]
     for phase in phases[1:]:  # in the order of max_pool, so that a tie shares its gradient in the same way

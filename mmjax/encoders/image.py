@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmjax.encoders.convolution import ConvPool
+from mmjax.encoders.convolution import Conv, ConvPool
 from mmjax.encoders.patches import TransformerStack, patchify
 from mmjax.layers import Dense, LearnedPositions
 from mmjax.stream import Stream, masked_mean
@@ -103,7 +103,7 @@ class ResidualBlock(nn.Module):
         dtype, strides = self.dtype or x.dtype, (self.stride, self.stride)
 
         def conv(x: Any, size: int, strides: tuple[int, int], name: str) -> Any:
-            return nn.Conv(self.features, (size, size), strides, use_bias=False, dtype=dtype, name=name)(x)
+            return Conv(self.features, (size, size), strides, use_bias=False, dtype=dtype, name=name)(x)
 
         def norm(x: Any, name: str) -> Any:
             return nn.GroupNorm(self.num_groups, dtype=dtype, name=name)(x)
@@ -145,7 +145,7 @@ class ResNet(nn.Module):
             raise ValueError(f"{self.num_groups=} must divide every one of {self.widths=}")
         images = pixels(stream, self.dtype)
         x = _fold(images)
-        x = nn.Conv(self.widths[0], (3, 3), use_bias=False, dtype=x.dtype, name="stem")(x)
+        x = Conv(self.widths[0], (3, 3), use_bias=False, dtype=x.dtype, name="stem")(x)
         x = nn.relu(nn.GroupNorm(self.num_groups, dtype=x.dtype, name="stem_norm")(x))
         for i, (width, size) in enumerate(zip(self.widths, self.stage_sizes)):
             for j in range(size):
