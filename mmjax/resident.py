@@ -21,7 +21,7 @@ from mmjax.training import Train, TrainState, compile_effort, init_state, make_o
 from mmjax.typing import Key, Mapping, PyTree
 from mmjax.watchdog import watchdog
 
-__all__ = ["Fit", "Snapshots", "concat_batches", "fit", "is_loopy"]
+__all__ = ["Fit", "Snapshots", "concat_batches", "fit", "is_loopy", "map_seeds"]
 
 EVALUATION_BATCH = 512
 # The length of one epoch of all seeds is bounded by this; beyond it the machine hangs (see mmjax.watchdog).
@@ -225,7 +225,7 @@ def fit(
     if mapped is None:
         loopy = jax.default_backend() == "cpu" and is_loopy(lambda v: predict(model, v, sample), like.state.variables)
         mapped = "map" if loopy else "vmap"
-    over_seeds = {"vmap": _vmap, "map": _map}[mapped]
+    over_seeds = map_seeds(mapped)
     clock = time.perf_counter()
     with watchdog(WATCHDOG_SECONDS):
         # On a CPU the code is optimised less: of the initialisation, which runs once, not at all (a fifth of the time),
@@ -279,11 +279,12 @@ def fit(
     return Fit(best.variables, outputs, best.epoch, history, mapped, seconds)
 
 
-def _vmap(function: Callable) -> Callable:
-    """All seeds in one batched program."""
-    return jax.vmap(function)
+def map_seeds(how: str) -> Callable[[Callable], Callable]:
+    """Maps a function over the leading axis of its arguments: ``vmap`` = all seeds in one batched program; ``map`` =
+    one seed after the other, inside one program.
+    """
+    return {"vmap": jax.vmap, "map": _map}[how]
 
 
 def _map(function: Callable) -> Callable:
-    """One seed after the other, inside one program."""
     return lambda *args: jax.lax.map(lambda x: function(*x), args)

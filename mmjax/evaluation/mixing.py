@@ -1,0 +1,131 @@
+"""Trained models as functions to be probed: of any batch, and of any mixture of the modalities of test items.
+
+Both run all seeds of a row in one program that is compiled once, in chunks of one shape. What permutes, blanks, drops
+or exchanges modalities (EMAP, Shapley values, presence patterns, the gate) is arithmetic on item numbers then.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.errors import UsageError
+from mmjax.models import Multimodal
+from mmjax.resident import is_loopy, map_seeds
+from mmjax.stream import Batch, Stream, drop_rows, where_mask
+from mmjax.tasks import Task
+from mmjax.training import compile_effort
+from mmjax.typing import Mapping, PyTree
+
+__all__ = ["Mixed", "Probe"]
+
+Mixed = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+"""``mixed(rows) -> [seeds, n, classes]``: ``rows`` gives, by modality, the number of the test item whose stream is
+taken, ``[n]``; -1 = absent. ``{m: arange(N) for m}`` is ordinary prediction."""
+
+
+class Probe:
+    """The seeds of a trained row as one function.
+
+    Attributes:
+      model: of the row.
+      task: whose logits are read off the model's outputs.
+      variables: of all seeds, with a leading axis.
+      chunk: examples of one call of the compiled programs; ``mixtures`` the same of fusion and head alone.
+    """
+
+    def __init__(self, model: nn.Module, task: Task, variables: PyTree, *, chunk: int = 1024, mixtures: int = 4096):
+        self.model, self.task, self.chunk, self.mixtures = model, task, chunk, mixtures
+        self.variables = jax.tree.map(jnp.asarray, variables)
+        self._programs: dict[str, Any] = {}
+
+    def outputs(self, batch: Batch) -> np.ndarray:
+        """Logits of every labelled item, ``[seeds, items, classes]`` float32, in the order of their index."""
+        logits = np.concatenate(list(self._chunks("whole", self._whole, batch)), axis=1)
+        index = np.asarray(batch.index)
+        real = index >= 0
+        ordered = np.empty((len(logits), int(real.sum()), *logits.shape[1 + index.ndim :]), np.float32)
+        ordered[:, index[real]] = logits[:, real]
+        return ordered
+
+    def mixed(self, batch: Batch) -> Mixed:
+        """The model on mixtures of the items of ``batch``; each item is encoded once, here.
+
+        Raises:
+          UsageError: a label per step, where an item is no row of its own.
+        """
+        if batch.index.ndim != 1:
+            raise UsageError("mixtures need examples of one labelled item; this row has a label per step")
+        order = np.argsort(batch.index)
+        parts = list(self._chunks("encode", self._encode, jax.tree.map(lambda x: np.asarray(x)[order], batch)))
+        encoded = jax.tree.map(lambda *chunks: jnp.concatenate(chunks, axis=1), *parts)
+
+        def mixed(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+            wanted = {name: np.asarray(rows[name], np.int32) for name in encoded}
+            count = len(next(iter(wanted.values())))
+            done = []
+            for start in range(0, count, self.mixtures):
+                stop = start + self.mixtures
+                part = {name: _filled(values[start:stop], self.mixtures) for name, values in wanted.items()}
+                done.append(np.asarray(self._run("fuse", self._fuse, encoded, part)))
+            return np.concatenate(done, axis=1)[:, :count]
+
+        return mixed
+
+    def _logits(self, outputs: PyTree) -> Any:
+        read = getattr(self.task, "logits", None)
+        return read(outputs) if read else outputs
+
+    def _whole(self, variables: PyTree, batch: Batch) -> Any:
+        return self._logits(self.model.apply(variables, drop_rows(batch.streams, batch.weight), train=False))
+
+    def _encode(self, variables: PyTree, batch: Batch) -> Any:
+        streams = drop_rows(batch.streams, batch.weight)
+        if not isinstance(self.model, Multimodal):
+            return streams
+        return self.model.apply(variables, streams, method="encode")
+
+    def _fuse(self, variables: PyTree, encoded: Mapping[str, Stream], rows: Mapping[str, Any]) -> Any:
+        streams = {}
+        for name, stream in encoded.items():
+            there = rows[name] >= 0
+            taken = jax.tree.map(lambda x: x[jnp.maximum(rows[name], 0)], stream)  # noqa: B023 (used at once)
+            streams[name] = taken.replace(mask=taken.mask & where_mask(there, taken.mask))
+        if isinstance(self.model, Multimodal):
+            return self._logits(self.model.apply(variables, streams, method="fuse_and_predict"))
+        return self._logits(self.model.apply(variables, streams, train=False))
+
+    def _chunks(self, name: str, function: Callable, batch: Batch) -> Any:
+        for start in range(0, batch.size, self.chunk):
+            part = jax.tree.map(lambda x: np.asarray(x[start : start + self.chunk]), batch)  # noqa: B023
+            count = part.size
+            size = min(self.chunk, batch.size)
+            padded = jax.tree.map(lambda x: _filled(x, size), part)  # noqa: B023
+            outputs = self._run(name, function, padded)
+            yield jax.tree.map(lambda x: np.asarray(x[:, :count]), outputs)  # noqa: B023
+
+    def _run(self, name: str, function: Callable, *arguments: Any) -> Any:
+        """All seeds in one program: in parallel, or one by one on a CPU where the model loops or convolves."""
+        if name not in self._programs:
+            first = jax.tree.map(lambda x: x[0], self.variables)
+            if name == "fuse":  # what was encoded has a seed of its own
+                one = (jax.tree.map(lambda x: x[0], arguments[0]), arguments[1])
+            else:
+                one = arguments
+            loopy = jax.default_backend() == "cpu" and is_loopy(function, first, *one)
+            over = map_seeds("map" if loopy else "vmap")
+            if name == "fuse":
+                program = lambda v, e, rows: over(lambda v, e: function(v, e, rows))(v, e)  # noqa: E731
+            else:
+                program = lambda v, batch: over(lambda v: function(v, batch))(v)  # noqa: E731
+            self._programs[name] = jax.jit(program, compiler_options=compile_effort(1))
+        return self._programs[name](self.variables, *arguments)
+
+
+def _filled(values: Any, size: int) -> np.ndarray:
+    """``size`` rows, the last repeated."""
+    values = np.asarray(values)
+    return values if len(values) == size else np.concatenate([values, np.repeat(values[-1:], size - len(values), 0)])
