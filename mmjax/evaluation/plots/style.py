@@ -1,0 +1,117 @@
+"""What all plots share: column width, type, colours that the colour-blind can tell apart, bytes without a date."""
+
+import functools
+import io
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mmjax.typing import Mapping
+
+__all__ = ["WIDTH", "Look", "in_scope", "label", "png", "scale", "sections", "short_names", "styled"]
+
+WIDTH = 3.4  # inches
+DPI = 300
+BLUE, PALE, ORANGE, GREY, FAINT = "#1f5fa8", "#a9c6e8", "#d9660d", "#6b6b6b", "#e9edf2"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008
+STYLE: dict[Any, Any] = {
+    "font.size": 7,
+    "font.family": "DejaVu Sans",
+    "legend.fontsize": 7,
+    "axes.titlesize": 7,
+    "axes.linewidth": 0.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.5,
+    "ytick.major.width": 0.5,
+    "xtick.major.size": 2,
+    "ytick.major.size": 2,
+    "savefig.dpi": DPI,
+}
+CONTROLS = ("shuffled control", "ensemble control")
+NO_FUSION = ("single", "matched", "logit mean", "prior-corrected product", *CONTROLS)
+BEST = 3
+
+
+class Look(NamedTuple):
+    """How one row's line looks: never by colour alone."""
+
+    color: str
+    dash: Any
+    marker: str
+
+
+SINGLE, LATE = Look(GREY, (0, (4, 1.5)), "s"), Look("#000000", (0, (1, 1.2)), "^")
+FUSIONS = tuple(Look(color, "-", marker) for color, marker in zip(PALETTE, "oDvPXp"))
+
+
+def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """Draws in the style of this package, whatever the user's own settings are, and leaves those alone."""
+
+    @functools.wraps(draw)
+    def wrapper(*args, **kwargs):
+        import matplotlib
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(STYLE)
+            figure = draw(*args, **kwargs)
+            for axes in figure.axes if figure is not None else ():
+                axes.tick_params(labelsize=7, width=0.5, length=2)  # ticks are made when drawn, outside this style
+        return figure
+
+    return wrapper
+
+
+def png(figure: Any) -> bytes:
+    """PNG without a date or a version in it, so that the same numbers give the same bytes."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        FigureCanvasAgg(figure)
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def scale(summary: Mapping[str, Any]) -> float:
+    """What numbers are multiplied by: shares become percent."""
+    return 100 if summary["primary"] == "accuracy" else 1
+
+
+def label(summary: Mapping[str, Any]) -> str:
+    """The metric with its unit, for an axis."""
+    if summary["primary"] == "accuracy":
+        return f"{summary.get('metric_name') or 'accuracy'} (%)"
+    return "mean absolute error" if summary["primary"] == "mae" else summary["primary"]
+
+
+def sections(rows: list[dict]) -> list[tuple[str, list[dict]]]:
+    """Rows by section, both in the order of the table."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["section"], []).append(row)
+    return list(found.items())
+
+
+def short_names(rows: list[dict]) -> list[str]:
+    """Names without the words that all rows of a section end in: its heading says them."""
+    words = [row["name"].split(" ") for row in rows]
+    shared = 0
+    while min(map(len, words)) > shared + 1 and len({tuple(name[-shared - 1 :]) for name in words}) == 1:
+        shared += 1
+    return [" ".join(name[: len(name) - shared]) if len(rows) > 1 else " ".join(name) for name in words]
+
+
+def in_scope(summary: Mapping[str, Any], rows: list[dict], field: str) -> list[tuple[dict, Look]]:
+    """The rows of a section that a plot of lines shows: its best single modality, the mean of logits, the three best
+    fusions, each by validation and as far as ``field`` was measured. More lines would hide each other."""
+    sign = 1 if summary["higher_is_better"] else -1
+    measured = [row for row in rows if row.get("status") == "done" and row.get(field)]
+    chosen = [(row, SINGLE) for row in measured if row.get("best_single")]
+    chosen += [(row, LATE) for row in measured if row.get("role") == "logit mean"][:1]
+    fusions = [row for row in measured if len(row["streams"] or ()) > 1 and row.get("role") not in NO_FUSION]
+    fusions.sort(key=lambda row: -sign * row["validation"])  # stable: ties stay in the order of the table
+    return chosen + list(zip(fusions[:BEST], FUSIONS))

@@ -1,0 +1,114 @@
+"""What is left of each row as one modality, or all, go missing or become noisy."""
+
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from mmjax.evaluation.plots.style import FAINT, GREY, WIDTH, Look, in_scope, short_names, styled
+from mmjax.typing import Mapping
+
+__all__ = ["sweep_figure", "sweep_panels"]
+
+COLUMNS = 2
+
+
+def sweep_panels(summary: Mapping[str, Any], rows: list[dict], kind: str) -> dict[str, dict[str, Any]]:
+    """The curves of ``noise`` or ``missing`` of the rows in scope, by the modality that is changed; empty for none."""
+    chosen = [(row, look) for row, look in in_scope(summary, rows, "robustness") if row["robustness"].get(kind)]
+    names = short_names([row for row, _ in chosen]) if chosen else []
+    panels: dict[str, dict[str, Any]] = {}
+    for name, (row, look) in zip(names, chosen):
+        for target, curve in row["robustness"][kind].items():
+            panel = panels.setdefault(target, {"scale": curve.get("scale") or kind, "lines": {}})
+            panel["lines"][name] = (curve, look)
+    ordered = sorted(panels, key=lambda target: (target == "all", target))
+    if summary.get("chance") is not None:
+        panels = {target: {**panel, "chance": summary["chance"]} for target, panel in panels.items()}
+    return {target: panels[target] for target in ordered}
+
+
+@styled
+def sweep_figure(panels: Mapping[str, Mapping[str, Any]], metric: str, factor: float = 100) -> Any:
+    """A panel for each changed modality, a line for each row; None where there is nothing to show.
+
+    Args:
+      panels: by modality ``{"scale": what severity 0 to 1 means, "lines": {name: (curve, look)}, "chance": value}``; a
+        curve has ``levels``, ``mean`` and, or None, ``interval``, as in ``table.json``.
+      metric: label of the vertical axis, with its unit.
+      factor: what the values are multiplied by.
+    """
+    from matplotlib.figure import Figure
+
+    if not panels:
+        return None
+    looks = {name: look for panel in panels.values() for name, (_, look) in panel["lines"].items()}
+    labels = {target: textwrap.fill(panel["scale"], 27) for target, panel in panels.items()}
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    lines = 1 + max(text.count("\n") for text in labels.values())
+    wrapped = {name: textwrap.fill(name, 27) for name in looks}
+    high, above, below = 0.95, 0.2, 0.2 + 0.12 * lines  # inches
+    legend = 0.1 + sum(0.13 + 0.11 * text.count("\n") for text in wrapped.values()) / 1.6
+    total = rows * (high + above + below) + legend
+    left, between = 0.4, 0.16
+    width = (WIDTH - left - 0.08 - between * (columns - 1)) / columns
+    figure = Figure(figsize=(WIDTH, total))
+    limits = _limits(panels, factor)
+    for place, (target, panel) in enumerate(panels.items()):
+        row, column = divmod(place, columns)
+        bottom = total - (row + 1) * (high + above + below) + below
+        x = left + column * (width + between)
+        axes = figure.add_axes((x / WIDTH, bottom / total, width / WIDTH, high / total))
+        for curve, look in panel["lines"].values():
+            _draw(axes, curve, look, factor)
+        if panel.get("chance") is not None and limits[0] <= factor * panel["chance"] <= limits[1]:
+            axes.axhline(factor * panel["chance"], color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=0)
+            axes.text(0.01, factor * panel["chance"], "chance", color=GREY, va="bottom", ha="left",
+                      transform=axes.get_yaxis_transform())  # fmt: skip
+        axes.set_title("all modalities" if target == "all" else target, pad=3, weight="bold")
+        axes.set_xlabel(labels[target], labelpad=1.5, linespacing=1.05)
+        axes.set_ylim(*limits)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
+        axes.locator_params(axis="y", nbins=5)
+        axes.tick_params(pad=1.5, labelleft=column == 0)
+        axes.grid(axis="y", color=FAINT, linewidth=0.6)
+        axes.set_axisbelow(True)
+        if column == 0:
+            axes.set_ylabel(metric, labelpad=2)
+    figure.legend(handles=legend_handles(looks, wrapped), loc="lower center", bbox_to_anchor=(0.5, 0), ncols=2,
+                  frameon=False, handlelength=2.6, columnspacing=1.0, labelspacing=0.4, borderaxespad=0.1)  # fmt: skip
+    return figure
+
+
+def legend_handles(looks: Mapping[str, Look], wrapped: Mapping[str, str]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D([], [], color=look.color, linestyle=look.dash, marker=look.marker, markersize=3, linewidth=1.0,
+               label=wrapped[name])
+        for name, look in looks.items()
+    ]  # fmt: skip
+
+
+def _draw(axes: Any, curve: Mapping[str, Any], look: Look, factor: float) -> None:
+    levels, mean = np.asarray(curve["levels"], np.float64), factor * np.asarray(curve["mean"], np.float64)
+    if curve.get("interval"):
+        low, high = factor * np.asarray(curve["interval"], np.float64).T
+        axes.fill_between(levels, low, high, color=look.color, alpha=0.1, linewidth=0)
+    every = max(1, len(levels) // 5)
+    axes.plot(levels, mean, color=look.color, linestyle=look.dash, linewidth=1.0, marker=look.marker, markersize=2.6,
+              markevery=every, markeredgewidth=0)  # fmt: skip
+
+
+def _limits(panels: Mapping[str, Mapping[str, Any]], factor: float) -> tuple[float, float]:
+    values = [
+        np.ravel(values)
+        for panel in panels.values()
+        for curve, _ in panel["lines"].values()
+        for values in (curve["mean"], curve.get("interval") or curve["mean"])
+    ]
+    low, high = factor * np.concatenate(values).min(), factor * np.concatenate(values).max()
+    margin = 0.05 * (high - low) + 1e-3
+    return low - margin, high + margin
