@@ -7,7 +7,7 @@ Each folder here is one data set: its card and options in ``__init__.py``, what 
 import os
 from typing import Any
 
-from mmjax.datasets import avletters, cmu_mosi, digits, fsdd_digits, synthetic, uci_mfeat, views
+from mmjax.datasets import avletters, cmu_mosi, digits, fsdd_digits, moving_digits, synthetic, uci_mfeat, views
 from mmjax.datasets.arrays import from_arrays, from_npz
 from mmjax.datasets.base import Card, Dataset
 from mmjax.datasets.checks import check, content_sha256
@@ -22,6 +22,7 @@ _RECIPES: dict[str, Recipe] = {
     "cmu_mosi": cmu_mosi.RECIPE,
     "digits": digits.RECIPE,
     "fsdd_digits": fsdd_digits.RECIPE,
+    "moving_digits": moving_digits.RECIPE,
     "synthetic": synthetic.RECIPE,
     "uci_mfeat": uci_mfeat.RECIPE,
 }
