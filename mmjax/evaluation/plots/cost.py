@@ -13,7 +13,7 @@ __all__ = ["cost_figure", "cost_points", "pareto_front"]
 
 AXES = {"flops": "FLOPs of one example's forward pass", "params": "trained parameters"}
 KINDS = {"single modality": ("s", GREY), "fusion": ("o", "#0072b2"), "control": ("X", "#cc79a7")}
-NAMED = 6
+NAMED = 8
 
 
 def cost_points(summary: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -56,6 +56,7 @@ def cost_figure(
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if len(points) < 2:
         return None
@@ -84,9 +85,10 @@ def cost_figure(
         axes.plot(cost[place], score[place], marker, markersize=4.0 if on_front else 3.0, color=color, zorder=3,
                   alpha=1 if on_front else 0.55, markeredgewidth=0.7 if on_front else 0,
                   markeredgecolor="black" if on_front else color)  # fmt: skip
-        if place in letters:
-            axes.annotate(letters[place], (cost[place], score[place]), xytext=(-3, 3), textcoords="offset points",
-                          ha="right", weight="bold", zorder=4)  # fmt: skip
+    _name_points(axes, letters, cost, score)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(_short_count))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(AXES[kind], labelpad=1.5)
     axes.set_ylabel(metric, labelpad=2)
     axes.margins(x=0.08, y=0.1)
@@ -101,3 +103,22 @@ def cost_figure(
                   handlelength=1.2, handletextpad=0.4, columnspacing=1.0, borderaxespad=0.2)  # fmt: skip
     figure.text(left / WIDTH, 0.04 / total, "\n".join(names), va="bottom", linespacing=1.2)
     return figure
+
+
+def _name_points(axes: Any, letters: Mapping[int, str], cost: np.ndarray, score: np.ndarray) -> None:
+    """Letters above the staircase; below it where one would stand on the letter before."""
+    close = np.log(cost.max() / cost.min()) / 20
+    last, was_above = -np.inf, False
+    for place, letter in letters.items():
+        above = not (was_above and np.log(cost[place]) - last < close)
+        axes.annotate(letter, (cost[place], score[place]), xytext=(-3, 3) if above else (3, -3),
+                      textcoords="offset points", weight="bold", zorder=4, ha="right" if above else "left",
+                      va="baseline" if above else "top")  # fmt: skip
+        last, was_above = np.log(cost[place]), above
+
+
+def _short_count(value: float, _: Any) -> str:
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g} {letter}"
+    return f"{value:g}"

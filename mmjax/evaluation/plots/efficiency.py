@@ -1,12 +1,20 @@
 """Data efficiency: the score against the number of training examples."""
 
-import textwrap
 from typing import Any
 
 import numpy as np
 
-from mmjax.evaluation.plots.style import FAINT, SINGLE, WIDTH, Look, in_scope, short_names, styled
-from mmjax.evaluation.plots.sweeps import legend_handles
+from mmjax.evaluation.plots.style import (
+    FAINT,
+    LEGEND,
+    SINGLE,
+    WIDTH,
+    Look,
+    in_scope,
+    short_names,
+    styled,
+    wrapped_legend,
+)
 from mmjax.typing import Mapping
 
 __all__ = ["efficiency_figure", "efficiency_lines"]
@@ -36,20 +44,20 @@ def efficiency_figure(lines: Mapping[str, tuple[Mapping[str, Any], Look]], metri
 
     if not lines:
         return None
-    wrapped = {name: textwrap.fill(name, 27) for name in lines}
-    plot, left, below = 1.7, 0.42, 0.38  # inches
-    legend = 0.1 + sum(0.13 + 0.11 * text.count("\n") for text in wrapped.values()) / 1.6
+    handles, legend = wrapped_legend({name: look for name, (_, look) in lines.items()})
+    plot, left, below = 1.7, 0.42, 0.4  # inches
     total = plot + below + legend + 0.08
     figure = Figure(figsize=(WIDTH, total))
     axes = figure.add_axes((left / WIDTH, (below + legend) / total, 1 - (left + 0.1) / WIDTH, plot / total))
     axes.set_xscale("log")
     sizes = sorted({n for curve, _ in lines.values() for n in curve["n"]})
-    for curve, look in lines.values():
+    for number, (curve, look) in enumerate(lines.values()):
         mean = factor * np.asarray(curve["mean"], np.float64)
+        beside = 1.025 ** (number - (len(lines) - 1) / 2) * np.asarray(curve["n"])  # so that intervals stay apart
         if curve.get("interval"):
             low, high = factor * np.asarray(curve["interval"], np.float64).T
-            axes.fill_between(curve["n"], low, high, color=look.color, alpha=0.12, linewidth=0)
-        axes.plot(curve["n"], mean, color=look.color, linestyle=look.dash, marker=look.marker, markersize=3.2,
+            axes.vlines(beside, low, high, color=look.color, linewidth=0.8)
+        axes.plot(beside, mean, color=look.color, linestyle=look.dash, marker=look.marker, markersize=3.2,
                   linewidth=1.0, markeredgewidth=0)  # fmt: skip
         if look == SINGLE:
             axes.axhline(mean[-1], color=look.color, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
@@ -63,7 +71,5 @@ def efficiency_figure(lines: Mapping[str, tuple[Mapping[str, Any], Look]], metri
     axes.tick_params(pad=1.5)
     axes.grid(axis="y", color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
-    looks = {name: look for name, (_, look) in lines.items()}
-    figure.legend(handles=legend_handles(looks, wrapped), loc="lower center", bbox_to_anchor=(0.5, 0), ncols=2,
-                  frameon=False, handlelength=2.6, columnspacing=1.0, labelspacing=0.4, borderaxespad=0.1)  # fmt: skip
+    figure.legend(handles=handles, **LEGEND)
     return figure

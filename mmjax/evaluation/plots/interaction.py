@@ -39,7 +39,7 @@ def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 10
     if not bars:
         return None
     modalities = sorted({modality for cell in bars.values() for modality in cell["shapley"]})
-    names = {name: textwrap.fill(name, 20) for name in bars}
+    names = {name: textwrap.fill(name, 18) for name in bars}
     bar, gap = 0.1, 0.09  # inches
     heights = [max(bar * max(1, len(cell["shapley"])), 0.115 * (1 + names[name].count("\n"))) + gap
                for name, cell in bars.items()]  # fmt: skip
@@ -60,15 +60,14 @@ def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 10
                   linespacing=1.05)  # fmt: skip
         if cell["emap"]:
             _bar(gaps, middle, cell["emap"]["gap"], cell["emap"].get("interval"), 1.3 * bar, PALETTE[0], "", factor)
-        for number, modality in enumerate(modalities):
-            value = cell["shapley"].get(modality)
-            if shares is None or not value:
-                continue
-            place = middle + (number - (len(modalities) - 1) / 2) * bar
+        for slot, modality in enumerate(sorted(cell["shapley"])):
+            number = modalities.index(modality)
+            value = cell["shapley"][modality]
+            place = middle + (slot - (len(cell["shapley"]) - 1) / 2) * bar
             end = _bar(shares, place, value["value"], value.get("interval"), 0.85 * bar, PALETTE[number % 6],
                        HATCHES[number % 6], factor)  # fmt: skip
             if value.get("share") is not None:
-                shares.annotate(f"{100 * value['share']:.0f} %", (end, place), xytext=(2, 0),
+                shares.annotate(f"{100 * value['share']:.0f} %".replace("-", "−"), (end, place), xytext=(2, 0),
                                 textcoords="offset points", va="center", ha="left", annotation_clip=False)  # fmt: skip
     for axes, title, xlabel in ((gaps, "EMAP gap", unit), (shares, "Shapley value (share)", unit)):
         if axes is None:

@@ -34,7 +34,7 @@ def critical_difference_figure(
     names = {name: textwrap.fill(name, 19) for name in order}
     step = 0.14 + 0.105 * max(text.count("\n") for text in names.values())
     axis, joined = 0.56, 0.09  # inches from the top; between bars
-    first = axis + 0.14 + joined * len(groups) + 0.06
+    first = axis + 0.1 + joined * len(groups)
     total = first + step * half + 0.02
     figure = Figure(figsize=(WIDTH, total))
     axes = figure.add_axes((0, 0, 1, 1))

@@ -11,11 +11,13 @@ from mmjax.typing import Mapping
 __all__ = ["reliability_diagrams", "reliability_figure"]
 
 COLUMNS = 2
+PANELS = 4
 
 
 def reliability_diagrams(summary: Mapping[str, Any], rows: list[dict]) -> dict[str, dict[str, Any]]:
     """The diagrams of the rows in scope, by name; empty for none."""
     chosen = [row for row, _ in in_scope(summary, rows, "calibration") if row["calibration"].get("reliability")]
+    chosen = chosen[:PANELS]
     names = short_names(chosen) if chosen else []
     cells = [row["calibration"] for row in chosen]
     return {
@@ -58,7 +60,7 @@ def reliability_figure(diagrams: Mapping[str, Mapping[str, Any]]) -> Any:
         axes.tick_params(pad=1.5, labelleft=column == 0, labelbottom=bottom_of_column)
         axes.set_axisbelow(True)
         if column == 0:
-            axes.set_ylabel("right (%)", labelpad=2)
+            axes.set_ylabel("accuracy (%)", labelpad=2)
         if bottom_of_column:
             axes.set_xlabel("confidence (%)", labelpad=1.5)
     return figure

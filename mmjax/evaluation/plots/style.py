@@ -2,12 +2,13 @@
 
 import functools
 import io
+import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mmjax.typing import Mapping
 
-__all__ = ["WIDTH", "Look", "in_scope", "label", "png", "scale", "sections", "short_names", "styled"]
+__all__ = ["WIDTH", "Look", "in_scope", "label", "png", "scale", "sections", "short_names", "styled", "wrapped_legend"]
 
 WIDTH = 3.4  # inches
 DPI = 300
@@ -27,6 +28,10 @@ STYLE: dict[Any, Any] = {
     "ytick.major.size": 2,
     "savefig.dpi": DPI,
 }
+LEGEND: dict[str, Any] = {
+    "loc": "lower center", "bbox_to_anchor": (0.5, 0), "ncols": 2, "frameon": False, "handlelength": 2.6,
+    "columnspacing": 1.0, "labelspacing": 0.4, "borderaxespad": 0.1,
+}  # fmt: skip
 CONTROLS = ("shuffled control", "ensemble control")
 NO_FUSION = ("single", "matched", "logit mean", "prior-corrected product", *CONTROLS)
 BEST = 3
@@ -105,13 +110,36 @@ def short_names(rows: list[dict]) -> list[str]:
     return [" ".join(name[: len(name) - shared]) if len(rows) > 1 else " ".join(name) for name in words]
 
 
+def wrapped_legend(looks: Mapping[str, Look]) -> tuple[list[Any], float]:
+    """Handles of a legend of two columns, in the order single modality, mean of logits, fusions; its height, inches."""
+    from matplotlib.lines import Line2D
+
+    order = (SINGLE, LATE, *FUSIONS)
+    names = sorted(looks, key=lambda name: order.index(looks[name]) if looks[name] in order else len(order))
+    texts = [textwrap.fill(name, 27) for name in names]
+    handles = [
+        Line2D(
+            [], [], color=look.color, linestyle=look.dash, marker=look.marker, markersize=3, linewidth=1.0, label=text
+        )
+        for look, text in zip((looks[name] for name in names), texts)
+    ]
+    half = -(-len(texts) // 2)
+    heights = [sum(0.137 + 0.115 * text.count("\n") for text in column) for column in (texts[:half], texts[half:])]
+    return handles, 0.05 + max(heights)
+
+
 def in_scope(summary: Mapping[str, Any], rows: list[dict], field: str) -> list[tuple[dict, Look]]:
-    """The rows of a section that a plot of lines shows: its best single modality, the mean of logits, the three best
-    fusions, each by validation and as far as ``field`` was measured. More lines would hide each other."""
+    """The rows of a section that a plot of lines shows, and how: more lines would hide each other.
+
+    Its best single modality, the mean of logits, the three best trained fusions, each by validation and as far as
+    ``field`` was measured.
+    """
     sign = 1 if summary["higher_is_better"] else -1
     measured = [row for row in rows if row.get("status") == "done" and row.get(field)]
     chosen = [(row, SINGLE) for row in measured if row.get("best_single")]
     chosen += [(row, LATE) for row in measured if row.get("role") == "logit mean"][:1]
     fusions = [row for row in measured if len(row["streams"] or ()) > 1 and row.get("role") not in NO_FUSION]
+    if any(row.get("kind") == "model" for row in fusions):  # what is fitted on validation looks best there
+        fusions = [row for row in fusions if row.get("kind") == "model"]
     fusions.sort(key=lambda row: -sign * row["validation"])  # stable: ties stay in the order of the table
     return chosen + list(zip(fusions[:BEST], FUSIONS))

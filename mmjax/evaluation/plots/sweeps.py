@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.evaluation.plots.style import FAINT, GREY, WIDTH, Look, in_scope, short_names, styled
+from mmjax.evaluation.plots.style import FAINT, GREY, LEGEND, WIDTH, Look, in_scope, short_names, styled, wrapped_legend
 from mmjax.typing import Mapping
 
 __all__ = ["sweep_figure", "sweep_panels"]
@@ -43,14 +43,15 @@ def sweep_figure(panels: Mapping[str, Mapping[str, Any]], metric: str, factor: f
     if not panels:
         return None
     looks = {name: look for panel in panels.values() for name, (_, look) in panel["lines"].items()}
-    labels = {target: textwrap.fill(panel["scale"], 27) for target, panel in panels.items()}
+    labels = {
+        target: textwrap.fill(panel["scale"].replace(" → ", "\u00a0→\u00a0"), 27) for target, panel in panels.items()
+    }
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     lines = 1 + max(text.count("\n") for text in labels.values())
-    wrapped = {name: textwrap.fill(name, 27) for name in looks}
-    high, above, below = 0.95, 0.2, 0.2 + 0.12 * lines  # inches
-    legend = 0.1 + sum(0.13 + 0.11 * text.count("\n") for text in wrapped.values()) / 1.6
-    total = rows * (high + above + below) + legend
+    handles, legend = wrapped_legend(looks)
+    high, above, below = 0.95, 0.2, 0.22 + 0.11 * lines  # inches
+    total = rows * (high + above + below) + 0.04 + legend
     left, between = 0.4, 0.16
     width = (WIDTH - left - 0.08 - between * (columns - 1)) / columns
     figure = Figure(figsize=(WIDTH, total))
@@ -77,19 +78,8 @@ def sweep_figure(panels: Mapping[str, Mapping[str, Any]], metric: str, factor: f
         axes.set_axisbelow(True)
         if column == 0:
             axes.set_ylabel(metric, labelpad=2)
-    figure.legend(handles=legend_handles(looks, wrapped), loc="lower center", bbox_to_anchor=(0.5, 0), ncols=2,
-                  frameon=False, handlelength=2.6, columnspacing=1.0, labelspacing=0.4, borderaxespad=0.1)  # fmt: skip
+    figure.legend(handles=handles, **LEGEND)
     return figure
-
-
-def legend_handles(looks: Mapping[str, Look], wrapped: Mapping[str, str]) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    return [
-        Line2D([], [], color=look.color, linestyle=look.dash, marker=look.marker, markersize=3, linewidth=1.0,
-               label=wrapped[name])
-        for name, look in looks.items()
-    ]  # fmt: skip
 
 
 def _draw(axes: Any, curve: Mapping[str, Any], look: Look, factor: float) -> None:
