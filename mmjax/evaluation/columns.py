@@ -1,0 +1,324 @@
+"""The columns of a table, each said once: its cell, what it sorts by, what it means, which fields lie behind it."""
+
+import collections
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mmjax.evaluation.cells import NONE, Cell, brackets, count, gain, minus, paper, value
+from mmjax.evaluation.significance import MIN_GROUPS
+from mmjax.typing import Mapping
+
+__all__ = ["Column", "bounds", "columns", "facts", "notes", "row_label", "sections"]
+
+
+class Column(NamedTuple):
+    """One column.
+
+    Attributes:
+      key: short name, a word.
+      title: its heading.
+      group: what it belongs to; a page can hide a group.
+      meaning: one or two sentences for the legend.
+      fields: the fields of a row in ``table.json`` that the cell is made of.
+      cell: of a finished row.
+    """
+
+    key: str
+    title: str
+    group: str
+    meaning: str
+    fields: tuple[str, ...]
+    cell: Callable[[Mapping[str, Any]], Cell]
+
+
+def columns(summary: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> list[Column]:
+    """The columns of this table in their order, without those that would be empty.
+
+    Args:
+      timing: what the clock said of each row (``timing.json``); without it there are no columns of time and memory.
+    """
+    done = [row for row in summary["rows"] if row["status"] == "done"]
+    every = [*_result(summary), *_gains(summary), *_interaction(summary), *_robustness(summary), *_calibration(),
+             *_cost(), *_clock(timing or {})]  # fmt: skip
+    always = {"ours", *(["paper"] if summary["references"] else [])}
+    return [c for c in every if c.key in always or any(c.cell(row).text != NONE for row in done)]
+
+
+def _result(summary: Mapping[str, Any]) -> list[Column]:
+    papers = [row["paper"] for row in summary["rows"] if row["paper"]] + summary["references"]
+    sources = "; ".join(dict.fromkeys(paper["source"] for paper in papers))
+    unit = _unit(summary)
+
+    def ours(row: Mapping[str, Any]) -> Cell:
+        half = f" ± {value(summary, row['half_width'])}" if row["half_width"] else ""
+        return Cell(value(summary, row["mean"]) + half, row["mean"])
+
+    def interval(row: Mapping[str, Any]) -> Cell:
+        if row["interval"] is None:
+            return Cell()
+        return Cell(" to ".join(value(summary, bound) for bound in row["interval"]), row["interval"][0])
+
+    def status(row: Mapping[str, Any]) -> Cell:
+        target = row.get("target")
+        return Cell(target["status"], target["status"]) if target else Cell()
+
+    return [
+        Column("paper", "paper", "result",
+               "The published number. `unchecked`: recalled, not yet compared with the paper "
+               "itself." + f" From: {sources}." * bool(sources), ("paper",), lambda row: paper(summary, row["paper"])),
+        Column("target", "reproduced?", "result",
+               "Whether the published number is met: `reproduced` within its tolerance, "
+               "`close`, `not reproduced`, or `cannot run`.", ("target",), status),
+        Column("ours", "ours", "result",
+               "Mean over seeds ± half the 95 % interval over seeds (t); the epoch is chosen on "
+               "validation. The interval shows what the chance in training does, on these test items; a row without ± "
+               "gives the same with every seed.", ("mean", "sd", "seed_interval", "values", "metrics"), ours),
+        Column("interval", "95 % interval", "result",
+               f"Bootstrap over seeds and {unit}: what other seeds and other test "
+               "data of the kind would give. Wider, and the one to judge by.", ("interval", "interval_unit"), interval),
+        Column("selected", "epoch by test", "result", "The same runs with each seed's epoch chosen on the test set. No "
+               "result: it shows what that choice adds to a published number.", ("test_selected",),
+               lambda row: Cell(value(summary, row["test_selected"]), row["test_selected"])),
+    ]  # fmt: skip
+
+
+def _gains(summary: Mapping[str, Any]) -> list[Column]:
+    unit = _unit(summary)
+    compared = sum(row["gain"] is not None for row in summary["rows"] if row["status"] == "done")
+    point = summary["primary"] == "accuracy"
+    margin = " (`trivial`: yet within 1 point); `equivalent`: the 90 % interval of the gain lies within 1 point of zero"
+
+    def over_single(row: Mapping[str, Any]) -> Cell:
+        return Cell("best single") if row.get("best_single") else gain(summary, row.get("gain"))
+
+    def p(row: Mapping[str, Any]) -> Cell:
+        cell = row.get("gain")
+        if not cell or cell.get("p_holm") is None or len(cell["seeds"]) < 3:
+            return Cell()
+        return Cell("<0.001" if cell["p_holm"] < 0.001 else f"{cell['p_holm']:.3f}", cell["p_holm"])
+
+    def verdict(row: Mapping[str, Any]) -> Cell:
+        cell = row.get("gain")
+        if not cell or not cell.get("verdict") or len(cell["seeds"]) < 3:
+            return Cell()
+        return Cell(cell["verdict"] + ", trivial" * bool(cell.get("trivial")), cell["verdict"])
+
+    return [
+        Column("gain", "gain over best single", "gain", "Over the single modality of the same section with the best "
+               "validation score, same seeds, same items; in brackets the 95 % interval over seeds and " + unit + ".",
+               ("gain",), over_single),
+        Column("p", "p", "gain",
+               f"Of no gain: the larger of a sign-flip permutation test over {unit} (10,000 flips) and a "
+               f"paired t-test over seeds, corrected for {compared} comparisons (Holm).", ("gain",), p),
+        Column("verdict", "verdict", "gain", "`better` or `worse`: the 95 % interval excludes zero and p < 0.05"
+               f"{margin * point}; `inconclusive`: neither. Fewer than 5 seeds allow none.", ("gain",), verdict),
+        Column("gain_late_mean", "gain over late mean", "gain", "Over the mean of the single modalities' logits, which "
+               "needs no training of its own.", ("gain_late_mean",),
+               lambda row: gain(summary, row.get("gain_late_mean"))),
+        Column("gain_ensemble", "gain over ensemble", "gain",
+               "Over an ensemble of the best single modality, as many members "
+               "as there are modalities: what more models of one modality give without any fusion.", ("gain_ensemble",),
+               lambda row: gain(summary, row.get("gain_ensemble"))),
+    ]  # fmt: skip
+
+
+def _interaction(summary: Mapping[str, Any]) -> list[Column]:
+    def emap(row: Mapping[str, Any]) -> Cell:
+        cell = (row.get("interaction") or {}).get("emap")
+        if not cell:
+            return Cell()
+        return Cell(value(summary, cell["gap"], sign=True) + brackets(summary, cell.get("interval")), cell["gap"])
+
+    def shares(row: Mapping[str, Any]) -> Cell:
+        cells = (row.get("interaction") or {}).get("shapley") or {}
+        known = {modality: cell["share"] for modality, cell in cells.items() if cell.get("share") is not None}
+        text = ", ".join(f"{name} {minus(f'{100 * share:.0f}')}" for name, share in sorted(known.items()))
+        return Cell(text, max(known.values())) if known else Cell()
+
+    def perceptual(row: Mapping[str, Any]) -> Cell:
+        cells = (row.get("interaction") or {}).get("perceptual") or {}
+        known = {modality: cell["value"] for modality, cell in cells.items() if cell.get("value") is not None}
+        text = ", ".join(f"{name} {minus(f'{100 * share:.0f}')}" for name, share in sorted(known.items()))
+        return Cell(text, max(known.values())) if known else Cell()
+
+    return [
+        Column("emap", "EMAP gap", "interaction",
+               "What the row loses when it is replaced by the sum of functions of one "
+               "modality each that is nearest to it (on logits); zero: no interplay was used.",
+               ("interaction", "interaction_note"), emap),
+        Column("shapley", "Shapley shares, %", "interaction",
+               "How much of the score each modality brings, averaged over "
+               "the orders in which they could be added.", ("interaction",), shares),
+        Column("perceptual", "perceptual scores, %", "interaction",
+               "The share of the score that is lost when the modality "
+               "is permuted among the test items.", ("interaction",), perceptual),
+    ]  # fmt: skip
+
+
+def _robustness(summary: Mapping[str, Any]) -> list[Column]:
+    def kept(kind: str) -> Callable[[Mapping[str, Any]], Cell]:
+        def cell(row: Mapping[str, Any]) -> Cell:
+            curves = (row.get("robustness") or {}).get(kind) or {}
+            known = {target: c["retention"] for target, c in curves.items() if c.get("retention") is not None}
+            single = {target: v for target, v in known.items() if target != "all"} or known
+            if not single:
+                return Cell()
+            worst = min(sorted(single), key=lambda target: single[target])
+            return Cell(f"{minus(f'{100 * single[worst]:.0f}')} ({worst})", single[worst])
+
+        return cell
+
+    def drop(row: Mapping[str, Any]) -> Cell:
+        cell = (row.get("robustness") or {}).get("worst_drop")
+        if not cell or cell.get("value") is None:
+            return Cell()
+        return Cell(f"{value(summary, cell['value'])} ({cell['modality']})", cell["value"])
+
+    def harmful(row: Mapping[str, Any]) -> Cell:
+        cell = row.get("robustness")
+        if not cell or cell.get("harmful") is None:
+            return Cell()
+        return Cell(", ".join(cell["harmful"]) or "none", len(cell["harmful"]))
+
+    return [
+        Column("kept_missing", "kept, missing, %", "robustness", "Of what the row has above chance, the share kept on "
+               "average as a growing share of the test items lose a modality; the worst modality, in brackets.",
+               ("robustness",), kept("missing")),
+        Column("kept_noise", "kept, noise, %", "robustness", "The same as a modality becomes noisier.", ("robustness",),
+               kept("noise")),
+        Column("worst_drop", "worst drop", "robustness", "What full noise on one modality costs; the worst one, in "
+               "brackets.", ("robustness",), drop),
+        Column("harmful", "harmful", "robustness",
+               "Modalities whose full noise leaves the row below the best remaining "
+               "single modality: then it would be better not to fuse them.", ("robustness",), harmful),
+    ]  # fmt: skip
+
+
+def _calibration() -> list[Column]:
+    def share(name: str) -> Callable[[Mapping[str, Any]], Cell]:
+        def cell(row: Mapping[str, Any]) -> Cell:
+            number = (row.get("calibration") or {}).get(name)
+            return Cell() if number is None else Cell(f"{100 * number:.1f}", number)
+
+        return cell
+
+    return [
+        Column("ece", "ECE", "calibration", "Expected calibration error in points (15 bins of equal mass), as trained. "
+               "Biased upwards on few items; scores of an SVM are read as logits.", ("calibration",), share("ece")),
+        Column("ece_scaled", "ECE scaled", "calibration", "The same with a temperature fitted on validation.",
+               ("calibration",), share("ece_scaled")),
+    ]  # fmt: skip
+
+
+def _cost() -> list[Column]:
+    def number(*path: str) -> Callable[[Mapping[str, Any]], Cell]:
+        def cell(row: Mapping[str, Any]) -> Cell:
+            found = (row.get("cost") or {}).get(path[0])
+            found = row.get(path[-1]) if found is None else found
+            return Cell(count(found), found) if found else Cell()
+
+        return cell
+
+    def learned(row: Mapping[str, Any]) -> Cell:
+        area = (row.get("data_efficiency") or {}).get("alc")
+        return Cell() if area is None else Cell(f"{100 * area:.1f}", area)
+
+    return [
+        Column("alc", "ALC", "data", "Area under the score against the logarithm of the number of training examples.",
+               ("data_efficiency",), learned),
+        Column("params", "params", "cost", "Trained parameters.", ("cost", "params"), number("params")),
+        Column("params_fusion", "params, fusion", "cost",
+               "Those of the fusion alone.", ("cost",), number("params_fusion")),
+        Column("flops", "FLOPs", "cost", "Operations of one example's forward pass by formula (– not counted).",
+               ("cost", "flops"), number("flops")),
+        Column("flops_xla", "FLOPs, XLA", "cost", "The same as XLA counts them in the compiled program.", ("cost",),
+               number("flops_xla")),
+        Column("train_flops_xla", "FLOPs, step", "cost", "Of a training step, one example's share, as XLA counts them.",
+               ("cost",), number("train_flops_xla")),
+    ]  # fmt: skip
+
+
+def _clock(timing: Mapping[str, Any]) -> list[Column]:
+    def clock(name: str, digits: int) -> Callable[[Mapping[str, Any]], Cell]:
+        def cell(row: Mapping[str, Any]) -> Cell:
+            number = (timing.get(row["name"]) or {}).get(name)
+            return Cell() if number is None else Cell(f"{number:.{digits}f}", number)
+
+        return cell
+
+    return [
+        Column("step_ms", "ms/step", "clock", "Median time of a training step on the machine that ran it.", (),
+               clock("step_ms", 2)),
+        Column("compile_seconds", "compile, s", "clock", "Time to compile.", (), clock("compile_seconds", 1)),
+        Column("peak_mb", "peak, MB", "clock", "Peak memory.", (), clock("peak_mb", 0)),
+    ]  # fmt: skip
+
+
+def sections(summary: Mapping[str, Any]) -> list[tuple[str, list[dict]]]:
+    """Rows by section, both in the order of the table."""
+    found: dict[str, list[dict]] = {}
+    for row in summary["rows"]:
+        found.setdefault(row["section"], []).append(row)
+    return [(title or "Methods", rows) for title, rows in found.items()]
+
+
+def bounds(summary: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    """What ignoring the input reaches, and other values known without training."""
+    known = [("chance", summary["chance"]), ("majority class of the test items", summary["majority"])]
+    known += [(one["name"], one["value"]) for one in summary.get("known", ())]
+    return [(name, Cell(value(summary, number), number)) for name, number in known if number is not None]
+
+
+def row_label(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    """What stands in brackets behind a row's name: the number of its note, of its seeds, that it breaks a rule."""
+    words = [f"[{notes(summary)[row['notes']]}]"] if row["notes"] else []
+    if row["status"] == "done":
+        if len(row["seeds"]) != usual_seeds(summary):
+            words.append(f"({len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)})")
+        words += ["(non-conforming)"] * (not row["conforming"])
+    return words
+
+
+def notes(summary: Mapping[str, Any]) -> dict[str, int]:
+    """The rows' notes, numbered in their order; equal ones once."""
+    distinct = dict.fromkeys(row["notes"] for row in summary["rows"] if row["notes"])
+    return {note: number for number, note in enumerate(distinct, 1)}
+
+
+def facts(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before the table: data, metric, seeds, and what limits the conclusions."""
+    data, items, seeds = summary["dataset"], summary["items"], usual_seeds(summary)
+    of = "" if summary["groups"] == items["test"] else f" in {summary['groups']} groups ({summary['group']})"
+    split = f", split {data['split_id']}" if data["split_id"] else ""
+    sentences = [
+        f"Data: {data['name']} {data['version']}{split}; {items['test']:,} test items{of}, {items['validation']:,} for "
+        f"validation. {_metric(summary)}, {seeds} seed{'s' * (seeds != 1)} a row unless a row says otherwise."
+    ]
+    if summary["groups_cross"]:
+        sentences.append(
+            f"The published split is used as it is: groups ({summary['group']}) stand in both train and test."
+        )
+    if summary["unit"] == "item":
+        sentences.append(
+            f"Fewer than {MIN_GROUPS} test groups ({summary['group']}): intervals and tests draw items instead and "
+            "speak for these groups only."
+        )
+    return sentences
+
+
+def usual_seeds(summary: Mapping[str, Any]) -> int:
+    """The number of seeds that most finished rows have."""
+    counts = collections.Counter(len(row["seeds"]) for row in summary["rows"] if row["status"] == "done")
+    return max(counts, key=lambda n: (counts[n], n)) if counts else len(summary["seeds"])
+
+
+def _unit(summary: Mapping[str, Any]) -> str:
+    plain = summary["unit"] == "item" or summary["groups"] == summary["items"]["test"]
+    return "test items" if plain else f"groups of test items ({summary['group']})"
+
+
+def _metric(summary: Mapping[str, Any]) -> str:
+    if summary["primary"] == "accuracy":
+        name = summary.get("metric_name") or "accuracy"
+        return ("Accuracy" if name == "accuracy" else f"Accuracy ({name})") + " in percent"
+    return "Mean absolute error (lower is better; a gain above zero is a smaller error)"
