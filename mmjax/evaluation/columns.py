@@ -63,10 +63,10 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
         return Cell(target["status"], target["status"]) if target else Cell()
 
     return [
-        Column("paper", "paper", "result",
+        Column("paper", "paper", "paper",
                "The published number. `unchecked`: recalled, not yet compared with the paper "
                "itself." + f" From: {sources}." * bool(sources), ("paper",), lambda row: paper(summary, row["paper"])),
-        Column("target", "reproduced?", "result",
+        Column("target", "reproduced?", "paper",
                "Whether the published number is met: `reproduced` within its tolerance, "
                "`close`, `not reproduced`, or `cannot run`.", ("target",), status),
         Column("ours", "ours", "result",
@@ -76,7 +76,7 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
         Column("interval", "95 % interval", "result",
                f"Bootstrap over seeds and {unit}: what other seeds and other test "
                "data of the kind would give. Wider, and the one to judge by.", ("interval", "interval_unit"), interval),
-        Column("selected", "epoch by test", "result", "The same runs with each seed's epoch chosen on the test set. No "
+        Column("selected", "epoch by test", "paper", "The same runs with each seed's epoch chosen on the test set. No "
                "result: it shows what that choice adds to a published number.", ("test_selected",),
                lambda row: Cell(value(summary, row["test_selected"]), row["test_selected"])),
     ]  # fmt: skip

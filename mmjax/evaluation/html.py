@@ -48,11 +48,16 @@ def format_html(
         "base-uri 'none'; form-action 'none'"
     )
     title = escape(summary["title"])
-    figures = [
-        f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-        f"<figcaption><strong>{escape(name)}</strong>{escape(caption(name))}</figcaption></figure>"
-        for name, png in plots.items()
-    ]
+    figures, explained = [], set()
+    for name, png in plots.items():
+        said = caption(name)
+        text = "Read like the one before." if said in explained else said
+        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        figures.append(
+            f'<figure><img alt="{escape(name)}" src="{source}">'
+            f"<figcaption><strong>{escape(name)}</strong>{escape(text)}</figcaption></figure>"
+        )
+        explained |= {said} - {""}
     parts = [
         "<!doctype html>",
         '<html lang="en">',
@@ -116,7 +121,7 @@ def _tools(shown: Sequence[table.Column]) -> str:
     return (
         '<div class="tools"><label for="filter" class="visually-hidden">Filter rows</label>'
         '<input type="search" id="filter" placeholder="Filter rows, e.g. text worse" autocomplete="off">'
-        f'<span class="count" id="count" role="status"></span>{buttons}</div>'
+        f'<span class="count" id="count" role="status"></span><span>Columns:</span>{buttons}</div>'
         '<div id="said" class="visually-hidden" role="status"></div>'
         "<noscript><p>Without JavaScript the table is complete, but neither sorts nor opens records.</p></noscript>"
     )
@@ -166,7 +171,8 @@ def _line(
     marks: Sequence[str] = (), best: bool = False,
 ) -> str:  # fmt: skip
     """A row of the table; one with a number opens its record."""
-    label = escape(name) if number is None else f'<button type="button" class="row">{escape(name)}</button>'
+    text = escape(name).replace("+", "+<wbr>")  # a line may break after each modality
+    label = text if number is None else f'<button type="button" class="row">{text}</button>'
     label += "".join(f' <span class="mark">{escape(mark)}</span>' for mark in marks)
     found = [_cell(column, cells.get(column.key, Cell()), number is not None) for column in shown]
     row = "" if number is None else f' data-row="{number}"'
@@ -181,7 +187,7 @@ def _cell(column: table.Column, cell: Cell, opens: bool) -> str:
     text = escape(cell.text)
     if column.key in ("verdict", "target") and cell.order in SIGNS:
         name = str(cell.order).replace(" ", "-")
-        text = f'<span class="is-{name}"><span class="sign" aria-hidden="true">{SIGNS[cell.order]}</span>{text}</span>'
+        text = f'<span class="is-{name}"><span class="sign" aria-hidden="true">{SIGNS[cell.order]}</span> {text}</span>'
     return f'<td class="{kind}"{order}{key}>{text}</td>'
 
 

@@ -15,7 +15,7 @@ COLUMNS = ("paper", "target", "ours", "interval", "gain", "p", "verdict", "emap"
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}", "`": r"\textasciigrave{}", "–": "--",
+    "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}", "`": r"\textasciigrave{}", "–": "--",
     "—": "---", "−": "$-$", "±": r"$\pm$", "→": r"$\rightarrow$", "←": r"$\leftarrow$", "×": r"$\times$",
     "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "Δ": r"$\Delta$", "φ": r"$\varphi$", "ρ": r"$\rho$",
     "σ": r"$\sigma$", "²": "$^2$", "\u00a0": "~", "\u2019": "'",

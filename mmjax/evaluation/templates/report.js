@@ -95,7 +95,18 @@
   const plain = (value) => {
     if (value === null || value === undefined) return "–";
     if (typeof value === "number") return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6)));
+    if (Array.isArray(value)) return value.map((one) => Array.isArray(one) ? "[" + plain(one) + "]" : plain(one)).join(", ");
     return typeof value === "object" ? JSON.stringify(value) : String(value);
+  };
+  // JSON in which a list of numbers or words stands on one line.
+  const pretty = (value, indent) => {
+    if (value === null || typeof value !== "object") return JSON.stringify(value);
+    if (Array.isArray(value) && value.every((one) => one === null || typeof one !== "object")) return "[" + value.map((one) => JSON.stringify(one)).join(", ") + "]";
+    const inner = indent + "  ", list = Array.isArray(value);
+    const lines = list ? value.map((one) => inner + pretty(one, inner))
+      : Object.entries(value).map(([name, one]) => inner + JSON.stringify(name) + ": " + pretty(one, inner));
+    const [left, right] = list ? "[]" : "{}";
+    return lines.length ? left + "\n" + lines.join(",\n") + "\n" + indent + right : left + right;
   };
   const grid = (titles, lines, texts) => {
     const box = make("div", null, "wide"), result = make("table"), head = make("tr");
@@ -127,7 +138,7 @@
       body.append(make("h3", column.title), make("p", shown.textContent.trim(), "big"), make("p", column.meaning));
       const behind = {};
       column.fields.forEach((field) => { if (row[field] !== undefined && row[field] !== null) behind[field] = row[field]; });
-      if (Object.keys(behind).length) body.append(make("pre", JSON.stringify(behind, null, 1)));
+      if (Object.keys(behind).length) body.append(grid(["field of table.json", "value"], flat(behind, ""), [0, 1]));
     }
     if (row.notes) body.append(make("h3", "Note"), make("p", row.notes));
     if (record) {
@@ -140,7 +151,7 @@
       body.append(make("p", "There is no record: this row has not run."));
     }
     const more = make("details"), summary = make("summary", "Everything that table.json says of this row");
-    more.append(summary, make("pre", JSON.stringify(row, null, 1)));
+    more.append(summary, make("pre", pretty(row, "")));
     body.append(make("h3", "table.json"), more);
     dialog.showModal();
     body.scrollTop = dialog.scrollTop = 0;
