@@ -1,0 +1,126 @@
+"""Weights that modules report of an example: over modalities, over tokens, and attention through the layers.
+
+A weight is not importance: it says what was mixed, not what the mixture was used for.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+
+from mmjax.evaluation.interpretation.scores import compiled
+from mmjax.stream import Stream, apply_mask
+from mmjax.typing import Array, Bool, Float, Mapping, PyTree
+
+__all__ = ["attention_maps", "attention_rollout", "collect", "modality_weights", "token_weights"]
+
+
+def collect(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) -> dict[str, Any]:
+    """Everything that modules sow in ``intermediates``, by path: ``fusion/modality_weights``, ...
+
+    A module that is called more than once has ``path.0``, ``path.1``, ...; layers stand in order of their numbers.
+    """
+    run, sown = compiled(_intermediates, "model", effort=0), {}
+    for path, values in flatten_dict(run(model, variables, dict(streams)), sep="/").items():
+        many = len(values) > 1
+        sown.update({f"{path}.{i}" if many else path: value for i, value in enumerate(values)})
+    return dict(sorted(sown.items(), key=lambda item: _natural(item[0])))
+
+
+def _intermediates(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) -> PyTree:
+    return model.apply(variables, streams, train=False, mutable=["intermediates"])[1].get("intermediates", {})
+
+
+def _encoded_masks(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) -> dict[str, Any]:
+    return {name: stream.mask for name, stream in model.apply(variables, streams, method="encode").items()}
+
+
+def _natural(path: str) -> list[Any]:
+    """Sorts ``block_2`` before ``block_10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
+
+
+def attention_maps(sown: Mapping[str, Any], under: str = "") -> list[Any]:
+    """Self-attention maps ``[batch, heads, t, t]``, first layer first, of the modules whose path begins with ``under``
+    (``fusion``, ``encoders_text``)."""
+    found = [(path, value) for path, value in sown.items() if re.search(r"(^|/)attention_weights(\.\d+)?$", path)]
+    found = [(path, value) for path, value in found if f"{path}/".startswith(f"{under}/" if under else "")]
+    return [value for _, value in found if value.ndim == 4 and value.shape[-1] == value.shape[-2]]
+
+
+def attention_rollout(
+    maps: Sequence[Float[Array, "b h t t"]], mask: Bool[Array, "b t"] | None = None, *, residual: float = 0.5
+) -> Float[Array, "b t t"]:
+    """``A_L ... A_1`` with ``A = residual I + (1 - residual) mean over heads`` (Abnar & Zuidema 2020, section 3).
+
+    Row ``i`` says where what stands in token ``i`` after the last layer came from; it sums to 1, also for a token that
+    has nothing to attend to. Rows and columns of padding are exactly 0.
+
+    Raises:
+      ValueError: no maps, or of different lengths.
+    """
+    if not maps or len({value.shape[-2:] for value in maps}) > 1:
+        raise ValueError(f"rollout needs maps of one length, got {[value.shape for value in maps]}")
+    identity = jnp.eye(maps[0].shape[-1])
+    result = identity[None]
+    for value in maps:
+        mixed = residual * identity + (1 - residual) * jnp.asarray(value, jnp.float32).mean(1)
+        result = (mixed / mixed.sum(-1, keepdims=True)) @ result
+    if mask is None:
+        return result
+    return apply_mask(apply_mask(result, mask).swapaxes(1, 2), mask).swapaxes(1, 2)
+
+
+def token_weights(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) -> dict[str, Any]:
+    """Where the result of a joint transformer came from, by attention rollout: ``[batch, length]`` of each modality.
+
+    The row of the learned token without that token, or the mean over all real tokens; each example sums to 1. Tokens
+    are those that the encoders give. A fusion that pools each modality first has one token of each.
+
+    Args:
+      model: a ``Multimodal`` whose fusion attends to itself.
+
+    Raises:
+      ValueError: it does not.
+    """
+    masks = compiled(_encoded_masks, "model", effort=0)(model, variables, dict(streams))
+    maps = attention_maps(collect(model, variables, streams), "fusion")
+    tokens = [masks[name] for name in sorted(masks)]
+    if maps and maps[0].shape[-1] in (len(tokens), len(tokens) + 1):
+        tokens = [mask.any(1, keepdims=True) for mask in tokens]
+    lengths = [mask.shape[1] for mask in tokens]
+    extra = maps[0].shape[-1] - sum(lengths) if maps else -1
+    if extra not in (0, 1):
+        shapes = [value.shape for value in maps]
+        raise ValueError(f"tokens of lengths {lengths} need self-attention of all of them in the fusion, got {shapes}")
+    real = jnp.concatenate(tokens, axis=1)
+    whole = jnp.pad(real, ((0, 0), (extra, 0)), constant_values=True)
+    rollout = attention_rollout(maps, whole)
+    row = rollout[:, 0, 1:] if extra else rollout.sum(1)
+    row = apply_mask(row, real)
+    row = row / jnp.maximum(row.sum(-1, keepdims=True), jnp.finfo(row.dtype).tiny)
+    edges = [sum(lengths[:i]) for i in range(1, len(lengths))]
+    return dict(zip(sorted(masks), jnp.split(row, edges, axis=1)))
+
+
+def modality_weights(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) -> dict[str, Any]:
+    """The weight that the fusion reports for each modality, ``[batch]``; exactly 0 where it is absent.
+
+    Weights over modalities as they are, gates as their mean over the features, and of a joint transformer the sum of
+    its ``token_weights``.
+
+    Raises:
+      ValueError: the fusion reports none.
+    """
+    sown = collect(model, variables, streams)
+    for name, mean in (("modality_weights", False), ("modality_gates", True)):
+        for path, value in sown.items():
+            if path.rpartition("/")[2] == name and value.shape[1] == len(streams):
+                value = value.mean(-1) if mean else value
+                return {key: value[:, i] for i, key in enumerate(sorted(streams))}
+    if attention_maps(sown, "fusion"):
+        return {name: value.sum(1) for name, value in token_weights(model, variables, streams).items()}
+    raise ValueError(f"the fusion reports no weights of modalities; what it reports: {sorted(sown) or 'nothing'}")
