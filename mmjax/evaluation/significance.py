@@ -6,7 +6,7 @@ are per item and higher is better: 1 for a right answer, or minus an absolute er
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "Gain",
     "Interval",
     "Verdict",
+    "bootstrap_counts",
     "hierarchical_interval",
     "holm",
     "mcnemar",
@@ -147,6 +148,11 @@ def paired_gain(
         p_t=_paired_t(difference.mean(1)),
         unit=unit,
     )
+
+
+def bootstrap_counts(draws: int, units: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each unit is taken in each draw with replacement: blocks of ``[draws, units]``, few rows at a time."""
+    return _blocks(_counts, draws, units, seed)
 
 
 def mcnemar(right: Shaped[np.ndarray, " items"], reference: Shaped[np.ndarray, " items"]) -> float:
