@@ -1,0 +1,225 @@
+import io
+import itertools
+
+import matplotlib
+import matplotlib.text
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from mmjax.evaluation.plots import _figures as figures_of
+from mmjax.evaluation.plots import (
+    caption,
+    cost_figure,
+    critical_difference_figure,
+    efficiency_figure,
+    interaction_figure,
+    pareto_front,
+    reliability_figure,
+    rows_figure,
+    sweep_figure,
+    write_plots,
+)
+from mmjax.evaluation.plots.cost import cost_points
+from mmjax.evaluation.plots.style import LATE, SINGLE, in_scope, sections
+from mmjax.evaluation.plots.sweeps import sweep_panels
+from mmjax.evaluation.records import RecordStore
+from tests.evaluation.full import bare_summary, empty_summary, full_summary
+
+KINDS = ("Missing modality", "Noise", "Interaction", "Reliability", "Data efficiency")
+RANKS = {"concatenation": 3.2, "joint transformer (SimBaMM)": 2.1, "gated (GMU)": 2.6, "best single modality": 6.9,
+         "mean of logits": 4.4, "prior-corrected product": 4.1, "FiLM of text": 5.0, "MMTM": 7.7}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def summary():
+    return full_summary("cmu_mosi")
+
+
+@pytest.fixture(scope="module")
+def figures(summary, tmp_path_factory):
+    drawn = dict(figures_of(summary, RecordStore(tmp_path_factory.mktemp("empty"))))
+    drawn = {title: figure for title, figure in drawn.items() if figure is not None}
+    return {**drawn, "Critical difference": critical_difference_figure(RANKS, 2.35)}
+
+
+def drawn_texts(figure):
+    """Every text that is drawn, with its box in inches."""
+    FigureCanvasAgg(figure).draw()  # lays out
+    renderer = figure.canvas.get_renderer()
+    texts = [t for t in figure.texts if t.get_text()]
+    for legend in figure.legends:
+        texts += legend.get_texts()
+    for axes in figure.axes:
+        if axes.axison:
+            texts += [axes.xaxis.label, axes.yaxis.label]
+            for axis in (axes.xaxis, axes.yaxis):
+                low, high = sorted(axis.get_view_interval())
+                ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+                texts += [t.label1 for t in ticks if low <= t.get_loc() <= high and t.label1.get_visible()]
+        texts += [axes.title, *axes.texts]
+    texts = [text for text in texts if text.get_text().strip() and text.get_visible()]
+    return [(text, text.get_window_extent(renderer).transformed(figure.dpi_scale_trans.inverted())) for text in texts]
+
+
+def test_each_plot_is_there_for_each_section_with_its_caption(figures, summary):
+    names = [name for name, _ in sections(summary["rows"])]
+    expected = {f"{kind}: {name}" for kind in KINDS for name in names}
+    assert set(figures) == expected | {"Rows", "Cost in flops", "Cost in params", "Critical difference"}
+    assert all(len(caption(title)) > 100 for title in figures)
+    assert caption("Somebody's own") == ""
+
+
+def test_type_is_legible_inside_the_page_and_never_on_other_type(figures):
+    for title, figure in figures.items():
+        width, height = figure.get_size_inches()
+        assert width == 3.4, title
+        texts = drawn_texts(figure)
+        assert len(texts) > 5, title
+        for text, box in texts:
+            assert text.get_fontsize() >= 7, (title, text.get_text())
+            inside = box.x0 > -0.01 and box.y0 > -0.01 and box.x1 < width + 0.01 and box.y1 < height + 0.01
+            assert inside, (title, text.get_text(), box)
+        for (one, a), (other, b) in itertools.combinations(texts, 2):
+            wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert wide < 0.02 or high < 0.035, (title, one.get_text(), other.get_text(), wide, high)
+
+
+def test_numbers_without_names_get_units(figures):
+    for title, figure in figures.items():
+        words = " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+        unit = {"Interaction": "points", "Critical difference": "rank"}.get(title.split(":")[0], "accuracy (%)")
+        assert unit in words, title
+
+
+def test_files_are_the_same_bytes_again_whatever_the_user_s_style(summary, tmp_path):
+    summary = {**summary, "rows": [row for row in summary["rows"] if row["section"] == "linear, per utterance"]}
+    first = write_plots(tmp_path / "one", summary)
+    assert set(first) == {"Rows", *KINDS}  # one section: no name of it in the titles
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 20}):
+        assert write_plots(tmp_path / "two", summary) == first
+    assert sorted(p.name for p in (tmp_path / "one" / "plots").iterdir()) == sorted(
+        ["rows.png", "missing_modality.png", "noise.png", "interaction.png", "reliability.png", "data_efficiency.png"]
+    )
+    for data in first.values():
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.width == 1020
+            assert not image.info.keys() & {"Software", "Creation Time"}
+
+
+@pytest.mark.parametrize("make", [bare_summary, empty_summary])
+@pytest.mark.parametrize("name", ["cmu_mosi", "synthetic", "avletters"])
+def test_fields_that_are_null_or_not_there_draw_nothing(make, name, tmp_path):
+    titles = {title for title, figure in figures_of(make(name), RecordStore(tmp_path)) if figure is not None}
+    assert titles <= {"Rows", "Cost in flops", "Cost in params"}
+    assert "Rows" in titles
+
+
+def test_lines_are_the_best_single_the_mean_of_logits_and_three_trained_fusions_by_validation(summary):
+    rows = dict(sections(summary["rows"]))["per utterance"]
+    chosen = in_scope(summary, rows, "robustness")
+    names = [row["name"] for row, _ in chosen]
+    trained = [row for row in rows if len(row["streams"]) > 1 and row["kind"] == "model"]
+    best = sorted(trained, key=lambda row: -row["validation"])[:3]
+    assert names == ["text", "mean of logits", *(row["name"] for row in best)]
+    assert [look for _, look in chosen[:2]] == [SINGLE, LATE]
+    assert len({(look.color, look.marker) for _, look in chosen}) == 5
+    lower = {**summary, "higher_is_better": False}
+    worst = sorted(trained, key=lambda row: row["validation"])[0]
+    assert in_scope(lower, rows, "robustness")[2][0]["name"] == worst["name"]
+
+
+def test_sweeps_draw_the_curves_in_percent(summary):
+    rows = dict(sections(summary["rows"]))["per utterance"]
+    panels = sweep_panels(summary, rows, "noise")
+    assert list(panels) == ["audio", "text", "video", "all"]
+    assert "text" not in panels["audio"]["lines"]  # the single modality has no audio to lose
+    figure = sweep_figure(panels, "accuracy (%)")
+    row = next(row for row in rows if row["name"] == "mean of logits")
+    for axes, target in zip(figure.axes, panels):
+        black = next(line for line in axes.lines if line.get_color() == LATE.color)
+        np.testing.assert_allclose(black.get_ydata(), 100 * np.array(row["robustness"]["noise"][target]["mean"]))
+        assert axes.get_ylim() == figure.axes[0].get_ylim()
+
+
+def test_reliability_draws_gaps_and_survives_empty_bins():
+    diagram = {"confidence": [0.55, None, 0.9], "accuracy": [0.5, None, 0.6], "share": [0.5, 0.0, 0.5], "ece": 0.175}
+    axes = reliability_figure({"one": diagram}).axes[0]
+    gaps = [
+        segment[:, 1] for segment in axes.collections[0].get_segments() if np.isfinite(segment).all() and len(segment)
+    ]
+    np.testing.assert_allclose(gaps, [[50, 55], [60, 90]])
+    assert axes.texts[0].get_text() == "ECE 17.5"
+
+
+def test_interaction_bars_are_the_gap_and_the_values():
+    cell = {"emap": {"gap": 0.02, "interval": [0.01, 0.03]},
+            "shapley": {"a": {"value": 0.3, "share": 0.75, "interval": None},
+                        "b": {"value": -0.1, "share": -0.25, "interval": [-0.2, 0.0]}}}  # fmt: skip
+    gaps, values = interaction_figure({"row": cell}).axes
+    assert [bar.get_width() for bar in gaps.patches] == [2.0]
+    np.testing.assert_allclose([bar.get_width() for bar in values.patches], [30, -10])
+    assert [text.get_text() for text in values.texts] == ["75 %", "−25 %"]
+    alone = interaction_figure({"row": {"emap": cell["emap"], "shapley": {}}})
+    assert len(alone.axes) == 1
+
+
+def test_pareto_front_is_what_nobody_beats():
+    assert pareto_front([1, 2, 3, 4], [5, 7, 6, 8]) == [0, 1, 3]
+    assert pareto_front([1, 1, 2], [5, 6, 6]) == [1]  # as cheap and better; dearer and no better
+    assert pareto_front([2, 2], [1, 1]) == [0]
+    draw = np.random.default_rng(0)
+    cost, score = draw.integers(0, 9, 40), draw.integers(0, 9, 40)
+    beaten = {
+        i for i in range(40) for j in range(40)
+        if cost[j] <= cost[i] and score[j] >= score[i] and (cost[j] < cost[i] or score[j] > score[i])
+    }  # fmt: skip
+    front = pareto_front(cost, score)
+    assert {(cost[i], score[i]) for i in front} == {(cost[i], score[i]) for i in set(range(40)) - beaten}
+    assert list(cost[front]) == sorted(cost[front])
+
+
+def test_cost_leaves_out_rows_without_a_count_and_knows_errors(summary):
+    points = cost_points(summary, "flops")
+    assert {point["name"] for point in points} == {row["name"] for row in summary["rows"] if row["flops"]}
+    assert {point["kind"] for point in points} == {"single modality", "fusion"}
+    assert cost_figure(points[:1], "flops", "accuracy (%)") is None
+    errors = [{"name": n, "cost": c, "score": s, "interval": None, "kind": "fusion"}
+              for n, c, s in (("cheap", 1, 0.9), ("bad", 2, 1.5), ("good", 3, 0.2))]  # fmt: skip
+    figure = cost_figure(errors, "params", "mean absolute error", 1, higher_is_better=False)
+    assert [line.split() for line in figure.texts[0].get_text().split("\n")] == [["a", "cheap"], ["b", "good"]]
+
+
+def test_critical_difference_joins_what_no_test_tells_apart():
+    ranks = {"a": 1.0, "b": 1.9, "c": 3.1, "d": 4.0}
+    joined = [
+        tuple(line.get_xdata())
+        for line in critical_difference_figure(ranks, 1.3).axes[0].lines
+        if line.get_linewidth() > 2
+    ]
+    assert len(joined) == 3  # a-b, b-c, c-d
+    assert len({end - start for start, end in joined}) == 3
+    only = critical_difference_figure(ranks, 1.3, cliques=[["a", "b", "c"], ["d"]]).axes[0]
+    assert sum(line.get_linewidth() > 2 for line in only.lines) == 1
+    assert critical_difference_figure(ranks, 9.0) is not None  # longer than the axis
+
+
+def test_data_efficiency_stands_on_the_numbers_of_examples():
+    curve = {"n": [10, 100], "mean": [0.5, 0.7], "interval": [[0.4, 0.6], [0.6, 0.8]]}
+    axes = efficiency_figure({"text": (curve, SINGLE)}, "accuracy (%)").axes[0]
+    assert axes.get_xscale() == "log"
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [50, 70])
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [10, 100])
+    assert list(axes.lines[1].get_ydata()) == [70, 70]  # what the single modality reaches on all data
+
+
+def test_an_error_is_drawn_in_its_own_units(tmp_path):
+    summary = full_summary("uci_mfeat") | {"primary": "mae", "higher_is_better": False, "majority": None}
+    for row in summary["rows"]:
+        row["calibration"] = None
+    words = {t.get_text() for t in rows_figure(summary).findobj(matplotlib.text.Text)}
+    assert "mean absolute error" in words
+    titles = {title.split(":")[0] for title, figure in figures_of(summary, RecordStore(tmp_path)) if figure is not None}
+    assert "Noise" in titles
+    assert "Reliability" not in titles
