@@ -162,7 +162,8 @@ def _row(summary: Mapping[str, Any], row: Mapping[str, Any], number: int, shown:
         cells = {column.key: column.cell(row) for column in shown}
     else:
         said = "not run: name it with --rows" if row["extra"] else "not run"
-        cells = {"paper": paper(summary, row["paper"]), "ours": Cell(said)}
+        cells = {column.key: column.cell(row) for column in shown if column.key in ("paper", "target")}
+        cells["ours"] = Cell(said)
     return _line(row["name"], shown, cells, number, table.row_label(summary, row), bool(row.get("best_single")))
 
 

@@ -70,7 +70,8 @@ def _bodies(summary: Mapping[str, Any], shown: Sequence[table.Column]) -> list[t
             if row["status"] == "done":
                 lines.append([name, *(escape_latex(column.cell(row).text) for column in shown)])
             else:
-                lines.append([name, *only(paper=paper(summary, row["paper"]).text, ours="not run")])
+                known = {column.key: column.cell(row).text for column in shown if column.key in ("paper", "target")}
+                lines.append([name, *only(ours="not run", **known)])
         bodies.append((title, lines))
     published = [[escape_latex(one["name"]), *only(paper=paper(summary, one).text, ours="not run")]
                  for one in summary["references"]]  # fmt: skip

@@ -47,7 +47,7 @@ def full_summary(name="cmu_mosi", seed=0):
 
 def _fill(row, summary, draw):
     several = len(row["streams"]) > 1
-    row["role"] = "single" if row["single"] else "logit mean" if row["name"].startswith("mean of logits") else None
+    row["role"] = "single" if row["single"] else "mean of logits" if row["name"].startswith("mean of logits") else None
     row["cost"] = {"params": row["params"] or None, "params_fusion": (row["params"] or 0) // 3 or None,
                    "flops": row["flops"], "flops_xla": None,
                    "train_flops_xla": row["flops"] and 3 * row["flops"]}  # fmt: skip

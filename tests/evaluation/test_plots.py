@@ -203,6 +203,9 @@ def test_critical_difference_joins_what_no_test_tells_apart():
     only = critical_difference_figure(ranks, 1.3, cliques=[["a", "b", "c"], ["d"]]).axes[0]
     assert sum(line.get_linewidth() > 2 for line in only.lines) == 1
     assert critical_difference_figure(ranks, 9.0) is not None  # longer than the axis
+    few = critical_difference_figure(ranks, None).axes[0]  # too few data sets for a difference
+    assert not any("critical" in text.get_text() for text in few.texts)
+    assert not any(line.get_linewidth() > 2 for line in few.lines)
 
 
 def test_data_efficiency_stands_on_the_numbers_of_examples():
@@ -218,8 +221,12 @@ def test_an_error_is_drawn_in_its_own_units(tmp_path):
     summary = full_summary("uci_mfeat") | {"primary": "mae", "higher_is_better": False, "majority": None}
     for row in summary["rows"]:
         row["calibration"] = None
+        for curve in row["robustness"]["noise"].values():
+            curve |= {"mean": [-value for value in curve["mean"]], "interval": [None] * len(curve["mean"])}
     words = {t.get_text() for t in rows_figure(summary).findobj(matplotlib.text.Text)}
     assert "mean absolute error" in words
-    titles = {title.split(":")[0] for title, figure in figures_of(summary, RecordStore(tmp_path)) if figure is not None}
-    assert "Noise" in titles
-    assert "Reliability" not in titles
+    drawn = {title.split(":")[0]: figure for title, figure in figures_of(summary, RecordStore(tmp_path)) if figure}
+    assert "Reliability" not in drawn
+    for axes in drawn["Noise"].axes:  # measured as scores, minus the error, and too few seeds for intervals
+        assert axes.get_ylim()[0] > 0
+        assert not axes.collections

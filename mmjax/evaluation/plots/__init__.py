@@ -60,9 +60,10 @@ def _figures(summary: Mapping[str, Any], store: RecordStore) -> Iterator[tuple[s
         yield "Rows", rows_figure(summary)
     yield "Learning curves", curves_figure(summary, store)
     metric, factor = label(summary), scale(summary)
+    score = factor if summary["higher_is_better"] else -factor  # robustness is measured in scores: minus the error
     makers = {
-        "Missing modality": lambda rows: sweep_figure(sweep_panels(summary, rows, "missing"), metric, factor),
-        "Noise": lambda rows: sweep_figure(sweep_panels(summary, rows, "noise"), metric, factor),
+        "Missing modality": lambda rows: sweep_figure(sweep_panels(summary, rows, "missing"), metric, score),
+        "Noise": lambda rows: sweep_figure(sweep_panels(summary, rows, "noise"), metric, score),
         "Interaction": lambda rows: interaction_figure(interaction_bars(rows), factor),
         "Reliability": lambda rows: reliability_figure(reliability_diagrams(summary, rows)),
         "Data efficiency": lambda rows: efficiency_figure(efficiency_lines(summary, rows), metric, factor),

@@ -31,7 +31,7 @@ def cost_points(summary: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
     return points
 
 
-def pareto_front(cost: Sequence[float], score: Sequence[float]) -> list[int]:
+def pareto_front(cost: Sequence[float] | np.ndarray, score: Sequence[float] | np.ndarray) -> list[int]:
     """Places of the points that no other beats: none is as cheap and better, or cheaper and as good; by cost.
 
     Of equal points the first stands for all.

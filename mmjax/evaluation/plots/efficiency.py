@@ -11,6 +11,7 @@ from mmjax.evaluation.plots.style import (
     WIDTH,
     Look,
     in_scope,
+    known_ends,
     short_names,
     styled,
     wrapped_legend,
@@ -54,8 +55,8 @@ def efficiency_figure(lines: Mapping[str, tuple[Mapping[str, Any], Look]], metri
     for number, (curve, look) in enumerate(lines.values()):
         mean = factor * np.asarray(curve["mean"], np.float64)
         beside = 1.025 ** (number - (len(lines) - 1) / 2) * np.asarray(curve["n"])  # so that intervals stay apart
-        if curve.get("interval"):
-            low, high = factor * np.asarray(curve["interval"], np.float64).T
+        if (ends := known_ends(curve)) is not None:
+            low, high = factor * ends.T
             axes.vlines(beside, low, high, color=look.color, linewidth=0.8)
         axes.plot(beside, mean, color=look.color, linestyle=look.dash, marker=look.marker, markersize=3.2,
                   linewidth=1.0, markeredgewidth=0)  # fmt: skip

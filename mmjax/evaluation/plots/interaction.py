@@ -62,6 +62,8 @@ def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 10
             _bar(gaps, middle, cell["emap"]["gap"], cell["emap"].get("interval"), 1.3 * bar, PALETTE[0], "", factor)
         for slot, modality in enumerate(sorted(cell["shapley"])):
             number = modalities.index(modality)
+            if shares is None:
+                continue
             value = cell["shapley"][modality]
             place = middle + (slot - (len(cell["shapley"]) - 1) / 2) * bar
             end = _bar(shares, place, value["value"], value.get("interval"), 0.85 * bar, PALETTE[number % 6],

@@ -12,28 +12,28 @@ __all__ = ["critical_difference_figure"]
 
 @styled
 def critical_difference_figure(
-    ranks: Mapping[str, float], critical_difference: float, cliques: Sequence[Sequence[str]] | None = None
+    ranks: Mapping[str, float], critical_difference: float | None, cliques: Sequence[Sequence[str]] | None = None
 ) -> Any:
     """Methods on a line by average rank, the best at the left; bars join those that no test tells apart.
 
     Args:
       ranks: average rank by method; 1 is best.
-      critical_difference: of average ranks (Nemenyi).
+      critical_difference: of average ranks (Nemenyi); None = too few data sets for one, so nothing is joined.
       cliques: groups of methods to join; None = every largest group whose ranks differ by less than the critical
         difference.
     """
     from matplotlib.figure import Figure
 
     order = sorted(ranks, key=lambda name: (ranks[name], name))
-    groups = (
-        _cliques(order, ranks, critical_difference) if cliques is None else [list(c) for c in cliques if len(c) > 1]
-    )
+    if cliques is None:
+        cliques = [] if critical_difference is None else _cliques(order, ranks, critical_difference)
+    groups = [group for group in cliques if len(group) > 1]
     worst = max(len(order), 2)
     left, right = 1.12, WIDTH - 1.12  # inches; names stand outside
     half = -(-len(order) // 2)
     names = {name: textwrap.fill(name, 19) for name in order}
     step = 0.14 + 0.105 * max(text.count("\n") for text in names.values())
-    axis, joined = 0.56, 0.09  # inches from the top; between bars
+    axis, joined = 0.56 if critical_difference is not None else 0.3, 0.09  # inches from the top; between bars
     first = axis + 0.1 + joined * len(groups)
     total = first + step * half + 0.02
     figure = Figure(figsize=(WIDTH, total))
@@ -53,12 +53,14 @@ def critical_difference_figure(
         if labelled:
             axes.text(place(rank), axis - 0.07, str(rank), ha="center", va="bottom")
     axes.text(left - 0.08, axis, "average rank", ha="right", va="center", color=GREY)
-    shown = min(critical_difference, worst - 1)
-    start, end, y = place(1), place(1 + shown), 0.2
-    axes.plot((start, end), (y, y), color=ORANGE, linewidth=1.2)
-    for x in (start, end) if shown == critical_difference else (start,):
-        axes.plot((x, x), (y - 0.035, y + 0.035), color=ORANGE, linewidth=1.2)
-    axes.text((start + end) / 2, y - 0.05, f"critical difference {critical_difference:.2f}", ha="center", va="bottom")
+    if critical_difference is not None:
+        shown = min(critical_difference, worst - 1)
+        start, end, y = place(1), place(1 + shown), 0.2
+        axes.plot((start, end), (y, y), color=ORANGE, linewidth=1.2)
+        for x in (start, end) if shown == critical_difference else (start,):
+            axes.plot((x, x), (y - 0.035, y + 0.035), color=ORANGE, linewidth=1.2)
+        axes.text((start + end) / 2, y - 0.05, f"critical difference {critical_difference:.2f}", ha="center",
+                  va="bottom")  # fmt: skip
     for number, name in enumerate(order):
         on_left = number < half
         row = number if on_left else len(order) - 1 - number

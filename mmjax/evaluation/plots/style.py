@@ -6,9 +6,23 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mmjax.typing import Mapping
 
-__all__ = ["WIDTH", "Look", "in_scope", "label", "png", "scale", "sections", "short_names", "styled", "wrapped_legend"]
+__all__ = [
+    "WIDTH",
+    "Look",
+    "in_scope",
+    "known_ends",
+    "label",
+    "png",
+    "scale",
+    "sections",
+    "short_names",
+    "styled",
+    "wrapped_legend",
+]
 
 WIDTH = 3.4  # inches
 DPI = 300
@@ -33,7 +47,8 @@ LEGEND: dict[str, Any] = {
     "columnspacing": 1.0, "labelspacing": 0.4, "borderaxespad": 0.1,
 }  # fmt: skip
 CONTROLS = ("shuffled control", "ensemble control")
-NO_FUSION = ("single", "matched", "logit mean", "prior-corrected product", *CONTROLS)
+LATE_MEAN = ("mean of logits", "logit mean")
+NO_FUSION = ("single", "matched", *LATE_MEAN, "prior-corrected product", *CONTROLS)
 BEST = 3
 
 
@@ -93,6 +108,12 @@ def label(summary: Mapping[str, Any]) -> str:
     return "mean absolute error" if summary["primary"] == "mae" else summary["primary"]
 
 
+def known_ends(curve: Mapping[str, Any]) -> np.ndarray | None:
+    """The intervals of a curve, ``[points, 2]``; None where a point has none (fewer than three seeds)."""
+    ends = curve.get("interval")
+    return None if not ends or any(end is None for end in ends) else np.asarray(ends, np.float64)
+
+
 def sections(rows: list[dict]) -> list[tuple[str, list[dict]]]:
     """Rows by section, both in the order of the table."""
     found: dict[str, list[dict]] = {}
@@ -137,7 +158,7 @@ def in_scope(summary: Mapping[str, Any], rows: list[dict], field: str) -> list[t
     sign = 1 if summary["higher_is_better"] else -1
     measured = [row for row in rows if row.get("status") == "done" and row.get(field)]
     chosen = [(row, SINGLE) for row in measured if row.get("best_single")]
-    chosen += [(row, LATE) for row in measured if row.get("role") == "logit mean"][:1]
+    chosen += [(row, LATE) for row in measured if row.get("role") in LATE_MEAN][:1]
     fusions = [row for row in measured if len(row["streams"] or ()) > 1 and row.get("role") not in NO_FUSION]
     if any(row.get("kind") == "model" for row in fusions):  # what is fitted on validation looks best there
         fusions = [row for row in fusions if row.get("kind") == "model"]

@@ -5,12 +5,24 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.evaluation.plots.style import FAINT, GREY, LEGEND, WIDTH, Look, in_scope, short_names, styled, wrapped_legend
+from mmjax.evaluation.plots.style import (
+    FAINT,
+    GREY,
+    LEGEND,
+    WIDTH,
+    Look,
+    in_scope,
+    known_ends,
+    short_names,
+    styled,
+    wrapped_legend,
+)
 from mmjax.typing import Mapping
 
 __all__ = ["sweep_figure", "sweep_panels"]
 
 COLUMNS = 2
+SCALES = {"noise": "severity", "missing": "share of items that lack it"}
 
 
 def sweep_panels(summary: Mapping[str, Any], rows: list[dict], kind: str) -> dict[str, dict[str, Any]]:
@@ -20,7 +32,7 @@ def sweep_panels(summary: Mapping[str, Any], rows: list[dict], kind: str) -> dic
     panels: dict[str, dict[str, Any]] = {}
     for name, (row, look) in zip(names, chosen):
         for target, curve in row["robustness"][kind].items():
-            panel = panels.setdefault(target, {"scale": curve.get("scale") or kind, "lines": {}})
+            panel = panels.setdefault(target, {"scale": curve.get("scale") or SCALES[kind], "lines": {}})
             panel["lines"][name] = (curve, look)
     ordered = sorted(panels, key=lambda target: (target == "all", target))
     if summary.get("chance") is not None:
@@ -84,8 +96,8 @@ def sweep_figure(panels: Mapping[str, Mapping[str, Any]], metric: str, factor: f
 
 def _draw(axes: Any, curve: Mapping[str, Any], look: Look, factor: float) -> None:
     levels, mean = np.asarray(curve["levels"], np.float64), factor * np.asarray(curve["mean"], np.float64)
-    if curve.get("interval"):
-        low, high = factor * np.asarray(curve["interval"], np.float64).T
+    if (ends := known_ends(curve)) is not None:
+        low, high = factor * ends.T
         axes.fill_between(levels, low, high, color=look.color, alpha=0.1, linewidth=0)
     every = max(1, len(levels) // 5)
     axes.plot(levels, mean, color=look.color, linestyle=look.dash, linewidth=1.0, marker=look.marker, markersize=2.6,
@@ -93,12 +105,12 @@ def _draw(axes: Any, curve: Mapping[str, Any], look: Look, factor: float) -> Non
 
 
 def _limits(panels: Mapping[str, Mapping[str, Any]], factor: float) -> tuple[float, float]:
-    values = [
-        np.ravel(values)
-        for panel in panels.values()
-        for curve, _ in panel["lines"].values()
-        for values in (curve["mean"], curve.get("interval") or curve["mean"])
-    ]
-    low, high = factor * np.concatenate(values).min(), factor * np.concatenate(values).max()
+    values: list[Any] = []
+    for panel in panels.values():
+        for curve, _ in panel["lines"].values():
+            ends = known_ends(curve)
+            values += [curve["mean"], curve["mean"] if ends is None else ends.ravel()]
+    drawn = factor * np.concatenate(values)
+    low, high = drawn.min(), drawn.max()
     margin = 0.05 * (high - low) + 1e-3
     return low - margin, high + margin
