@@ -182,7 +182,8 @@ def _robustness(summary: Mapping[str, Any]) -> list[Column]:
 
     return [
         Column("kept_missing", "kept, missing, %", "robustness",
-               "Of what the row has above ignoring the input, the share kept on average as a growing share of the test items lose a modality; the worst modality, in brackets.",
+               "Of what the row has above ignoring the input, the share kept on average as a growing "
+               "share of the test items lose a modality; the worst modality, in brackets.",
                ("robustness",), kept("missing")),
         Column("kept_noise", "kept, noise, %", "robustness", "The same as a modality becomes noisier.", ("robustness",),
                kept("noise")),
