@@ -16,7 +16,7 @@ from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.encoders import FrameVideo, LeNet, Recurrent
 from mmjax.experiment import Paper, Row, Table
-from mmjax.experiment.baselines import decision_rows, logistic
+from mmjax.experiment.baselines import decision_rows, logistic, matched_rows
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
 from mmjax.tasks import Classification
@@ -65,18 +65,27 @@ def classifier(method, streams=MODALITIES, **encoders):
     return Multimodal(encoders, method, ClassificationHead(26, dropout_rate=0.3))
 
 
+def alone(name, width):
+    """One modality with an LSTM of some width."""
+    wide = Recurrent(dim=width, bidirectional=True, dropout_rate=0.3)
+    return Multimodal({name: wide}, fusion.Concat(width), ClassificationHead(26, dropout_rate=0.3))
+
+
 def rows():
     """All rows; the end-to-end one takes longer than all others together and runs when named."""
     network = functools.partial(Row, view=whitened)
     for name in MODALITIES:
         yield network(name, model=classifier(fusion.Concat(DIM), (name,)), streams=(name,))
+    yield from matched_rows(alone, MODALITIES, like="late", view=whitened)
     yield from decision_rows(MODALITIES)
     early = fusion.EarlyConcat(DIM, joint=encoder())
     yield Row("early", model=Multimodal({}, early, ClassificationHead(26, dropout_rate=0.3)), view=in_step)
-    yield network("late", model=classifier(fusion.Concat(DIM)))
+    yield network("late", model=classifier(fusion.Concat(DIM)), role="concatenation")
     yield network("additive attention", model=classifier(fusion.AdditiveAttention(DIM)))
     yield network("dot-product attention", model=classifier(fusion.DotProductAttention(DIM)))
     yield network("gated (GMU)", model=classifier(fusion.GMU(DIM)))
+    joint = classifier(fusion.JointTransformer(DIM, per_modality=True))
+    yield network("joint transformer (SimBaMM)", model=joint, role="joint transformer")
     for streams in (("video",), ("audio",), MODALITIES):
         fit = functools.partial(logistic, C=0.01, components={"video": 150, "audio": 100})
         yield Row(f"logistic {'+'.join(streams)}", fit=fit, streams=streams, varies=False, section="linear")

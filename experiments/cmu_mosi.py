@@ -14,7 +14,7 @@ from mmjax import fusion
 from mmjax.datasets import views
 from mmjax.encoders import FeatureMLP, Recurrent
 from mmjax.experiment import Paper, Row, Table
-from mmjax.experiment.baselines import decision_rows, linear_svm, logistic
+from mmjax.experiment.baselines import decision_rows, linear_svm, logistic, matched_rows
 from mmjax.heads import ClassificationHead, Logits
 from mmjax.models import Layerwise, Multimodal, NullToken, PerStep
 from mmjax.tasks import Classification
@@ -57,6 +57,14 @@ def utterance(method, streams=MODALITIES):
     return Multimodal({name: dense() for name in streams}, method, head())
 
 
+def alone(name, width):
+    """One modality with an MLP of some width."""
+    encoder = FeatureMLP(dim=width, hidden_dims=(width,), dropout_rate=0.3)
+    return Multimodal(
+        {name: encoder}, fusion.Concat(width), ClassificationHead(2, hidden_dims=(width,), dropout_rate=0.5)
+    )
+
+
 def context(method, streams=MODALITIES):
     """A bidirectional LSTM over the utterances of a video per modality, a fusion at every step, an MLP."""
     return Multimodal({name: lstm() for name in streams}, PerStep(method), head(pool=None))
@@ -74,12 +82,14 @@ def rows():
     at_once = functools.partial(Row, section=UTTERANCE)
     for subset in SUBSETS:
         name = "+".join(subset)
-        yield at_once(name, model=utterance(fusion.Concat(DIM), subset), streams=subset)
+        role = "concatenation" if subset == MODALITIES else ""
+        yield at_once(name, model=utterance(fusion.Concat(DIM), subset), streams=subset, role=role)
+    yield from matched_rows(alone, MODALITIES, like="text+audio+video", section=UTTERANCE)
     yield at_once("early", model=Multimodal({}, fusion.EarlyConcat(DIM, dropout_rate=0.3), head()))
     deep = {name: FeatureMLP(dim=2, hidden_dims=(DIM, DIM), dropout_rate=0.4) for name in MODALITIES}
     yield at_once("weighted sum of logits", model=Multimodal(deep, fusion.WeightedSum(2), Logits()))
     for name, method in fusions().items():
-        yield at_once(name, model=utterance(method))
+        yield at_once(name, model=utterance(method), role="joint transformer" if "SimBaMM" in name else "")
     yield at_once("MMTM", model=Multimodal({}, exchange(dense, dense, fusion.Concat(DIM)), head()))
     yield at_once("joint transformer over tokens", model=Multimodal({}, fusion.JointTransformer(DIM), head()))
     yield from decision_rows(MODALITIES, section=UTTERANCE)

@@ -10,7 +10,7 @@ import functools
 from mmjax import fusion
 from mmjax.encoders import FeatureMLP
 from mmjax.experiment import Row, Table
-from mmjax.experiment.baselines import decision_rows, logistic
+from mmjax.experiment.baselines import decision_rows, logistic, matched_rows
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
 from mmjax.tasks import Classification
@@ -26,6 +26,12 @@ def classifier(method, streams=HALVES, **encoder):
     return Multimodal(encoders, method, ClassificationHead(num_classes=10))
 
 
+def alone(half, width):
+    """One half with a network of some width."""
+    encoder = FeatureMLP(dim=width, hidden_dims=(2 * width,))
+    return Multimodal({half: encoder}, fusion.Concat(width), ClassificationHead(10))
+
+
 TABLE = Table(
     title="Handwritten digits from their halves (scikit-learn digits)",
     dataset="digits",
@@ -34,14 +40,15 @@ TABLE = Table(
     seeds=5,
     rows=[
         *(Row(half, model=classifier(fusion.Concat(DIM), (half,)), streams=(half,)) for half in HALVES),
+        *matched_rows(alone, HALVES, like="concatenation"),
         *decision_rows(HALVES),
         Row("early", model=Multimodal({}, fusion.EarlyConcat(DIM, hidden_dims=(128,)), ClassificationHead(10))),
-        Row("concatenation", model=classifier(fusion.Concat(DIM, hidden_dims=(64,)))),
+        Row("concatenation", model=classifier(fusion.Concat(DIM, hidden_dims=(64,))), role="concatenation"),
         Row("additive attention", model=classifier(fusion.AdditiveAttention(DIM))),
         Row("dot-product attention", model=classifier(fusion.DotProductAttention(DIM))),
         Row("deep sets", model=classifier(fusion.DeepSets(DIM))),
         Row("gated (GMU)", model=classifier(fusion.GMU(DIM))),
-        Row("joint transformer", model=classifier(fusion.JointTransformer(DIM))),
+        Row("joint transformer", model=classifier(fusion.JointTransformer(DIM)), role="joint transformer"),
         Row("logistic regression", fit=functools.partial(logistic, C=0.01), varies=False),
     ],
 )

@@ -20,7 +20,7 @@ from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.encoders import LeNet, LogMel, TemporalConv
 from mmjax.experiment import Row, Table
-from mmjax.experiment.baselines import decision_rows
+from mmjax.experiment.baselines import decision_rows, matched_rows
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
 from mmjax.stream import Stream
@@ -66,6 +66,15 @@ def classifier(method, streams=MODALITIES):
     return Multimodal({name: ENCODERS[name] for name in streams}, method, ClassificationHead(10, dropout_rate=0.3))
 
 
+def alone(name, width):
+    """One modality with a network of some width."""
+    wide = {
+        "image": LeNet(width, channels=(max(width // 8, 1), max(width // 3, 1)), hidden_dims=(width,)),
+        "audio": TemporalConv(width, kernel_size=5, strides=(2, 2, 1)),
+    }
+    return Multimodal({name: wide[name]}, fusion.Concat(width), ClassificationHead(10, dropout_rate=0.3))
+
+
 TABLE = Table(
     title="Degraded written and spoken digits (fsdd_digits)",
     dataset="fsdd_digits",
@@ -76,19 +85,24 @@ TABLE = Table(
     seeds=5,
     rows=[
         *(Row(name, model=classifier(fusion.Concat(DIM), (name,)), streams=(name,)) for name in MODALITIES),
+        *matched_rows(alone, MODALITIES, like="late"),
         *decision_rows(MODALITIES),
         Row(
             "early (joint transformer over patches and frames)",
             model=Multimodal({}, fusion.JointTransformer(DIM, positions=True), ClassificationHead(10)),
             view=patches,
         ),
-        Row("late", model=classifier(fusion.Concat(DIM, hidden_dims=(64,)))),
+        Row("late", model=classifier(fusion.Concat(DIM, hidden_dims=(64,))), role="concatenation"),
         Row("additive attention", model=classifier(fusion.AdditiveAttention(DIM))),
         Row("dot-product attention", model=classifier(fusion.DotProductAttention(DIM))),
         Row("dot-product attention, conditional query", model=classifier(fusion.DotProductAttention(DIM, True))),
         Row("gated (GMU)", model=classifier(fusion.GMU(DIM))),
         Row("FiLM of audio", model=classifier(fusion.FiLM(DIM, target="audio"))),
-        Row("joint transformer (SimBaMM)", model=classifier(fusion.JointTransformer(DIM, per_modality=True))),
+        Row(
+            "joint transformer (SimBaMM)",
+            model=classifier(fusion.JointTransformer(DIM, per_modality=True)),
+            role="joint transformer",
+        ),
     ],
     folds=(0, 1, 2, 3, 4, 5),
 )

@@ -7,10 +7,12 @@ accuracy of one modality is 25 %, of all 100 %. A model whose logits are a sum o
 it stays at 75 % or below on an XOR alone, and gets the other three bits here; expect the joint models to find the XOR.
 """
 
+import functools
+
 from mmjax import fusion
 from mmjax.encoders import FeatureMLP
 from mmjax.experiment import Row, Table
-from mmjax.experiment.baselines import decision_rows
+from mmjax.experiment.baselines import decision_rows, matched_rows
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
 from mmjax.tasks import Classification
@@ -26,14 +28,22 @@ def classifier(method, streams=NAMES, classes=16, hidden_dims=()):
     return Multimodal(encoders, method, ClassificationHead(classes, hidden_dims=hidden_dims))
 
 
+def alone(name, width, classes):
+    """One modality with a network of some width."""
+    encoder = FeatureMLP(dim=width, hidden_dims=(2 * width,))
+    return Multimodal({name: encoder}, fusion.Concat(width), ClassificationHead(classes))
+
+
 def rows(names, classes):
     """The rows of both synthetic tables."""
     yield from (Row(n, model=classifier(fusion.Concat(DIM), (n,), classes), streams=(n,)) for n in names)
+    yield from matched_rows(functools.partial(alone, classes=classes), names, like="concatenation")
     yield from decision_rows(names)
     early = fusion.EarlyConcat(DIM, hidden_dims=(128, 64))
     yield Row("early", model=Multimodal({}, early, ClassificationHead(classes)))
     yield Row("additive (sum over modalities)", model=classifier(fusion.Concat(DIM), names, classes))
-    yield Row("concatenation", model=classifier(fusion.Concat(DIM, hidden_dims=(64,)), names, classes))
+    joined = fusion.Concat(DIM, hidden_dims=(64,))
+    yield Row("concatenation", model=classifier(joined, names, classes), role="concatenation")
     for name, method in {
         "additive attention": fusion.AdditiveAttention(DIM),
         "dot-product attention": fusion.DotProductAttention(DIM),
@@ -42,7 +52,8 @@ def rows(names, classes):
         "FiLM": fusion.FiLM(DIM),
     }.items():
         yield Row(name, model=classifier(method, names, classes))
-    yield Row("joint transformer", model=classifier(fusion.JointTransformer(DIM), names, classes))
+    joint = classifier(fusion.JointTransformer(DIM), names, classes)
+    yield Row("joint transformer", model=joint, role="joint transformer")
 
 
 TABLE = Table(

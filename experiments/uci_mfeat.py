@@ -13,7 +13,7 @@ from mmjax import fusion
 from mmjax.datasets import views
 from mmjax.encoders import FeatureMLP
 from mmjax.experiment import Row, Table
-from mmjax.experiment.baselines import decision_rows, logistic
+from mmjax.experiment.baselines import decision_rows, logistic, matched_rows
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
 from mmjax.tasks import Classification
@@ -29,6 +29,12 @@ def classifier(method, streams=VIEWS):
     return Multimodal(encoders, method, ClassificationHead(10, dropout_rate=0.2))
 
 
+def alone(view, width):
+    """One view with a network of some width."""
+    encoder = FeatureMLP(dim=width, hidden_dims=(2 * width,), dropout_rate=0.2)
+    return Multimodal({view: encoder}, fusion.Concat(width), ClassificationHead(10, dropout_rate=0.2))
+
+
 TABLE = Table(
     title="UCI multiple features: digits in six views",
     dataset="uci_mfeat",
@@ -38,14 +44,15 @@ TABLE = Table(
     seeds=5,
     rows=[
         *(Row(view, model=classifier(fusion.Concat(DIM), (view,)), streams=(view,)) for view in VIEWS),
+        *matched_rows(alone, VIEWS, like="concatenation"),
         *decision_rows(VIEWS),
         Row("early", model=Multimodal({}, fusion.EarlyConcat(DIM, dropout_rate=0.2), ClassificationHead(10))),
-        Row("concatenation", model=classifier(fusion.Concat(DIM, hidden_dims=(64,)))),
+        Row("concatenation", model=classifier(fusion.Concat(DIM, hidden_dims=(64,))), role="concatenation"),
         Row("additive attention", model=classifier(fusion.AdditiveAttention(DIM))),
         Row("dot-product attention", model=classifier(fusion.DotProductAttention(DIM))),
         Row("dot-product attention, conditional query", model=classifier(fusion.DotProductAttention(DIM, True))),
         Row("gated (GMU)", model=classifier(fusion.GMU(DIM))),
-        Row("joint transformer", model=classifier(fusion.JointTransformer(DIM))),
+        Row("joint transformer", model=classifier(fusion.JointTransformer(DIM)), role="joint transformer"),
         Row("logistic fac", fit=functools.partial(logistic, C=0.1), streams=("fac",), varies=False, section="linear"),
         Row("logistic all views", fit=functools.partial(logistic, C=0.1), varies=False, section="linear"),
     ],

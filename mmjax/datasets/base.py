@@ -24,6 +24,8 @@ class Card:
       num_classes: number of classes; None for a score.
       class_names: their names, in order.
       primary_metric: the metric of the tables, e.g. ``accuracy``.
+      metric: its name with its convention, where the field has several, e.g. ``acc2_has0`` (see
+        ``mmjax.evaluation.targets``); empty = the primary metric.
       group: what a group is: video, speaker, recording; the unit of splitting and of the bootstrap.
       groups_cross: whether groups cross the splits (a published split that lets them is used, and the table says so).
       noise: physical scale of each stream's noise at severities 0 and 1, e.g. ``{"audio": "SNR 30 to -10 dB"}``.
@@ -38,6 +40,7 @@ class Card:
     num_classes: int | None
     class_names: tuple[str, ...] = ()
     primary_metric: str = "accuracy"
+    metric: str = ""
     group: str = "example"
     groups_cross: bool = False
     noise: dict[str, str] = dataclasses.field(default_factory=dict)

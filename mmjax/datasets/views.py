@@ -18,6 +18,7 @@ __all__ = [
     "pca_whiten",
     "refit_splits",
     "resample",
+    "shuffle_streams",
     "standardise",
     "subset",
 ]
@@ -96,6 +97,25 @@ def only(dataset: Dataset, streams: Iterable[str]) -> Dataset:
         noise={name: text for name, text in dataset.card.noise.items() if name in names},
     )
     return dataclasses.replace(dataset, splits=splits, card=card)
+
+
+def shuffle_streams(
+    dataset: Dataset, names: Iterable[str], *, splits: Iterable[str] = ("train", "validation"), seed: int = 0
+) -> Dataset:
+    """The named modalities, each shuffled among the examples of a split, so that they say nothing of the target.
+
+    Raises:
+      UsageError: an unknown modality.
+    """
+    changed = dict(dataset.splits)
+    for place, name in enumerate(_names(dataset, names)):
+        for number, split in enumerate(splits):
+            batch = changed[split]
+            order = np.random.default_rng((seed, place, number)).permutation(batch.size)
+            stream = batch.streams[name]
+            shuffled = Stream(stream.values[order], stream.mask[order])
+            changed[split] = batch.replace(streams={**batch.streams, name: shuffled})
+    return dataclasses.replace(dataset, splits=changed)
 
 
 def by_group(dataset: Dataset) -> Dataset:

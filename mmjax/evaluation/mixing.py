@@ -4,7 +4,7 @@ Both run all seeds of a row in one program that is compiled once, in chunks of o
 or exchanges modalities (EMAP, Shapley values, presence patterns, the gate) is arithmetic on item numbers then.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -50,6 +50,21 @@ class Probe:
         ordered = np.empty((len(logits), int(real.sum()), *logits.shape[1 + index.ndim :]), np.float32)
         ordered[:, index[real]] = logits[:, real]
         return ordered
+
+    def patterns(self, batch: Batch, kept: Sequence[Sequence[str]]) -> np.ndarray:
+        """Logits with only some modalities present, ``[patterns, seeds, items, classes]``; a pattern may be empty."""
+        streams = {
+            name: Stream(
+                np.concatenate([stream.values] * len(kept)),
+                np.concatenate([stream.mask if name in names else np.zeros_like(stream.mask) for names in kept]),
+            )
+            for name, stream in batch.streams.items()
+        }
+        items = int((np.asarray(batch.index) >= 0).sum())
+        number = [np.where(batch.index >= 0, batch.index + place * items, -1) for place in range(len(kept))]
+        copies = jax.tree.map(lambda x: np.concatenate([x] * len(kept)), batch.replace(streams={}))
+        outputs = self.outputs(copies.replace(streams=streams, index=np.concatenate(number)))
+        return np.moveaxis(outputs.reshape(len(outputs), len(kept), items, *outputs.shape[2:]), 1, 0)
 
     def mixed(self, batch: Batch) -> Mixed:
         """The model on mixtures of the items of ``batch``; each item is encoded once, here.
@@ -102,8 +117,7 @@ class Probe:
         for start in range(0, batch.size, self.chunk):
             part = jax.tree.map(lambda x: np.asarray(x[start : start + self.chunk]), batch)  # noqa: B023
             count = part.size
-            size = min(self.chunk, batch.size)
-            padded = jax.tree.map(lambda x: _filled(x, size), part)  # noqa: B023
+            padded = jax.tree.map(lambda x: _filled(x, self.chunk), part)  # one shape, one program
             outputs = self._run(name, function, padded)
             yield jax.tree.map(lambda x: np.asarray(x[:, :count]), outputs)  # noqa: B023
 

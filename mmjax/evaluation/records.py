@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import zipfile
 from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict, cast
 
@@ -235,6 +236,33 @@ class RecordStore:
             return None
         with np.load(path) as arrays:
             return {key: arrays[key] for key in arrays.files}
+
+    def write_analysis(self, name: str, digest: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+        """Keeps what was measured of a row beyond its scores.
+
+        Args:
+          digest: JSON data by which the measurement is known again: the row's ``config_hash`` and how it was measured.
+          arrays: what was measured, by name.
+        """
+        known = {"digest": np.asarray(json.dumps(digest, sort_keys=True))}
+        replace_file(self._analysis_file(name), _npz({**known, **{k: np.asarray(v) for k, v in arrays.items()}}))
+
+    def analysed(self, name: str, digest: Mapping[str, Any]) -> bool:
+        """Whether the row was measured in just this way."""
+        found = self.analysis(name)
+        return found is not None and found[0] == json.loads(json.dumps(digest))
+
+    def analysis(self, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """Digest and arrays of ``write_analysis``; None where there are none, or they are damaged."""
+        try:
+            with np.load(self._analysis_file(name)) as arrays:
+                found = {key: arrays[key] for key in arrays.files}
+            return json.loads(str(found.pop("digest"))), found
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None
+
+    def _analysis_file(self, name: str) -> pathlib.Path:
+        return self.workdir / "analysis" / f"{_slug(name)}.npz"
 
     def _logits_file(self, name: str) -> dict[str, np.ndarray]:
         with np.load(self._existing(f"logits/{_slug(name)}.npz", f" of row {name!r}")) as arrays:

@@ -10,7 +10,11 @@ import numpy as np
 
 from mmjax.errors import UsageError
 from mmjax.evaluation import calibration, significance
+from mmjax.evaluation.degradation import multibench
+from mmjax.evaluation.measured import Analysis, interaction_cells, robustness_cells
+from mmjax.evaluation.protocol import missing_parts
 from mmjax.evaluation.records import STANDARD, RecordStore
+from mmjax.evaluation.targets import check_metric, judge
 from mmjax.typing import Mapping
 
 __all__ = ["PRIMARY", "summarise"]
@@ -28,6 +32,8 @@ class _Run:
     records: list[Mapping[str, Any]]
     logits: dict[str, np.ndarray]
     scores: dict[str, np.ndarray]  # by split, [seeds, items], higher is better
+    analysis: Analysis | None  # what was measured beyond the scores
+    measured: Mapping[str, Any]  # and how
 
 
 def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
@@ -35,8 +41,9 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
 
     Reads of ``config.json``: ``table``, ``title``, ``note``, ``dataset``, ``primary``, ``majority``, ``chance``,
     ``seeds``, ``references`` and ``rows``, each with ``name``, ``section``, ``streams``, ``kind``, ``single``,
-    ``paper``, ``config_hash`` and, optionally, ``seeds``, ``notes`` and ``extra``. A row whose records are of another
-    configuration, or whose logits are damaged, counts as not run.
+    ``paper``, ``config_hash`` and, optionally, ``seeds``, ``notes``, ``extra`` and ``role``; optionally ``metric``
+    (name with its convention), ``streams`` and ``noise`` (what severity means, by modality). A row whose records are of
+    another configuration, or whose logits are damaged, counts as not run.
 
     Raises:
       UsageError: no work directory, a primary metric that is no mean over items, logits that do not fit the targets.
@@ -49,8 +56,12 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
     targets = {split: store.targets(split) for split in ("validation", "test")}
     runs = {row["name"]: _read(store, config, row, targets) for row in config["rows"]}
     groups = targets["test"][1]
-    rows = [_row(row, runs[row["name"]], targets, primary) for row in config["rows"]]
+    metric = config.get("metric") or primary
+    rows = [_row(row, runs[row["name"]], targets, primary, metric) for row in config["rows"]]
     _add_gains(rows, runs, groups, primary)
+    _add_measured(rows, runs, targets["test"], config)
+    streams = config.get("streams") or sorted({name for row in rows for name in row["streams"]})
+    missing = missing_parts(rows, streams, config.get("majority"))
     units = np.unique(groups).size
     card = config["dataset"].get("card", {})
     summary = {
@@ -65,6 +76,10 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "items": {split: len(target) for split, (target, _) in targets.items()},
         "unit": "group" if units >= significance.MIN_GROUPS else "item",
         "primary": primary,
+        "metric_name": metric,
+        "streams": list(streams),
+        "conforming": not missing,
+        "missing_parts": missing,
         "higher_is_better": primary != "mae",
         "majority": config.get("majority"),
         "known": config.get("known", []),
@@ -92,7 +107,10 @@ def _read(store: RecordStore, config: Mapping, row: Mapping, targets: Mapping) -
         if logits[split].shape[1] != len(target):
             raise UsageError(f"row {name!r} has {logits[split].shape[1]} {split} items, the targets have {len(target)}")
         scores[split] = _scores(name, logits[split], target, config["primary"])
-    return _Run(seeds, [records[seed] for seed in seeds], logits, scores)
+    digest, arrays = store.analysis(name) or ({}, {})
+    of_row = digest.get("config_hash") == row["config_hash"] and digest.get("seeds") == there == seeds
+    measured = digest if of_row else {}
+    return _Run(seeds, [records[seed] for seed in seeds], logits, scores, arrays if of_row else None, measured)
 
 
 def _scores(name: str, logits: np.ndarray, target: np.ndarray, primary: str) -> np.ndarray:
@@ -104,11 +122,16 @@ def _scores(name: str, logits: np.ndarray, target: np.ndarray, primary: str) -> 
     return (logits.argmax(-1) == target).astype(np.float64) if dims == 3 else -np.abs(logits - target)
 
 
-def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: str) -> dict[str, Any]:
+def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: str, metric: str) -> dict[str, Any]:
     cells: dict[str, Any] = {key: row.get(key) for key in ("name", "section", "streams", "kind", "single", "paper")}
-    cells |= {"notes": row.get("notes", ""), "extra": bool(row.get("extra", False))}
+    cells |= {"notes": row.get("notes", ""), "extra": bool(row.get("extra", False)), "role": row.get("role") or None}
+    if cells["single"] and not cells["role"]:
+        cells["role"] = "single"
+    if paper := row.get("paper"):
+        check_metric(metric, paper.get("metric") or metric, row["name"])
+    scale = 100.0 if primary == "accuracy" else 1.0
     if run is None:
-        return {**cells, "status": "not run"}
+        return {**cells, "status": "not run", "target": judge(paper, None, scale=scale)}
     sign = -1 if primary == "mae" else 1
     values = sign * run.scores["test"].mean(1)
     interval = significance.hierarchical_interval(run.scores["test"], targets["test"][1])
@@ -128,6 +151,7 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: st
         "interval": bounds if len(values) > 2 else None,
         "interval_unit": interval.unit,
         "validation": sign * run.scores["validation"].mean(),
+        "target": judge(paper, values, scale=scale),
         "test_selected": None if None in selected else float(np.mean(selected)),
         "metrics": _means([record["metrics"] for record in run.records]),
         "calibration": _calibration(run, targets) if primary == "accuracy" else None,
@@ -177,6 +201,84 @@ def _add_gains(rows: list[dict], runs: Mapping[str, _Run | None], groups: np.nda
     for (cell, gain), p in zip(compared, significance.holm([cell["p"] for cell, _ in compared])):
         said = significance.verdict(gain, p, len(cell["seeds"]), MARGIN[primary])
         cell |= {"p_holm": float(p), "verdict": said.name, "trivial": said.trivial}
+
+
+def _add_measured(
+    rows: list[dict], runs: Mapping[str, _Run | None], targets: tuple[np.ndarray, np.ndarray], config: Mapping[str, Any]
+) -> None:
+    """Robustness, interaction, and the gains over the untrained mean and the ensemble, each within its section."""
+    target, groups = targets
+    classes = config["primary"] == "accuracy"
+    scales = config.get("noise", {})
+    sections: dict[str, list[dict]] = {}
+    for row in rows:
+        if row["status"] == "done":
+            sections.setdefault(row["section"], []).append(row)
+    for section in sections.values():
+        by_role = {row["role"]: row for row in reversed(section)}
+        late, ensemble = by_role.get("mean of logits"), by_role.get("ensemble control")
+        alone = {row["streams"][0]: row for row in reversed(section) if row["single"]}
+        for row in section:
+            run = runs[row["name"]]
+            if run is None:
+                continue
+            row["gain_late_mean"] = _plain_gain(row, late, runs, groups, config["primary"])
+            row["gain_ensemble"] = _plain_gain(row, ensemble, runs, groups, config["primary"])
+            row["interaction"] = interaction_cells(run.analysis, row["streams"]) if run.analysis else None
+            row["interaction_note"] = _interaction_note(row, run)
+            row["robustness"] = None
+            if run.analysis and any(name.startswith("noise/") for name in run.analysis):
+                same = late is not None and set(late["streams"]) == set(row["streams"])
+                reference = runs[late["name"]] if late and same else None
+                row["robustness"] = robustness_cells(
+                    run.analysis,
+                    target,
+                    classes=classes,
+                    chance=config.get("majority") or 0.0,
+                    reference=reference.analysis if reference else None,
+                    singles={name: one["mean"] * (1 if classes else -1) for name, one in alone.items()},
+                    chosen_by={name: one["validation"] * (1 if classes else -1) for name, one in alone.items()},
+                    scales=scales,
+                    regime="clean-trained",
+                )
+        _add_multibench(section, late)
+
+
+def _add_multibench(section: list[dict], late: dict | None) -> None:
+    """MultiBench's scores under noise on all modalities; its pool is the section's rows that see them all."""
+    if late is None or not late.get("robustness"):
+        return
+    measured = [row for row in section if row.get("robustness") and set(row["streams"]) == set(late["streams"])]
+    curves = {row["name"]: row["robustness"]["noise"]["all"]["mean"] for row in measured if _has_all(row)}
+    if late["name"] in curves:
+        for name, scores in multibench(curves, curves[late["name"]]).items():
+            next(row for row in measured if row["name"] == name)["robustness"]["multibench"] = scores
+
+
+def _has_all(row: Mapping[str, Any]) -> bool:
+    return "all" in row["robustness"]["noise"]
+
+
+def _interaction_note(row: Mapping[str, Any], run: _Run) -> str:
+    if row["interaction"]:
+        return ""
+    if len(row["streams"]) < 2:
+        return "one modality"
+    return "not in scope: --interactions all" if run.analysis else "not defined, or not measured"
+
+
+def _plain_gain(
+    row: Mapping, over: Mapping | None, runs: Mapping[str, _Run | None], groups: np.ndarray, primary: str
+) -> dict[str, Any] | None:
+    """The paired gain over another row, without a verdict: the table tests one hypothesis a row."""
+    ours, theirs = runs[row["name"]], runs[over["name"]] if over else None
+    if over is None or ours is None or theirs is None or len(row["streams"]) < 2 or over["name"] == row["name"]:
+        return None
+    seeds = [seed for seed in ours.seeds if seed in theirs.seeds]
+    if not seeds:
+        return None
+    gain, p = _compare(ours, theirs, seeds, groups, primary)
+    return {"over": over["name"], "seeds": seeds, **dataclasses.asdict(gain), "p": p}
 
 
 def _compare(

@@ -15,7 +15,7 @@ from mmjax.tasks import Task
 from mmjax.training import Train, init_state, make_optimizer, predict
 from mmjax.typing import Key, PyTree
 
-__all__ = ["check_model", "naming"]
+__all__ = ["abstract_variables", "check_model", "naming"]
 
 
 @contextlib.contextmanager
@@ -56,6 +56,13 @@ def check_model(model: nn.Module, task: Task, train: Train, data: Dataset) -> No
     for name, metric in (("train.select", train.select), ("primary_metric of the data", data.card.primary_metric)):
         if metric not in known:
             raise UsageError(f"{name} is {metric!r}, no metric of the task; it has: {', '.join(known)}")
+
+
+def abstract_variables(model: nn.Module, data: Dataset) -> PyTree:
+    """Shapes of a model's variables on these data; nothing is computed."""
+    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a[:2].shape, jnp.result_type(a)), data.splits["train"])
+    tx = make_optimizer(Train(), 1)
+    return jax.eval_shape(lambda k, x: init_state(model, tx, x, k).variables, jax.random.key(0), batch.streams)
 
 
 def _forward(model: nn.Module, train: Train, key: Key, batch: PyTree) -> PyTree:

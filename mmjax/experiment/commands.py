@@ -15,9 +15,11 @@ from mmjax.evaluation.records import RecordStore, replace_file
 from mmjax.evaluation.report import write_report
 from mmjax.experiment.checks import check_model, naming
 from mmjax.experiment.console import Lines
+from mmjax.experiment.data import load_dataset, row_data
 from mmjax.experiment.folds import is_pooled, write_pooled_report
 from mmjax.experiment.identity import config_hash
-from mmjax.experiment.runner import load_dataset, row_data, run_table
+from mmjax.experiment.matched import resolve
+from mmjax.experiment.runner import run_table
 from mmjax.experiment.table import Row, Table
 from mmjax.experiment.workdir import claim
 from mmjax.sharding import make_mesh
@@ -90,7 +92,7 @@ def train(
     slug = re.sub(r"[^a-z0-9]+", "-", chosen.name.lower()).strip("-")
     workdir = pathlib.Path(workdir or pathlib.Path("runs") / f"{name}-{slug}-{seed}")
     mesh = make_mesh(fsdp=fsdp, tensor=tensor)
-    data, digest = _data(table, chosen, data_dir, cache_dir)
+    chosen, data, digest = _data(table, chosen, data_dir, cache_dir)
     task, how = chosen.task or table.task, chosen.train or table.train
     owner = {"table": name, "row": chosen.name}
     whole = {**owner, "fsdp": fsdp, "tensor": tensor, **(config or {}), "version": digest}
@@ -138,7 +140,7 @@ def evaluate(
     workdir, config = pathlib.Path(workdir), read_run(workdir)
     row = _model_row(table, config["row"])
     mesh = _mesh_for(config)
-    data, _ = _data(table, row, data_dir, cache_dir)
+    row, data, _ = _data(table, row, data_dir, cache_dir)
     task, how = row.task or table.task, row.train or table.train
     with naming(row.name):
         scores = {
@@ -158,11 +160,12 @@ def _model_row(table: Table, name: str | None) -> Row:
     raise UsageError(f"no network to train{f' in row {name!r}' if name else ''}; the networks are: {trained or 'none'}")
 
 
-def _data(table: Table, row: Row, data_dir: Any, cache_dir: Any) -> tuple[Dataset, str]:
-    """What the row sees, and the digest by which row and data are known again."""
+def _data(table: Table, row: Row, data_dir: Any, cache_dir: Any) -> tuple[Row, Dataset, str]:
+    """The row with its network, what it sees, and the digest by which row and data are known again."""
     whole = load_dataset(table, data_dir=data_dir, cache_dir=cache_dir)
     with naming(row.name):
-        return row_data(whole, row), config_hash(table, row, whole)
+        row = resolve(row, table, whole)
+        return row, row_data(whole, row), config_hash(table, row, whole)
 
 
 def _mesh_for(config: Mapping[str, Any]) -> Mesh:

@@ -7,6 +7,7 @@ from typing import Any
 import mmjax
 from mmjax.datasets.base import Dataset
 from mmjax.environment import environment
+from mmjax.evaluation.noise import default_noises
 from mmjax.experiment.settings import describe, digest
 from mmjax.experiment.table import Row, Table
 from mmjax.typing import Mapping
@@ -16,10 +17,12 @@ __all__ = ["config_hash", "table_config"]
 
 def config_hash(table: Table, row: Row, dataset: Dataset) -> str:
     """Changes with anything that could change the row's numbers, what is printed beside them excepted."""
-    method = dataclasses.replace(row, paper=None, notes="", section="", train=row.train or table.train)
+    method = describe(dataclasses.replace(row, paper=None, notes="", section="", train=row.train or table.train))
+    del method["role"]
     members = [config_hash(table, member, dataset) for member in table.pick(row.members)]
     versions = {package: importlib.metadata.version(package) for package in ("jax", "flax", "optax")}
     data = [dataset.card.name, dataset.version, dataset.sha256, dataset.split_id, describe(table.view)]
+    data += [table.limit] if table.limit else []
     return digest([method, row.task or table.task, data, members, mmjax.__version__, versions])
 
 
@@ -47,6 +50,9 @@ def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str,
             "card": dataclasses.asdict(dataset.card),
         },
         "primary": dataset.card.primary_metric,
+        "metric": dataset.card.metric or dataset.card.primary_metric,
+        "streams": list(dataset.streams),
+        "noise": {name: noise.scale for name, noise in default_noises(dataset.card.kinds).items()},
         "majority": dataset.majority() if classes else None,
         "chance": 1 / classes if classes else None,
         "known": _known_answers(dataset),
@@ -58,6 +64,7 @@ def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str,
                 "section": row.section,
                 "streams": list(row.streams or dataset.streams),
                 "kind": "fit" if row.fit else "model",
+                "role": row.role,
                 "single": row.baseline and len(row.streams or dataset.streams) == 1,
                 "paper": None if row.paper is None else dataclasses.asdict(row.paper),
                 "extra": row.name in table.extra,

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax import datasets
 from mmjax.checkpoint import Checkpoints, export_params
 from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
@@ -20,20 +19,25 @@ from mmjax.environment import device, environment
 from mmjax.errors import UsageError
 from mmjax.evaluation.records import HELD_OUT, Record, RecordStore, make_record
 from mmjax.evaluation.report import write_report
+from mmjax.evaluation.summary import summarise
 from mmjax.experiment import folds
+from mmjax.experiment.analyses import Measure, analyse
 from mmjax.experiment.checks import check_model, naming
 from mmjax.experiment.console import Lines
+from mmjax.experiment.controls import control_rows
+from mmjax.experiment.data import load_raw, row_data
 from mmjax.experiment.identity import config_hash, table_config
+from mmjax.experiment.matched import resolve
 from mmjax.experiment.table import Member, Row, Table
 from mmjax.experiment.workdir import claim
 from mmjax.metrics import compute
 from mmjax.resident import Fit, fit
-from mmjax.stream import Batch, select
+from mmjax.stream import Batch
 from mmjax.tasks import Task
 from mmjax.training import predict
 from mmjax.typing import Mapping, PyTree
 
-__all__ = ["load_dataset", "row_data", "run_table", "smoke"]
+__all__ = ["run_table", "smoke"]
 
 Say = Callable[[str], None]
 
@@ -74,6 +78,7 @@ def run_table(
     data_dir: str | pathlib.Path | None = None,
     cache_dir: str | pathlib.Path | None = None,
     rows: Sequence[str] | None = None,
+    measure: Measure | None = None,
     snapshot_seconds: float = 60.0,
     say: Say | None = None,
 ) -> str:
@@ -85,7 +90,8 @@ def run_table(
       workdir: where records, report, plots and checkpoints go; default ``runs/NAME``, of all folds ``runs/NAME-folds``.
       data_dir: folder of the source files, only ever read.
       cache_dir: where what is prepared from them is kept.
-      rows: names of the rows to run; None = all but the extra ones.
+      rows: names of the rows to run; None = all but the extra ones, and the controls that follow from their scores.
+      measure: what is measured of trained rows beyond their scores; None = the default of ``Measure``.
       snapshot_seconds: how often a row in progress is kept.
       say: takes a line of progress; None = the standard error stream.
 
@@ -98,20 +104,34 @@ def run_table(
     workdir = pathlib.Path(workdir or pathlib.Path("runs") / (f"{name}-folds" if pooled else name))
     chosen = table.chosen(rows)
     if pooled:
-        options = {"rows": rows, "snapshot_seconds": snapshot_seconds, "say": say, **folders}
+        options = {"rows": rows, "measure": measure, "snapshot_seconds": snapshot_seconds, "say": say, **folders}
         with claim(workdir, {"table": name, "row": None, "folds": list(table.folds)}):
             return folds.run_folds(run_table, table, name, workdir, **options)
-    dataset = load_dataset(table, **folders)
+    raw = load_raw(table, **folders)
+    dataset = table.view(raw) if table.view else raw
     with claim(workdir, {"table": name, "row": None, "folds": None}):
         say(f"{name}: {_sizes(dataset)}; {len(chosen)} rows, {table.seeds} seeds, on {device()}")
         store = RecordStore(workdir)
-        hashes = {row.name: config_hash(table, row, dataset) for row in table.rows}
-        store.write_config(table_config(name, table, dataset, hashes))
         store.write_targets({split: _targets(dataset.splits[split]) for split in HELD_OUT})
-        run = _Run(table, dataset, store, hashes, snapshot_seconds, say)
-        for number, row in enumerate(chosen, 1):
-            _finish_row(run, row, f"[{number:2d}/{len(chosen)}] {row.name}")
+        run = _Run(table, dataset, store, {}, snapshot_seconds, say)
+        run = _finish_rows(run, name, table, [row.name for row in chosen])
+        if rows is None:  # which rows the controls are for follows from the scores of all others
+            added = control_rows(run.table, summarise(workdir))
+            whole = dataclasses.replace(run.table, rows=[*run.table.rows, *added])
+            run = _finish_rows(run, name, whole, [row.name for row in added])
+        analyse(run.table, raw, dataset, store, run.hashes, measure=measure or Measure(), say=say)
         return write_report(workdir)
+
+
+def _finish_rows(run: _Run, name: str, table: Table, names: Sequence[str]) -> _Run:
+    """Runs the named rows of the table that are not there yet."""
+    table = dataclasses.replace(table, rows=[resolve(row, table, run.dataset) for row in table.rows])
+    hashes = {row.name: config_hash(table, row, run.dataset) for row in table.rows}
+    run.store.write_config(table_config(name, table, run.dataset, hashes))
+    run = dataclasses.replace(run, table=table, hashes=hashes)
+    for number, row in enumerate((row for name in names for row in table.pick([name])), 1):
+        _finish_row(run, row, f"[{number:2d}/{len(names)}] {row.name}")
+    return run
 
 
 def _finish_row(run: _Run, row: Row, label: str) -> None:
@@ -130,58 +150,15 @@ def _finish_row(run: _Run, row: Row, label: str) -> None:
     run.say(f"{label}: {primary} {score:.4f} in {seconds:.1f} s")
 
 
-def load_dataset(table: Table, **folders: Any) -> Dataset:
-    """The data of a table, after its view.
-
-    Raises:
-      UsageError: options that the data set does not have, or data that are unsound.
-    """
-    dataset = table.dataset
-    if isinstance(dataset, str):
-        try:
-            dataset = datasets.load(dataset, **folders, **table.options)
-        except TypeError as error:  # an option of another type than its check expects
-            raise UsageError(f"{table.dataset}: options {dict(table.options)}: {error}") from error
-    elif table.options:
-        raise UsageError(f"options {sorted(table.options)} are for a data set given by name")
-    else:
-        dataset = datasets.check(dataset)
-    return table.view(dataset) if table.view else dataset
-
-
-def row_data(dataset: Dataset, row: Row, known: dict[int, Dataset] | None = None) -> Dataset:
-    """What a row sees: the data after its view, its streams alone.
-
-    Args:
-      dataset: of the table.
-      row: which row.
-      known: keeps what the views of other rows gave, so that each is computed once.
-    """
-    known = {} if known is None else known
-    if id(row.view) not in known:
-        known[id(row.view)] = row.view(dataset) if row.view else dataset
-    viewed = known[id(row.view)]
-    if row.streams is None:
-        return viewed
-    kept = {k: batch.replace(streams=select(batch.streams, row.streams)) for k, batch in viewed.splits.items()}
-    return dataclasses.replace(viewed, splits=kept)
-
-
 def smoke(table: Table) -> Table:
     """The same table made tiny: two seeds, two epochs, few examples; it shows that everything runs, nothing else."""
-    view = table.view
-
-    def few(dataset: Dataset) -> Dataset:
-        dataset = views.limit(dataset, 64)
-        return view(dataset) if view else dataset
-
     short: dict[str, Any] = {"epochs": 2, "batch_size": 16}
     rows = [
         dataclasses.replace(row, seeds=None, train=row.train and dataclasses.replace(row.train, **short))
         for row in table.rows
     ]
     train = dataclasses.replace(table.train, **short)
-    return dataclasses.replace(table, rows=rows, seeds=2, view=few, train=train, note="Smoke run: no result.")
+    return dataclasses.replace(table, rows=rows, seeds=2, limit=64, train=train, note="Smoke run: no result.")
 
 
 @dataclasses.dataclass
@@ -257,7 +234,10 @@ def _run_fit(row: Row, members: Sequence[Row], data: Dataset, seeds: Sequence[in
         for name, logits in stored.items():
             if seed not in (there := store.seeds(name)):
                 raise UsageError(f"its member {name!r} has only the seeds {there}, not {seed}")
-            voters[name] = Member({k: logits[k][there.index(seed)] for k in HELD_OUT}, present[name])
+            place = there.index(seed)
+            order = [*range(place, len(there)), *range(place)]
+            runs = tuple({k: logits[k][one] for k in HELD_OUT} for one in order)
+            voters[name] = Member(runs[0], present[name], runs)
         outputs.append(row.fit(data, seed, voters))
     logits = {k: np.stack([np.asarray(one[k], np.float32) for one in outputs]) for k in HELD_OUT}
     for split, values in logits.items():

@@ -8,11 +8,12 @@ import flax.linen as nn
 
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
+from mmjax.evaluation.protocol import ROLES
 from mmjax.tasks import Task
 from mmjax.training import Train
 from mmjax.typing import Mapping
 
-__all__ = ["Member", "Paper", "Row", "Table"]
+__all__ = ["Matched", "Member", "Paper", "Row", "Table"]
 
 View = Callable[[Dataset], Dataset]
 Outputs = Mapping[str, Any]
@@ -27,11 +28,21 @@ class Paper:
       value: in the units of the table's metric, percent for accuracy.
       source: where it stands.
       checked: whether someone read it there; recalled numbers are shown as unchecked.
+      metric: name of the metric with its convention (see ``mmjax.evaluation.targets``); None = that of the data.
+      split: on which split it was measured, where that is not the table's.
+      tolerance: how far a reproduction may lie from it, same units; None = 1 point or 2 standard deviations over seeds.
+      cannot_run: why nothing here can reproduce it; empty = the row does, or does not.
+      reason: why the row does not reproduce it, where that is known.
     """
 
     value: float
     source: str
     checked: bool = False
+    metric: str | None = None
+    split: str = ""
+    tolerance: float | None = None
+    cannot_run: str = ""
+    reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +52,25 @@ class Member:
     Attributes:
       outputs: logits ``[items, classes]`` by split (``validation``, ``test``), in the order of the items.
       present: whether the item has any of the member's modalities, ``[items]`` by split.
+      runs: the outputs of all its seeds: this one's first, then the next ones', round to the one before.
     """
 
     outputs: Outputs
     present: Outputs
+    runs: tuple[Outputs, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Matched:
+    """A network made as wide as it takes to have as many parameters as another row's.
+
+    Attributes:
+      build: ``width -> network``, larger with the width.
+      like: name of the row.
+    """
+
+    build: Callable[[int], nn.Module]
+    like: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +79,7 @@ class Row:
 
     Attributes:
       name: unique in its table, without a dot.
-      model: a network ``(streams, *, targets, train) -> outputs``; or
+      model: a network ``(streams, *, targets, train) -> outputs``, or ``Matched``; or
       fit: a method that is none: ``(data, seed, members) -> {"validation": logits, "test": logits}``, where
         ``members`` is a ``Member`` for each row named in the field of that name, for the same seed.
       streams: the modalities it sees, after its view; None = all.
@@ -62,6 +88,7 @@ class Row:
       members: rows whose stored outputs ``fit`` combines; they run first.
       varies: whether the seed matters to ``fit``; where not, it runs once.
       baseline: whether the row may be "the best single modality" when it has one stream.
+      role: what it stands for in the protocol (see ``mmjax.evaluation.protocol``); empty = a method.
       train: instead of the table's.
       task: instead of the table's.
       seeds: number of seeds, instead of the table's.
@@ -70,7 +97,7 @@ class Row:
     """
 
     name: str
-    model: nn.Module | None = None
+    model: nn.Module | Matched | None = None
     fit: Callable[..., Outputs] | None = None
     streams: Sequence[str] | None = None
     section: str = ""
@@ -78,6 +105,7 @@ class Row:
     members: tuple[str, ...] = ()
     varies: bool = True
     baseline: bool = True
+    role: str = ""
     train: Train | None = None
     task: Task | None = None
     seeds: int | None = None
@@ -89,17 +117,32 @@ class Row:
             raise UsageError(f"row {self.name!r} needs either model= or fit=")
         if "." in self.name:
             raise UsageError(f"row {self.name!r} has a dot in its name; --set could not reach it")
+        if self.role and self.role not in ROLES:
+            raise UsageError(f"row {self.name!r} has the role {self.role!r}; the roles are: {', '.join(ROLES)}")
 
     @property
     def network(self) -> nn.Module:
         """The model.
 
         Raises:
-          UsageError: the row is no network.
+          UsageError: the row is no network, or its width is not known yet.
         """
         if self.model is None:
             raise UsageError(f"row {self.name!r} is no network: nothing is trained")
+        if isinstance(self.model, Matched):
+            raise UsageError(f"the width of row {self.name!r} follows from the data: mmjax.experiment.matched finds it")
         return self.model
+
+    @property
+    def combination(self) -> Callable[..., Outputs]:
+        """The fit.
+
+        Raises:
+          UsageError: the row is a network.
+        """
+        if self.fit is None:
+            raise UsageError(f"row {self.name!r} is a network: it fits nothing from others")
+        return self.fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +162,7 @@ class Table:
       note: printed under the title.
       extra: rows left out unless named with ``--rows`` (long ones).
       folds: values of ``options.fold`` that ``fold=all`` pools.
+      limit: examples of each split; None = all (a smoke run has few).
     """
 
     title: str
@@ -133,6 +177,7 @@ class Table:
     note: str = ""
     extra: tuple[str, ...] = ()
     folds: tuple[Any, ...] = ()
+    limit: int | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "rows", tuple(self.rows))
@@ -141,6 +186,8 @@ class Table:
             raise UsageError(f"row {twice[0]!r} stands twice in {self.title!r}")
         for row in self.rows:
             self.pick(row.members)
+            if isinstance(row.model, Matched) and not isinstance(self.pick([row.model.like])[0].model, nn.Module):
+                raise UsageError(f"row {row.name!r} is to match {row.model.like!r}, which is no network of given width")
 
     def pick(self, names: Sequence[str]) -> tuple[Row, ...]:
         """The named rows, in the order of the table.

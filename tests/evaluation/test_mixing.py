@@ -61,3 +61,12 @@ def test_a_label_per_step_has_outputs_and_no_mixtures():
     assert probe.outputs(batch).shape == (2, 15, 3)
     with pytest.raises(UsageError, match="label per step"):
         probe.mixed(batch)
+
+
+def test_patterns_are_mixtures_with_modalities_left_out(probed):
+    _, _, batch, probe = probed
+    kept = [("left", "right"), ("right",), ()]
+    found = probe.patterns(batch, kept)
+    for names, outputs in zip(kept, found):
+        rows = {name: np.arange(batch.size) if name in names else np.full(batch.size, -1) for name in ("left", "right")}
+        np.testing.assert_allclose(outputs, probe.mixed(batch)(rows), atol=1e-6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UsageError
-from mmjax.experiment import Row, run_table, runner
+from mmjax.experiment import Row, run_table
 from mmjax.experiment.commands import report, train
 from tests.experiment import small
 
@@ -19,7 +19,7 @@ def folded(monkeypatch):
     def load(name, *, fold, **folders):
         return small.arrays(seed=fold)
 
-    monkeypatch.setattr(runner.datasets, "load", load)
+    monkeypatch.setattr("mmjax.datasets.load", load)
     rows = [small.table().rows[0], Row("guess", fit=small.guess), Row("long", fit=small.guess)]
     return small.table(
         dataset="small", rows=rows, options={"fold": "all"}, folds=(3, 5), extra=("long",), note="Noted."

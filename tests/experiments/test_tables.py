@@ -9,7 +9,7 @@ from experiments.__main__ import NAMES, load, summary
 from mmjax.datasets.views import refit_splits
 from mmjax.experiment.checks import check_model
 from mmjax.experiment.commands import table as run_to_the_end
-from mmjax.experiment.runner import load_dataset, row_data
+from mmjax.experiment.data import load_dataset, row_data
 from mmjax.experiment.settings import digest
 
 EMBEDDED = ("digits", "synthetic", "synthetic_gaussian")

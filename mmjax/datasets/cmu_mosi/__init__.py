@@ -18,6 +18,7 @@ CARD = Card(
         "Classes train 738/709, test 285/467: ignoring the input reaches 62.1 % on test, chance is 50 %."
     ),
     kinds={"text": "feature", "audio": "feature", "video": "feature"},
+    metric="acc2_has0",
     num_classes=2,
     class_names=("negative", "positive"),
     group="video",
@@ -52,7 +53,7 @@ class Options:
 def _card(options: Options) -> Card:
     if options.target == "label":
         return CARD
-    return dataclasses.replace(CARD, name="cmu_mosi (score)", num_classes=None, class_names=(), primary_metric="mae")
+    return dataclasses.replace(CARD, name="cmu_mosi (score)", num_classes=None, class_names=(), primary_metric="mae", metric="")
 
 
 def _builder() -> type:

@@ -1,0 +1,149 @@
+"""From what was measured of a row (``analysis/`` of a work directory) to the cells of a table, with intervals."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.evaluation import calibration, degradation
+from mmjax.evaluation.robustness import expected_missing, right
+from mmjax.evaluation.significance import seed_interval
+from mmjax.typing import Mapping
+
+__all__ = ["Analysis", "interaction_cells", "pattern_cells", "robustness_cells"]
+
+Analysis = Mapping[str, np.ndarray]
+
+
+def _levels(curve: np.ndarray) -> tuple[float, ...]:
+    return tuple(np.linspace(0, 1, len(curve)).tolist())
+
+
+def _spread(values: Any) -> dict[str, Any]:
+    """Mean and interval over seeds."""
+    values = np.asarray(values, np.float64)
+    return {"mean": float(values.mean()), "interval": seed_interval(values)}
+
+
+def _by_pattern(analysis: Analysis, target: np.ndarray) -> dict[tuple[str, ...], np.ndarray]:
+    """Mean scores ``[seeds]`` of every presence pattern."""
+    found = {}
+    for name, outputs in analysis.items():
+        if name.startswith("pattern/"):
+            pattern = tuple(filter(None, name.removeprefix("pattern/").split("+")))
+            found[pattern] = right(outputs, target).mean(-1)
+    return found
+
+
+def pattern_cells(analysis: Analysis, target: np.ndarray, classes: bool) -> dict[str, Any]:
+    """Score and calibration error of every presence pattern, by ``audio+text``."""
+    cells = {}
+    for pattern, scores in _by_pattern(analysis, target).items():
+        if not pattern:
+            continue
+        name = "+".join(pattern)
+        cells[name] = _spread(scores)
+        if classes:
+            outputs = analysis[f"pattern/{name}"]
+            cells[name]["ece"] = float(np.mean([calibration.calibration_error(one, target) for one in outputs]))
+    return cells
+
+
+def robustness_cells(
+    analysis: Analysis,
+    target: np.ndarray,
+    *,
+    classes: bool,
+    chance: float,
+    reference: Analysis | None,
+    singles: Mapping[str, float],
+    chosen_by: Mapping[str, float],
+    scales: Mapping[str, str],
+    regime: str,
+) -> dict[str, Any]:
+    """What noise and loss of modalities do to a row.
+
+    Args:
+      analysis: of the row.
+      target: of the test items.
+      classes: whether there are classes, else scores.
+      chance: score that ignoring the input reaches.
+      reference: analysis of the mean of the single modalities' logits.
+      singles: clean score of each modality's single row.
+      chosen_by: their validation scores.
+      scales: what severity means, by modality.
+      regime: how the row was trained.
+    """
+    noise, curves = {}, {}
+    for name in sorted(analysis):
+        if not name.startswith("noise/"):
+            continue
+        touched = name.removeprefix("noise/")
+        by_seed = analysis[name].mean(1)  # [levels, seeds]
+        curves[touched] = by_seed.mean(1)
+        theirs = None if reference is None or name not in reference else reference[name].mean((1, 2))
+        noise[touched] = _curve_cells(by_seed, chance, theirs) | {"scale": scales.get(touched, "each at this severity")}
+    patterns = _by_pattern(analysis, target)
+    streams = max(patterns, key=len)
+    full_reference = {} if reference is None else _by_pattern(reference, target)
+    missing = {}
+    for touched in [*streams, *([degradation.ALL] if len(streams) > 1 else [])]:
+        by_seed = expected_missing(patterns, touched)
+        compared = len(full_reference) == len(patterns)
+        theirs = expected_missing(full_reference, touched).mean(-1) if compared else None
+        missing[touched] = _curve_cells(by_seed, chance, theirs)
+    alone = {name: curve for name, curve in curves.items() if name != degradation.ALL}
+    modality, drop = degradation.worst_drop(alone) if alone and len(streams) > 1 else (None, None)
+    known = all(name in singles for name in alone)
+    return {
+        "regime": regime,
+        "noise": noise,
+        "missing": missing,
+        "patterns": pattern_cells(analysis, target, classes),
+        "worst_drop": None if modality is None else {"modality": modality, "value": drop},
+        "harmful": degradation.harmful(alone, singles, chosen_by) if known and len(streams) > 1 else [],
+    }
+
+
+def _curve_cells(by_seed: np.ndarray, chance: float, reference: np.ndarray | None) -> dict[str, Any]:
+    levels = _levels(by_seed)
+    curve = by_seed.mean(1)
+    return {
+        "levels": list(levels),
+        "mean": curve.tolist(),
+        "interval": [seed_interval(values) for values in by_seed],
+        "area": float(degradation.area(curve, levels)),
+        "retention": float(degradation.retention(curve, chance, levels)),
+        "effective": None if reference is None else float(degradation.effective_robustness(curve, reference, levels)),
+    }
+
+
+def interaction_cells(analysis: Analysis, streams: Sequence[str]) -> dict[str, Any] | None:
+    """EMAP gap, Shapley values and perceptual scores, each with its interval over seeds; None where not measured."""
+    if "emap/gap" not in analysis:
+        return None
+    gap, shapley = analysis["emap/gap"].mean(-1), analysis["shapley/values"]  # [seeds], [seeds, modalities]
+    shares = shapley / np.maximum(np.abs(shapley).sum(-1, keepdims=True), 1e-12)
+    perceptual = analysis["perceptual/values"]
+    return {
+        "emap": {
+            "score": float(analysis["emap/score"].mean()),
+            "gap": float(gap.mean()),
+            "interval": seed_interval(gap),
+            "n": int(analysis["emap/items"]),
+            "draws": int(analysis["emap/gap"].shape[-1]),
+        },
+        "shapley": {
+            name: {
+                "value": float(shapley[:, place].mean()),
+                "share": float(shares[:, place].mean()),
+                "interval": seed_interval(shapley[:, place]),
+            }
+            for place, name in enumerate(sorted(streams))
+        },
+        "shapley_rule": str(analysis["shapley/rule"]),
+        "perceptual": {
+            name: {"value": float(perceptual[:, place].mean()), "interval": seed_interval(perceptual[:, place])}
+            for place, name in enumerate(sorted(streams))
+        },
+    }

@@ -1,0 +1,44 @@
+"""The rules of the protocol: what a table must hold before a gain in it may be believed, and what one lacks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmjax.typing import Mapping
+
+__all__ = ["ROLES", "missing_parts"]
+
+ROLES = {
+    "single": "a modality alone",
+    "matched": "a modality alone, with as many parameters as the concatenation",
+    "mean of logits": "mean of the single modalities' logits, untrained",
+    "prior-corrected product": "product of the single modalities' probabilities over the prior, untrained",
+    "concatenation": "concatenation and an MLP",
+    "joint transformer": "a transformer over modality tokens",
+    "shuffled control": "the same method trained with the other modalities shuffled among the examples",
+    "ensemble control": "as many models of the best single modality as there are modalities",
+}
+"""What a row stands for in the protocol. All but the controls are baselines; every role must be filled."""
+
+
+def missing_parts(rows: Sequence[Mapping[str, Any]], streams: Sequence[str], majority: float | None) -> list[str]:
+    """What a table lacks, in words; empty = it conforms.
+
+    Args:
+      rows: of the summary, with ``role``, ``single``, ``streams``, ``status`` and ``best_single``.
+      streams: the modalities of the data.
+      majority: the share of the most frequent class; None where there are no classes.
+    """
+    done = [row for row in rows if row["status"] == "done"]
+    missing = [
+        f"{name} alone" for name in streams if not any(row["single"] and row["streams"] == [name] for row in done)
+    ]
+    if len(streams) < 2:
+        return missing
+    classes = majority is not None
+    decision = ("mean of logits", "prior-corrected product")
+    wanted = [role for role in ROLES if role not in ("single", "matched") and (classes or role not in decision)]
+    missing += [f"{role} ({ROLES[role]})" for role in wanted if not any(row["role"] == role for row in done)]
+    best = [row["streams"] for row in done if row["best_single"]]
+    if not any(row["role"] == "matched" and row["streams"] in best for row in done):
+        missing.append(f"matched ({ROLES['matched']})")
+    return missing

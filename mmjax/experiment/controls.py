@@ -1,0 +1,99 @@
+"""Controls: what of a gain is left when the other modalities say nothing, and what more models of one would give.
+
+Which rows they are for follows from the scores on validation, so they run after all others.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+from mmjax.datasets import views
+from mmjax.datasets.base import Dataset
+from mmjax.evaluation.records import HELD_OUT
+from mmjax.experiment.table import Member, Row, Table, View
+from mmjax.fusion.decision import mean_of_probabilities
+from mmjax.typing import Mapping
+
+__all__ = ["CONTROLS", "control_rows", "ensemble"]
+
+CONTROLS = ("shuffled control", "ensemble control")
+
+
+def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
+    """The controls for the concatenation and the fused network with the best validation score of its section.
+
+    The shuffled control (Wu et al. 2021) trains the same network with all modalities but the best single one shuffled
+    among the examples of train and validation: a gain that it keeps is regularisation, not information. The ensemble
+    control is as many models of the best single modality as there are modalities.
+
+    Args:
+      table: with its networks resolved, and without controls.
+      summary: of the finished rows.
+    """
+    done = {row["name"]: row for row in summary["rows"] if row["status"] == "done"}
+    plain = [row for row in table.rows if row.role == "concatenation" and row.name in done and row.model is not None]
+    if not plain:
+        return []
+    section = done[plain[0].name]["section"]
+    best = [row for row in done.values() if row["best_single"] and row["section"] == section]
+    streams = done[plain[0].name]["streams"]
+    if not best or best[0]["streams"][0] not in streams:
+        return []
+    sign = 1 if summary["higher_is_better"] else -1
+    fused = [
+        row
+        for row in table.rows
+        if row.name in done
+        and row.model is not None
+        and row is not plain[0]
+        and done[row.name]["section"] == section
+        and set(done[row.name]["streams"]) == set(streams)
+    ]
+    chosen = plain + sorted(fused, key=lambda row: -sign * done[row.name]["validation"])[:1]
+    kept = best[0]["streams"][0]
+    others = tuple(name for name in streams if name != kept)
+    rows = [
+        dataclasses.replace(
+            row,
+            name=f"{row.name}: {' and '.join(others)} shuffled",
+            view=functools.partial(_shuffled_view, names=others, then=row.view),
+            role="shuffled control",
+            paper=None,
+            notes="",
+        )
+        for row in chosen
+    ]
+    count = len(streams)
+    return [
+        *rows,
+        Row(
+            f"{count} models of {best[0]['name']}",
+            fit=functools.partial(ensemble, count=count),
+            streams=(kept,),
+            members=(best[0]["name"],),
+            section=section,
+            seeds=table.pick([best[0]["name"]])[0].seeds,
+            baseline=False,
+            role="ensemble control",
+        ),
+    ]
+
+
+def ensemble(data: Dataset, seed: int, members: Mapping[str, Member], *, count: int) -> dict[str, Any]:
+    """Mean of the probabilities of ``count`` seeds of one row: this one and the next ones, in a circle.
+
+    With fewer seeds than models there are as many models as seeds. Neighbouring seeds share models, so the spread over
+    seeds is somewhat too small.
+    """
+    (member,) = members.values()
+    runs = member.runs[:count]
+    scores = {}
+    for split in HELD_OUT:
+        logits = {str(number): run[split] for number, run in enumerate(runs)}
+        scores[split] = mean_of_probabilities(logits, {name: member.present[split] for name in logits})
+    return scores
+
+
+def _shuffled_view(dataset: Dataset, *, names: tuple[str, ...], then: View | None) -> Dataset:
+    dataset = views.shuffle_streams(dataset, names)
+    return then(dataset) if then else dataset

@@ -1,0 +1,60 @@
+"""The data of a table: as the builder gives them, after the table's view, and as a row sees them."""
+
+import dataclasses
+from typing import Any
+
+from mmjax import datasets
+from mmjax.datasets import views
+from mmjax.datasets.base import Dataset
+from mmjax.errors import UsageError
+from mmjax.experiment.table import Row, Table
+from mmjax.stream import select
+
+__all__ = ["load_dataset", "load_raw", "row_data"]
+
+
+def load_raw(table: Table, **folders: Any) -> Dataset:
+    """The data of a table before its view, where noise enters pictures, waveforms and words.
+
+    Raises:
+      UsageError: options that the data set does not have, or data that are unsound.
+    """
+    dataset = table.dataset
+    if isinstance(dataset, str):
+        try:
+            dataset = datasets.load(dataset, **folders, **table.options)
+        except TypeError as error:  # an option of another type than its check expects
+            raise UsageError(f"{table.dataset}: options {dict(table.options)}: {error}") from error
+    elif table.options:
+        raise UsageError(f"options {sorted(table.options)} are for a data set given by name")
+    else:
+        dataset = datasets.check(dataset)
+    return views.limit(dataset, table.limit) if table.limit else dataset
+
+
+def load_dataset(table: Table, **folders: Any) -> Dataset:
+    """The data of a table, after its view.
+
+    Raises:
+      UsageError: as ``load_raw``.
+    """
+    dataset = load_raw(table, **folders)
+    return table.view(dataset) if table.view else dataset
+
+
+def row_data(dataset: Dataset, row: Row, known: dict[int, Dataset] | None = None) -> Dataset:
+    """What a row sees: the data after its view, its streams alone.
+
+    Args:
+      dataset: of the table.
+      row: which row.
+      known: keeps what the views of other rows gave, so that each is computed once.
+    """
+    known = {} if known is None else known
+    if id(row.view) not in known:
+        known[id(row.view)] = row.view(dataset) if row.view else dataset
+    viewed = known[id(row.view)]
+    if row.streams is None:
+        return viewed
+    kept = {k: batch.replace(streams=select(batch.streams, row.streams)) for k, batch in viewed.splits.items()}
+    return dataclasses.replace(viewed, splits=kept)

@@ -1,0 +1,46 @@
+"""Networks as wide as it takes: a single modality with as many parameters as the fusion it stands beside."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from mmjax.datasets.base import Dataset
+from mmjax.errors import UsageError
+from mmjax.experiment.checks import abstract_variables
+from mmjax.experiment.data import row_data
+from mmjax.experiment.table import Matched, Row, Table
+
+__all__ = ["count_params", "resolve"]
+
+WIDEST = 4096
+
+
+def count_params(model: nn.Module, data: Dataset) -> int:
+    """Parameters of a model on these data, found from shapes alone."""
+    leaves = jax.tree.leaves(abstract_variables(model, data).get("params", {}))
+    return sum(int(np.prod(leaf.shape)) for leaf in leaves)
+
+
+def resolve(row: Row, table: Table, dataset: Dataset) -> Row:
+    """The row with a network: of a ``Matched`` one the width whose parameters come closest to those of its model row.
+
+    Raises:
+      UsageError: even the widest network has fewer parameters.
+    """
+    if not isinstance(row.model, Matched):
+        return row
+    build = row.model.build
+    like = table.pick([row.model.like])[0]
+    wanted, data = count_params(like.network, row_data(dataset, like)), row_data(dataset, row)
+    low, high = 1, 16
+    while count_params(build(high), data) < wanted:
+        low, high = high, 2 * high
+        if high > WIDEST:
+            raise UsageError(f"row {row.name!r} cannot have the {wanted} parameters of {like.name!r}: too wide")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count_params(build(middle), data) < wanted else (low, middle)
+    nearest = min((low, high), key=lambda width: abs(count_params(build(width), data) - wanted))
+    return dataclasses.replace(row, model=build(nearest))
