@@ -195,13 +195,27 @@ def xla_cost(function: Callable, *args: Any, compiler_options: Mapping[str, Any]
       args: arrays or their shapes, of one example or of a batch.
       compiler_options: of ``jax.jit``; ``mmjax.training.compile_effort(0)`` compiles a large model in haste.
     """
-    return read_compiled(compile_program(function, *args, compiler_options=compiler_options)[0])
+    compiled, _ = compile_program(function, *args, compiler_options=compiler_options)
+    return read_compiled(compiled, loops=_loops(jax.make_jaxpr(function)(*args).jaxpr))
 
 
-def read_compiled(compiled: Any) -> XlaCost:
-    """XLA's count for a program that is compiled already (``jax.stages.Compiled``)."""
+def _loops(jaxpr: Any) -> bool:
+    """Whether a program's own code loops; a random number's does on a CPU, and hardly counts."""
+    return any(
+        equation.primitive.name in ("scan", "while") or any(_loops(inner) for inner in _inner(equation.params))
+        for equation in jaxpr.eqns
+    )
+
+
+def read_compiled(compiled: Any, loops: bool | None = None) -> XlaCost:
+    """XLA's count for a program that is compiled already (``jax.stages.Compiled``).
+
+    Args:
+      loops: whether it loops, so that the count says nothing; None = whether any loop, that of a random number
+        included, stands in it.
+    """
     counts = compiled.cost_analysis() or {}
-    loops = " while(" in (compiled.as_text() or "")
+    loops = " while(" in (compiled.as_text() or "") if loops is None else loops
     flops, accessed = (None if loops else _counted(counts.get(key)) for key in ("flops", "bytes accessed"))
     memory = compiled.memory_analysis()
     peak = getattr(memory, "peak_memory_in_bytes", 0) if memory is not None else 0

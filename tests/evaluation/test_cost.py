@@ -210,6 +210,21 @@ def test_xla_counts_products_and_more():
     assert read_compiled(compiled).flops > flops_by_formula(step, state, batch, jax.random.key(1)) * 0.9
 
 
+def test_dropout_does_not_hide_the_count():
+    def drop(x, key):
+        return (x @ x) * jax.random.bernoulli(key, 0.5, (64, 64))
+
+    cost = xla_cost(drop, floats(64, 64), jax.random.key(0), compiler_options=HASTE)
+    assert cost.flops > 2 * 64**3
+
+    def loop(x):
+        return jax.jit(lambda x: jax.lax.fori_loop(0, 3, lambda i, c: jnp.sin(c), x))(x)
+
+    compiled, _ = compile_program(loop, floats(4), compiler_options=HASTE)
+    assert read_compiled(compiled).flops is None
+    assert xla_cost(loop, floats(4), compiler_options=HASTE).flops is None
+
+
 def test_step_time_waits_and_carries():
     state, step, batch = trained()
     donated = jax.jit(step, donate_argnums=0, compiler_options=HASTE)
