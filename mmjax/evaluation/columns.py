@@ -176,7 +176,7 @@ def _robustness(summary: Mapping[str, Any]) -> list[Column]:
 
     def harmful(row: Mapping[str, Any]) -> Cell:
         cell = row.get("robustness")
-        if not cell or cell.get("harmful") is None:
+        if not cell or cell.get("harmful") is None or len(row["streams"]) < 2:
             return Cell()
         return Cell(", ".join(cell["harmful"]) or "none", len(cell["harmful"]))
 

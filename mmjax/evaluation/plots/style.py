@@ -83,16 +83,23 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def png(figure: Any) -> bytes:
-    """PNG without a date or a version in it, so that the same numbers give the same bytes."""
+    """PNG without a date or a version in it, so that the same numbers give the same bytes.
+
+    With a palette of 256 colours: a third of the size, and no difference that an eye sees.
+    """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
-    buffer = io.BytesIO()
+    drawn, buffer = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         FigureCanvasAgg(figure)
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(drawn, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+    image = Image.open(drawn).convert("RGB")
+    palette = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    palette.save(buffer, format="PNG", dpi=(DPI, DPI), optimize=True)
     return buffer.getvalue()
 
 

@@ -56,7 +56,8 @@ def sweep_figure(panels: Mapping[str, Mapping[str, Any]], metric: str, factor: f
         return None
     looks = {name: look for panel in panels.values() for name, (_, look) in panel["lines"].items()}
     labels = {
-        target: textwrap.fill(panel["scale"].replace(" → ", "\u00a0→\u00a0"), 27) for target, panel in panels.items()
+        target: textwrap.fill(panel["scale"].replace(" → ", "\u00a0→\u00a0").replace("^2", "²"), 27)
+        for target, panel in panels.items()
     }
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
