@@ -273,13 +273,15 @@ class RecordStore:
             raise UsageError(f"no {path}{of} in {str(self.workdir)!r}: run the table's command first")
         return self.workdir / path
 
-    def _write_timing(self, name: str, timing: Mapping[str, Any]) -> None:
-        path = self.workdir / "timing.json"
+    def timing(self) -> dict[str, Any]:
+        """What a clock measured, by row."""
         try:
-            known = json.loads(path.read_bytes())
+            return json.loads((self.workdir / "timing.json").read_bytes())
         except (FileNotFoundError, ValueError):
-            known = {}
-        replace_file(path, _json({**known, name: timing}).encode())
+            return {}
+
+    def _write_timing(self, name: str, timing: Mapping[str, Any]) -> None:
+        replace_file(self.workdir / "timing.json", _json({**self.timing(), name: timing}).encode())
 
     def _write_records(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Rows in the order of the table, whatever the order they ran in; rows it no longer has stand last."""

@@ -157,6 +157,7 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: st
         "calibration": _calibration(run, targets) if primary == "accuracy" else None,
         "params": run.records[0]["cost"].get("params"),
         "flops": run.records[0]["cost"].get("flops"),
+        "cost": run.records[0]["cost"],
         "selection_rule": run.records[0]["selection_rule"],
         "conforming": all(record["conforming"] for record in run.records),
     }
@@ -166,15 +167,23 @@ def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([one[name] for one in metrics])) for name in sorted(metrics[0])}
 
 
-def _calibration(run: _Run, targets: Mapping) -> dict[str, float]:
-    """Means over seeds, before and after temperature scaling on validation."""
-    target, cells = targets["test"][0], []
+def _calibration(run: _Run, targets: Mapping) -> dict[str, Any]:
+    """Means over seeds, before and after temperature scaling on validation, and the diagram of all seeds."""
+    (target, groups), cells = targets["test"], []
     for position in range(len(run.seeds)):
         temperature = calibration.fit_temperature(run.logits["validation"][position], targets["validation"][0])
         before = calibration.measure(run.logits["test"][position], target)
         after = calibration.measure(run.logits["test"][position], target, temperature)
         cells.append({"temperature": temperature, **before, **{f"{name}_scaled": v for name, v in after.items()}})
-    return _means(cells)
+    interval = calibration.calibration_interval(run.logits["test"], target, groups)
+    diagram = calibration.reliability(run.logits["test"], target)
+    return {
+        **_means(cells),
+        "classwise_ece": float(np.mean([calibration.classwise_error(one, target) for one in run.logits["test"]])),
+        "ece_interval": [interval.lower, interval.upper],
+        "ece_debiased": interval.debiased,
+        "reliability": {name: values.tolist() for name, values in diagram._asdict().items()},
+    }
 
 
 def _add_gains(rows: list[dict], runs: Mapping[str, _Run | None], groups: np.ndarray, primary: str) -> None:

@@ -17,6 +17,7 @@ from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.environment import device, environment
 from mmjax.errors import UsageError
+from mmjax.evaluation.cost import count_params, flops_by_formula, fusion_params
 from mmjax.evaluation.records import HELD_OUT, Record, RecordStore, make_record
 from mmjax.evaluation.report import write_report
 from mmjax.evaluation.summary import summarise
@@ -34,7 +35,7 @@ from mmjax.metrics import compute
 from mmjax.resident import Fit, fit
 from mmjax.stream import Batch
 from mmjax.tasks import Task
-from mmjax.training import predict
+from mmjax.training import Train, init_state, make_optimizer, make_train_step, predict
 from mmjax.typing import Mapping, PyTree
 
 __all__ = ["run_table", "smoke"]
@@ -170,8 +171,7 @@ class _Result:
     history: dict[str, np.ndarray] | None = None
     epoch: np.ndarray | None = None
     test_selected: np.ndarray | None = None
-    params: int = 0
-    flops: float | None = None
+    cost: dict[str, Any] = dataclasses.field(default_factory=lambda: {"params": 0, "flops": None})
     selection_rule: str = "none: fixed hyper-parameters"
 
 
@@ -211,8 +211,7 @@ def _run_row(run: _Run, row: Row, label: str) -> _Result:
         history=first.history,
         epoch=first.epoch,
         test_selected=primary.min(0) if lower else primary.max(0),
-        params=sum(leaf[0].size for leaf in jax.tree.leaves(fitted.variables)),
-        flops=_flops(model, fitted.variables, data.splits["test"]),
+        cost=_cost(model, task, train, fitted.variables, data.splits["train"]),
         selection_rule=f"epoch of best validation {train.select}" + (", refit on train + validation" * train.refit),
     )
 
@@ -270,12 +269,32 @@ def _targets(batch: Batch) -> dict[str, np.ndarray]:
     return {"target": np.asarray(batch.target), "group": np.asarray(batch.group)}
 
 
-def _flops(model: nn.Module, variables: PyTree, batch: Batch) -> float | None:
-    """FLOPs of one example's forward pass by XLA's count; a scan's body counts once, so recurrent rows have none."""
-    one = jax.tree.map(lambda x: jnp.asarray(x[:1]), batch)
+def _cost(model: nn.Module, task: Task, train: Train, variables: PyTree, batch: Batch) -> dict[str, Any]:
+    """Parameters, and FLOPs of one example: forward by formula and by XLA, its share of a training step by XLA."""
     first = jax.tree.map(lambda x: x[0], variables)
-    lowered = jax.jit(lambda v, b: predict(model, v, b)).lower(first, one)
-    if "while" in (text := lowered.as_text()) or "stablehlo.while" in text:
+    params = first.get("params", {})
+    tx = make_optimizer(train, 1)
+    size = min(train.batch_size, batch.size)
+
+    def forward(variables: PyTree, batch: Batch) -> PyTree:
+        return predict(model, variables, batch)
+
+    some, one = (jax.tree.map(lambda x, n=n: jnp.asarray(x[:n]), batch) for n in (size, 1))
+    state = jax.eval_shape(lambda key: init_state(model, tx, some.streams, key), jax.random.key(0))
+    step = jax.jit(make_train_step(model, task, tx)).lower(state, some, jax.random.key(0))
+    train_flops = _xla_flops(step)
+    return {
+        "params": count_params(params),
+        "params_fusion": fusion_params(params),
+        "flops": flops_by_formula(forward, first, one),
+        "flops_xla": _xla_flops(jax.jit(forward).lower(first, one)),
+        "train_flops_xla": None if train_flops is None else train_flops / size,
+    }
+
+
+def _xla_flops(lowered: Any) -> float | None:
+    """XLA's count, before it optimises; it counts the body of a loop once, so of a program with loops there is none."""
+    if "stablehlo.while" in lowered.as_text():
         return None
     cost = lowered.cost_analysis()
     return float(cost["flops"]) if cost and "flops" in cost else None
@@ -291,7 +310,7 @@ def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
         "n": int(dataset.splits["test"].size),
         "group": dataset.card.group,
     }
-    method = {"name": row.name, "config_hash": run.hashes[row.name], "params": result.params, "trials": 1}
+    method = {"name": row.name, "config_hash": run.hashes[row.name], "params": result.cost["params"], "trials": 1}
     env = environment()
     records = []
     for position, seed in enumerate(run.seeds(row)):
@@ -312,7 +331,7 @@ def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
                 primary=dataset.card.primary_metric,
                 metrics=metrics["test"],
                 validation_metrics=metrics["validation"],
-                cost={"params": result.params, "flops": result.flops},
+                cost=result.cost,
                 env=env,
                 notes=row.notes,
             )
