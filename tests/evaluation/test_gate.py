@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UsageError
-from mmjax.evaluation import gate as module
+from mmjax.evaluation.gate import _incongruent
 from mmjax.evaluation.interactions import gate, scored
 from mmjax.evaluation.significance import paired_gain
 
@@ -77,7 +77,7 @@ def test_incongruent_items_are_of_another_group(sizes):
     groups = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)) * 7, sizes))
     seen = []
     for draw in range(30):
-        partner = module._incongruent(groups, np.random.default_rng(draw))
+        partner = _incongruent(groups, np.random.default_rng(draw))
         assert sorted(partner) == list(range(len(groups)))
         fixed = groups[partner] == groups if 2 * max(sizes) <= len(groups) else partner == np.arange(len(groups))
         assert not fixed.any()
@@ -86,7 +86,7 @@ def test_incongruent_items_are_of_another_group(sizes):
 
 
 def test_one_large_group_falls_back_to_other_items():
-    partner = module._incongruent(np.array([0, 0, 0, 1]), np.random.default_rng(0))
+    partner = _incongruent(np.array([0, 0, 0, 1]), np.random.default_rng(0))
     assert sorted(partner) == [0, 1, 2, 3] and (partner != np.arange(4)).all()
 
 
