@@ -41,6 +41,8 @@ def columns(summary: Mapping[str, Any], timing: Mapping[str, Any] | None = None)
     every = [*_result(summary), *_gains(summary), *_interaction(summary), *_robustness(summary), *_calibration(),
              *_cost(), *_clock(timing or {})]  # fmt: skip
     always = {"ours", *(["paper"] if summary["references"] else [])}
+    if any(one.get("cannot_run") for one in summary["references"]) or any(row.get("target") for row in summary["rows"]):
+        always.add("target")
     return [c for c in every if c.key in always or any(c.cell(row).text != NONE for row in done)]
 
 

@@ -142,8 +142,7 @@ def _table(summary: Mapping[str, Any], shown: Sequence[table.Column]) -> str:
     bodies = [("Known without training", known)]
     for title, rows in table.sections(summary):
         bodies.append((title, [_row(summary, row, numbers[row["name"]], shown) for row in rows]))
-    published = [_line(one["name"], shown, {"paper": paper(summary, one), "ours": Cell("not run")})
-                 for one in summary["references"]]  # fmt: skip
+    published = [_published(summary, one, shown) for one in summary["references"]]
     bodies.append(("Published, not run here", published))
     groups = "".join(
         f'<tbody><tr class="section"><th scope="rowgroup" colspan="{len(shown) + 1}"><span>{escape(title)}</span></th>'
@@ -165,6 +164,15 @@ def _row(summary: Mapping[str, Any], row: Mapping[str, Any], number: int, shown:
         cells = {column.key: column.cell(row) for column in shown if column.key in ("paper", "target")}
         cells["ours"] = Cell(said)
     return _line(row["name"], shown, cells, number, table.row_label(summary, row), bool(row.get("best_single")))
+
+
+def _published(summary: Mapping[str, Any], one: Mapping[str, Any], shown: Sequence[table.Column]) -> str:
+    """A published number that nothing here ran, with the reason why it cannot."""
+    cells = {"paper": paper(summary, one), "ours": Cell("not run")}
+    reason = one.get("cannot_run")
+    if reason:
+        cells["target"] = Cell("cannot run", "cannot run")
+    return _line(one["name"], shown, cells, marks=[f"({reason})"] if reason else [])
 
 
 def _line(

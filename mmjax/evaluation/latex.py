@@ -70,11 +70,13 @@ def _bodies(summary: Mapping[str, Any], shown: Sequence[table.Column]) -> list[t
             if row["status"] == "done":
                 lines.append([name, *(escape_latex(column.cell(row).text) for column in shown)])
             else:
-                known = {column.key: column.cell(row).text for column in shown if column.key in ("paper", "target")}
-                lines.append([name, *only(ours="not run", **known)])
+                said = {column.key: column.cell(row).text for column in shown if column.key in ("paper", "target")}
+                lines.append([name, *only(ours="not run", **said)])
         bodies.append((title, lines))
-    published = [[escape_latex(one["name"]), *only(paper=paper(summary, one).text, ours="not run")]
-                 for one in summary["references"]]  # fmt: skip
+    published = []
+    for one in summary["references"]:
+        said = {"target": "cannot run"} if one.get("cannot_run") else {}
+        published.append([escape_latex(one["name"]), *only(paper=paper(summary, one).text, ours="not run", **said)])
     return [*bodies, ("Published, not run here", published)]
 
 

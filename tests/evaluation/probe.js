@@ -26,7 +26,7 @@ try {
     .filter((row) => row.checkVisibility()).map((row) => row.cells[0].textContent)};
   type("");
   found.unfiltered = visible();
-  one("tr[data-row='5'] td.gain").click();
+  one("tr[data-row='OPENED'] td.gain").click();
   found.dialog = {open: one("dialog").open, text: one("dialog").textContent};
   one("#close").click();
   found.closed = !one("dialog").open;

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from mmjax.evaluation.columns import columns
+from mmjax.evaluation.columns import bounds, columns, sections
 from mmjax.evaluation.html import format_html
 from tests.evaluation.full import bare_summary, empty_summary, full_summary, records_of
 
@@ -23,6 +23,11 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
          "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage")  # fmt: skip
 
 
+def opened(summary):
+    """The number of the row whose gain the browser looks into."""
+    return max(number for number, row in enumerate(summary["rows"]) if row["gain"])
+
+
 def page_of(summary, **plots):
     return format_html(summary, records_of(summary), {"Rows": PIXEL, **plots})
 
@@ -31,7 +36,10 @@ def page_of(summary, **plots):
 def summary():
     summary = full_summary("cmu_mosi")
     summary["rows"][1] |= {"name": HOSTILE, "notes": "note of <b>it</b>"}
-    summary["rows"][4]["gain"] |= {"verdict": "better", "trivial": True}
+    gains = [row["gain"] for row in summary["rows"] if row["gain"]]
+    gains[0] |= {"verdict": "better", "trivial": True}
+    in_context = [row["gain"] for row in summary["rows"] if row["gain"] and "context" in row["section"]]
+    in_context[1] |= {"verdict": "worse", "trivial": False}
     summary["title"] += " <i>&"
     return summary
 
@@ -111,19 +119,20 @@ def test_each_cell_stands_in_its_column_and_opens_its_row(page, summary):
             re.sub(r"<span class=.sign.*?</span> ?|<[^>]+>", "", c) for c in re.findall("<td[^>]*>(.*?)</td>", line)
         ]
         assert cells == [column.cell(row).text.replace("<", "&lt;") for column in shown]
-    assert len(reader.all("tbody")) == 5  # known, three sections, published
+    assert len(reader.all("tbody")) == len(sections(summary)) + 2  # known, published
     assert re.search(r'is-worse"><span class="sign" aria-hidden="true">▼</span> worse', page)
     assert re.search(r'is-better"><span class="sign" aria-hidden="true">▲</span> better, trivial', page)
 
 
 def test_records_are_those_behind_the_rows(page, summary):
     data = Reader(page).data()
-    record = data["records"]["text"]
+    row = summary["rows"][0]
+    record = data["records"][row["name"]]
     place = record["names"].index("metrics.accuracy")
-    assert [seed[place] for seed in record["seeds"]] == summary["rows"][0]["values"]
+    assert [seed[place] for seed in record["seeds"]] == row["values"]
     assert record["shared"]["env.commit"] == "0123456789"
-    assert record["shared"]["method.config_hash"] == "c0ffee4"
-    assert record["shared"]["logits_path.test"] == "logits/row-4.npz:test"
+    assert record["shared"]["method.config_hash"] == f"c0ffee{len(row['name'])}"
+    assert record["shared"]["logits_path.test"] == f"logits/row-{len(row['name'])}.npz:test"
     assert data["rows"] == summary["rows"]
 
 
@@ -132,9 +141,10 @@ def test_a_record_of_another_seed_or_row_is_left_out_and_nan_is_null(summary):
     records += [{**records[0], "seed": 99}, {**records[0], "row": "elsewhere"}]
     records[0]["metrics"] = {"accuracy": float("nan")}
     data = Reader(format_html(summary, records, {})).data()
-    assert len(data["records"]["text"]["seeds"]) == 10
+    first = summary["rows"][0]
+    assert len(data["records"][first["name"]]["seeds"]) == len(first["seeds"])
     assert "elsewhere" not in data["records"]
-    assert None in data["records"]["text"]["seeds"][0]
+    assert None in data["records"][first["name"]]["seeds"][0]
 
 
 def test_plots_say_what_to_see(page):
@@ -171,8 +181,17 @@ def test_nothing_run_is_a_page_too():
     assert "Plots" not in text
 
 
+def test_what_cannot_run_says_why():
+    summary = bare_summary("uci_mfeat")
+    summary["references"] = [{"name": "theirs", "value": 97, "source": "a book", "checked": False,
+                              "cannot_run": "its data is <closed>"}]  # fmt: skip
+    text = page_of(summary)
+    assert 'theirs <span class="mark">(its data is &lt;closed&gt;)</span>' in text
+    assert "</span> cannot run</span></td>" in text
+
+
 def test_clocks_are_shown_only_when_given(summary):
-    timing = {"text": {"step_ms": 1.234, "peak_mb": 99.6}}
+    timing = {summary["rows"][0]["name"]: {"step_ms": 1.234, "peak_mb": 99.6}}
     text = format_html(summary, [], {}, timing)
     assert ">1.23</td>" in text
     assert ">100</td>" in text
@@ -197,11 +216,12 @@ needs_browser = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def found(page, tmp_path_factory):
+def found(page, summary, tmp_path_factory):
     """What a script at the end of a copy of the page, allowed by its policy, clicked and saw."""
-    digest = base64.b64encode(hashlib.sha256(PROBE.encode()).digest()).decode()
+    probe = PROBE.replace("OPENED", str(opened(summary)))
+    digest = base64.b64encode(hashlib.sha256(probe.encode()).digest()).decode()
     copy = page.replace("; script-src ", f"; script-src 'sha256-{digest}' ", 1)
-    copy = copy.replace("</body>", f"<script>{PROBE}</script></body>")
+    copy = copy.replace("</body>", f"<script>{probe}</script></body>")
     result = Reader(dump(copy, tmp_path_factory.mktemp("browser"))).all("pre", id="found")
     found = json.loads("".join(result[0][2]))
     assert found["errors"] == []
@@ -231,12 +251,13 @@ def test_the_filter_wants_every_word(found, summary):
     assert found["filtered"]["names"] == expected
     assert found["filtered"]["rows"] == len(expected) > 0
     assert found["filtered"]["count"] == f"{len(expected)} of {found['rows']} rows"
-    assert found["unfiltered"] == found["rows"] == len(summary["rows"]) + 3  # two known values, one published
+    assert found["unfiltered"] == found["rows"]
+    assert found["rows"] == len(summary["rows"]) + len(bounds(summary)) + len(summary["references"])
 
 
 @needs_browser
 def test_a_cell_opens_the_record_behind_it(found, summary):
-    row = summary["rows"][5]
+    row = summary["rows"][opened(summary)]
     text = found["dialog"]["text"]
     assert found["dialog"]["open"]
     assert found["closed"]
@@ -244,7 +265,7 @@ def test_a_cell_opens_the_record_behind_it(found, summary):
                      "logits_path.test", f"logits/row-{len(row['name'])}.npz:test", "metrics.accuracy",
                      *(f"{value:.6g}" for value in row["values"])):  # fmt: skip
         assert expected in text
-    assert found["walked"] == ["1", "paper"]
+    assert found["walked"] == ["1", columns(summary)[0].key]
     assert found["entered"]
 
 

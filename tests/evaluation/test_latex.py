@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from mmjax.evaluation.columns import columns
+from mmjax.evaluation.columns import bounds, columns, sections
 from mmjax.evaluation.latex import COLUMNS, escape_latex, format_latex
 from tests.evaluation.full import bare_summary, empty_summary, full_summary
 
@@ -14,7 +14,9 @@ HOSTILE = r'[a]_b & 50 % {x} \cmd $y$ #1 ~^ "q" `t` <i> |'
 @pytest.fixture(scope="module")
 def summary():
     summary = full_summary("cmu_mosi")
+    summary["rows"][0] |= {"mean": 0.757, "half_width": 0.004}
     summary["rows"][1] |= {"name": HOSTILE, "notes": "a note_of & it"}
+    next(row["gain"] for row in summary["rows"] if row["gain"]).update(mean=-0.218, lower=-0.267, upper=-0.172)
     return summary
 
 
@@ -29,14 +31,14 @@ def test_every_line_has_a_cell_a_column(summary):
     shown = [column for column in columns(summary) if column.key in COLUMNS]
     lines = lines_of(text)
     assert {len(line) for line in lines} == {len(shown) + 1}
-    assert len(lines) == 1 + 2 + len(summary["rows"]) + 1  # heads, known values, rows, published
+    assert len(lines) == 1 + len(bounds(summary)) + len(summary["rows"]) + 1  # heads, known values, rows, published
     assert r"\begin{tabular}{@{}l" + "r" * len(shown) + "@{}}" in text
     assert lines[0] == ["row", *(escape_latex(column.title) for column in shown)]
-    for line, row in zip(lines[3:-1], summary["rows"]):
+    for line, row in zip(lines[1 + len(bounds(summary)) : -1], summary["rows"]):
         assert line[1:] == [escape_latex(column.cell(row).text) for column in shown]
     assert r"$-$21.8 {[}$-$26.7, $-$17.2{]}" in text
     assert r"75.7 $\pm$ 0.4" in text
-    for title in ("per utterance", "in the context of the video (BiLSTM)", "Published, not run here"):
+    for title in (*(title for title, _ in sections(summary)), "Published, not run here"):
         assert rf"\textit{{{title}}}" in text
 
 

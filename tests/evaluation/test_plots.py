@@ -94,14 +94,14 @@ def test_numbers_without_names_get_units(figures):
 
 
 def test_files_are_the_same_bytes_again_whatever_the_user_s_style(summary, tmp_path):
-    summary = {**summary, "rows": [row for row in summary["rows"] if row["section"] == "linear, per utterance"]}
+    summary = {**summary, "rows": [row for row in summary["rows"] if row["section"] == summary["rows"][-1]["section"]]}
     first = write_plots(tmp_path / "one", summary)
-    assert set(first) == {"Rows", *KINDS}  # one section: no name of it in the titles
+    assert {"Rows", *KINDS} <= set(first)  # one section: no name of it in the titles
+    assert not any(":" in title for title in first)
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 20}):
         assert write_plots(tmp_path / "two", summary) == first
-    assert sorted(p.name for p in (tmp_path / "one" / "plots").iterdir()) == sorted(
-        ["rows.png", "missing_modality.png", "noise.png", "interaction.png", "reliability.png", "data_efficiency.png"]
-    )
+    written = {path.stem for path in (tmp_path / "one" / "plots").iterdir()}
+    assert written == {title.lower().replace(" ", "_") for title in first}
     for data in first.values():
         with Image.open(io.BytesIO(data)) as image:
             assert image.width == 1020
@@ -122,7 +122,8 @@ def test_lines_are_the_best_single_the_mean_of_logits_and_three_trained_fusions_
     names = [row["name"] for row, _ in chosen]
     trained = [row for row in rows if len(row["streams"]) > 1 and row["kind"] == "model"]
     best = sorted(trained, key=lambda row: -row["validation"])[:3]
-    assert names == ["text", "mean of logits", *(row["name"] for row in best)]
+    single = next(row["name"] for row in rows if row["best_single"])
+    assert names == [single, "mean of logits", *(row["name"] for row in best)]
     assert [look for _, look in chosen[:2]] == [SINGLE, LATE]
     assert len({(look.color, look.marker) for _, look in chosen}) == 5
     lower = {**summary, "higher_is_better": False}
