@@ -24,6 +24,7 @@ __all__ = [
 
 COLOURS = "RdBu_r"
 BAR = "attribution"
+MOST = 8  # frames that can be told apart side by side
 
 
 def image_picture(image: Any, attribution: Any, *, title: str = "", limit: float | None = None) -> Any:
@@ -47,7 +48,7 @@ def video_picture(
     limit: float | None = None,
     names: Sequence[str] | None = None,
 ) -> Any:
-    """The real frames side by side, and below each its attribution over it.
+    """The real frames side by side, and below each its attribution over it; of many, some at equal distances.
 
     Args:
       frames: ``[t, h, w]`` or ``[t, h, w, c]`` in [0, 1].
@@ -59,16 +60,17 @@ def video_picture(
 
     frames, attribution = _grey(frames), _summed(attribution, 3)
     chosen = np.arange(len(frames)) if mask is None else np.flatnonzero(mask)
+    if len(chosen) > MOST:
+        chosen = chosen[np.linspace(0, len(chosen) - 1, MOST).round().astype(int)]
     count = len(chosen)
-    gap, left, right = 0.04, 0.05, 0.6
+    gap, left, right = 0.04, 0.05, 0.62
     across = 2 if count == 1 else count  # a single picture stands beside its attribution
-    side = min((WIDTH - left - right - gap * (across - 1)) / across, 1.3)
+    side = (WIDTH - left - right - gap * (across - 1)) / across
     tall = side * frames.shape[1] / frames.shape[2]
     rows = 1 if count == 1 else 2
     top = 0.22 + 0.17 * bool(title)
     height = rows * tall + (rows - 1) * gap + top + 0.08
-    figure = Figure(figsize=(left + across * side + (across - 1) * gap + right, height))
-    width = figure.get_figwidth()
+    figure, width = Figure(figsize=(WIDTH, height)), WIDTH
     limit = _limit(attribution[chosen], limit)
 
     def axes_at(row: int, column: int) -> Any:
@@ -82,7 +84,7 @@ def video_picture(
         return axes
 
     for column, index in enumerate(chosen):
-        name = names[column] if names is not None else f"frame {index + 1}" if count < 5 else f"{index + 1}"
+        name = names[column] if names is not None else f"frame {index + 1}" if count < 5 else str(index + 1)
         plain = axes_at(0, column)
         plain.imshow(frames[index], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         over = axes_at(rows - 1, column if count > 1 else 1)
@@ -94,7 +96,12 @@ def video_picture(
     if title:
         figure.text(0.5, 1 - 0.04 / height, title, ha="center", va="top")
     across_all = rows * tall + (rows - 1) * gap
-    _bar(figure, drawn, ((width - right + 0.08) / width, 0.08 / height, 0.07 / width, across_all / height))
+    _bar(
+        figure,
+        drawn,
+        ((width - right + 0.08) / width, 0.08 / height, 0.07 / width, across_all / height),
+        label=BAR if count > 1 else "",
+    )
     return figure
 
 
@@ -290,22 +297,27 @@ def removal_picture(
     )
     shared = None
     for column, (kind, done, curve, chance, colour) in enumerate(panels):
-        x = 0.4 + column * 1.53
-        axes = figure.add_axes((x / WIDTH, 0.34 / height, 1.38 / WIDTH, 1.22 / height), sharey=shared)
+        x = 0.4 + column * 1.54
+        axes = figure.add_axes((x / WIDTH, 0.34 / height, 1.36 / WIDTH, 1.22 / height), sharey=shared)
         shared = shared or axes
-        lines = (("by attribution", curve, colour, "-"), ("random order", chance, GREY, (0, (4, 1.5))))
+        lines = (("ranked", curve, colour, "-"), ("random", chance, GREY, (0, (4, 1.5))))
         for label, values, ink, dash in lines:
             values = np.asarray(values)
             mean = values.mean(1)
             error = 2 * values.std(1, ddof=1) / np.sqrt(values.shape[1]) if values.shape[1] > 1 else 0 * mean
             axes.fill_between(100 * fraction, mean - error, mean + error, color=ink, alpha=0.18, linewidth=0)
             area = np.trapezoid(mean, fraction)
-            axes.plot(100 * fraction, mean, color=ink, linewidth=1.1, linestyle=dash, label=f"{label}: {area:.2f}")
-        axes.set_title(f"{kind} (areas in the key)" if False else kind, pad=3)
+            axes.plot(100 * fraction, mean, color=ink, linewidth=1.1, linestyle=dash, label=f"{label}, area {area:.2f}")
+        axes.set_title(kind, pad=3)
         axes.set_xlim(0, 100)
+        axes.set_xticks((0, 50, 100), ("0", "50", "100 "))  # the last one clear of its neighbour's 0
+        axes.xaxis.get_majorticklabels()[-1].set_horizontalalignment("right")
         axes.set_xlabel(f"input {done} (%)", labelpad=1)
         axes.tick_params(labelleft=column == 0)
-        axes.legend(frameon=False, loc="best", handlelength=1.8, borderaxespad=0.1, labelspacing=0.2)
+        axes.legend(
+            loc="best", edgecolor="none", framealpha=0.85, handlelength=1.5, borderpad=0.1, borderaxespad=0.1,
+            labelspacing=0.2, handletextpad=0.5,
+        )  # fmt: skip
         if column == 0:
             axes.set_ylabel(name, labelpad=2)
     if title:
@@ -330,7 +342,7 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 def _faint(values: np.ndarray) -> np.ndarray:
     """Between white and a middle grey, so that colours over it keep their meaning."""
-    return 1 - 0.55 * values
+    return 1 - 0.45 * values
 
 
 def _limit(attribution: np.ndarray, limit: float | None) -> float:

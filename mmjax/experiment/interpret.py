@@ -39,7 +39,7 @@ EXAMPLES = 64  # test examples behind every number
 SHOWN = 4
 STEPS = 64
 RATE, HOP, FFT, MELS = 8_000, 160, 256, 32
-SMOKE = 40
+SMOKE, FEW = 40, 4  # examples of a smoke run, and points of its integrals
 
 
 def interpret(
@@ -121,16 +121,24 @@ def _explain(model: nn.Module, variables: PyTree, batch: Batch, fine: tuple[str,
     # of pictures the channels count together
     units = {name: value.sum(-1) if value.ndim == 5 else value for name, value in units.items()}
     curves = interpretation.removal_curves(score.replace(kind="probability"), inputs, units)
-    attribute = functools.partial(interpretation.integrated_gradients, steps=max(steps // 4, 4))
-    fresh = interpretation.weight_randomisation(model, variables, batch.streams, attribute, target=score.target)
+    attribute = functools.partial(interpretation.integrated_gradients, steps=max(steps // 4, FEW))
+    fresh = {
+        kind: interpretation.weight_randomisation(
+            model, variables, batch.streams, attribute, target=score.target, absolute=kind == "magnitude"
+        )
+        for kind in ("signed", "magnitude")
+    }
     areas = {name: round(float(value.mean()), 4) for name, value in curves.areas.items()}
     numbers = {
         "examples": batch.size,
         "completeness_gap": round(float(np.abs(total - change).mean() / np.abs(change).mean()), 4),
         "areas": areas,
         "rank_correlation_after_randomising": {
-            stage: {name: round(float(np.nanmean(value)), 4) for name, value in by_name.items()}
-            for stage, by_name in fresh.items()
+            kind: {
+                stage: {name: round(float(np.nanmean(value)), 4) for name, value in by_name.items()}
+                for stage, by_name in stages.items()
+            }
+            for kind, stages in fresh.items()
         },
     }
     predicted = np.asarray(score.target)
@@ -149,7 +157,7 @@ def _moving(folder: pathlib.Path, seed: int, smoke: bool) -> dict[str, Any]:
     small = views.limit(data, SMOKE) if smoke else data
     train = Train(epochs=1 if smoke else 20, batch_size=32, learning_rate=3e-3)
     variables, accuracy = _train(model, small, train, seed)
-    said = _explain(model, variables, batch, ("video",), 8 if smoke else STEPS)
+    said = _explain(model, variables, batch, ("video",), FEW if smoke else STEPS)
     tokens = {
         name: np.asarray(value) for name, value in interpretation.token_weights(model, variables, batch.streams).items()
     }
@@ -201,7 +209,7 @@ def _sounding(folder: pathlib.Path, data: Dataset, seed: int, smoke: bool) -> di
     train = Train(epochs=1 if smoke else 10, batch_size=50, learning_rate=2e-3)
     variables, accuracy = _train(model, data, train, seed)
     batch = jax.tree.map(lambda x: x[: SMOKE if smoke else EXAMPLES], data.splits["test"])
-    said = _explain(model, variables, batch, ("image", "audio"), 8 if smoke else STEPS)
+    said = _explain(model, variables, batch, ("image", "audio"), FEW if smoke else STEPS)
     audio, image = batch.streams["audio"], batch.streams["image"]
     bank = mel_filterbank(RATE, FFT, MELS)
     centres = (np.arange(len(bank))[:, None] * (RATE / FFT) * bank).sum(0) / bank.sum(0)
@@ -272,6 +280,7 @@ def _report(results: dict[str, Any], folder: pathlib.Path) -> str:
             f"  area under deletion {areas['deletion']:.3f}, random order {areas['random']:.3f}, "
             f"insertion {areas['insertion']:.3f}"
         )
-        last = found["rank_correlation_after_randomising"]["all"]
-        lines.append(f"  rank correlation with fresh weights: {', '.join(f'{n} {v:.2f}' for n, v in last.items())}")
+        for kind, stages in found["rank_correlation_after_randomising"].items():
+            values = ", ".join(f"{name} {value:.2f}" for name, value in stages["all"].items())
+            lines.append(f"  rank correlation with those of fresh weights, {kind}: {values}")
     return "\n".join([*lines, f"pictures: {folder / 'pictures'}", ""])

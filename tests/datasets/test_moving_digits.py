@@ -37,6 +37,9 @@ def test_without_noise_every_frame_is_the_digit_where_the_truth_says_and_nothing
             seen = video.values[row, frame, ..., 0]
             np.testing.assert_array_equal(seen[place], pictures[row])
             assert seen.sum() == seen[place].sum()
+        inside = answers[split].inside
+        assert not video.values[~inside].any()
+        np.testing.assert_array_equal(inside.sum((2, 3)), np.where(video.mask, DIGIT**2, 0))
 
 
 def test_digits_move_in_straight_lines_that_bounce():

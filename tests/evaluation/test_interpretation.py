@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from mmjax import fusion
+from mmjax import datasets, fusion
+from mmjax.datasets import moving_digits
 from mmjax.encoders import BagOfWords, FeatureMLP, FrameVideo, LeNet, TransformerText
 from mmjax.evaluation.interpretation import (
     attention_maps,
@@ -24,13 +25,17 @@ from mmjax.evaluation.interpretation import (
     per_modality,
     rank_correlation,
     reinitialise,
+    relevance_mass,
     removal_curves,
     token_weights,
     weight_randomisation,
 )
 from mmjax.heads import ClassificationHead, RegressionHead
 from mmjax.models import Multimodal
+from mmjax.resident import fit
 from mmjax.stream import Stream, masked_sum
+from mmjax.tasks import Classification
+from mmjax.training import Train
 from tests.draw import draw_params, quick_jit
 
 RNG = np.random.default_rng(0)
@@ -334,3 +339,31 @@ def test_fresh_weights_are_those_of_an_initialisation():
     jax.tree.map(np.testing.assert_array_equal, fresh, again)
     kernel = lambda v: v["params"]["head"]["mlp"]["dense_0"]["kernel"]  # noqa: E731
     assert jax.tree.structure(fresh) == jax.tree.structure(variables(model)) and (kernel(fresh) != kernel(other)).all()
+
+
+def test_relevance_mass_by_hand():
+    found = relevance_mass(np.array([[3.0, -1.0, 0.0], [0.0, 0.0, 0.0]]), np.array([[0, 1, 1], [1, 0, 0]], bool))
+    assert found[0] == 0.25 and np.isnan(found[1])
+
+
+def test_a_trained_model_looks_at_the_digit_and_at_the_word_that_speaks():
+    options = {"frames": 2, "words": 4, "noise": 0.1}
+    dataset, truth = datasets.load("moving_digits", **options), moving_digits.truth(**options)["test"]
+    image = LeNet(16, channels=(8, 16), hidden_dims=(), kernel_size=3)
+    encoders = {"video": FrameVideo(16, image), "text": BagOfWords(16, len(moving_digits.VOCABULARY))}
+    model = Multimodal(encoders, fusion.Concat(16, hidden_dims=(32,)), ClassificationHead(10))
+    train = Train(epochs=6, batch_size=32, learning_rate=5e-3)
+    learned = fit(model, Classification(10), train, dataset.splits, [0])
+    assert learned.history["test/accuracy"][-1, 0] > 0.5
+    chosen = jax.tree.map(lambda x: x[0], learned.variables)
+    test = jax.tree.map(lambda x: x[:64], dataset.splits["test"])
+    score, inputs = model_score(model, chosen, test.streams, test.target)
+    found = integrated_gradients(score, inputs, steps=32)
+    pixels, words = np.asarray(found["video"]).sum(-1), np.asarray(per_item(found, inputs)["text"])
+    assert relevance_mass(pixels, truth.inside[:64]).mean() > 0.6  # a quarter of the pixels
+    speaks = np.arange(4) == truth.word[:64, None]
+    assert relevance_mass(words, speaks).mean() > 0.6  # a third of the words
+    assert (np.abs(words).argmax(1) == truth.word[:64]).mean() > 0.9
+    chance = score.replace(kind="probability")
+    areas = removal_curves(chance, inputs, {"video": pixels, "text": words}, points=6, draws=1).areas
+    assert areas["deletion"].mean() < areas["random"].mean() - 0.05 < areas["insertion"].mean() - 0.1

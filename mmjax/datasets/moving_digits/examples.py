@@ -33,6 +33,13 @@ class Truth(NamedTuple):
     corner: np.ndarray
     word: np.ndarray
 
+    @property
+    def inside(self) -> np.ndarray:
+        """``[n, frames, 16, 16]`` bool: the pixels of the square that the digit fills."""
+        place = np.arange(CANVAS) - self.corner[..., None]  # [n, frames, 2, 16] how far below and right of the corner
+        within = (place >= 0) & (place < DIGIT) & (self.corner >= 0)[..., None]
+        return within[..., 0, :, None] & within[..., 1, None, :]
+
 
 def read(options: Any, folder: pathlib.Path | None) -> Columns:
     """Videos ``[t, 16, 16, 1]`` of bytes and sentences ``[t]`` of ids."""

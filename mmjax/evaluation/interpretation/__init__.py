@@ -4,6 +4,7 @@ Everything takes a function of streams that gives one number per example; ``mode
 """
 
 from mmjax.evaluation.interpretation.faithfulness import Curves as Curves
+from mmjax.evaluation.interpretation.faithfulness import relevance_mass as relevance_mass
 from mmjax.evaluation.interpretation.faithfulness import removal_curves as removal_curves
 from mmjax.evaluation.interpretation.gradients import completeness as completeness
 from mmjax.evaluation.interpretation.gradients import gradient_times_input as gradient_times_input

@@ -12,7 +12,7 @@ from mmjax.evaluation.interpretation.scores import Score, as_tree, compiled
 from mmjax.stream import Stream
 from mmjax.typing import Mapping
 
-__all__ = ["Curves", "removal_curves"]
+__all__ = ["Curves", "relevance_mass", "removal_curves"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +98,22 @@ def removal_curves(
     shuffled = [curve(ranks(random.random_sample(importance.shape)), False) for _ in range(draws)]
     shuffled = np.reshape(shuffled, (draws, points, len(importance)))
     return Curves(fraction, curve(rank, False), curve(rank, True), shuffled)
+
+
+def relevance_mass(attribution: Any, evidence: Any) -> np.ndarray:
+    """The share of an attribution's magnitude that lies where the evidence is known to be, ``[batch]``.
+
+    The relevance mass accuracy of Arras et al. (2022, eq. 1), of magnitudes instead of positive values. What chance
+    would give is the share of the units that are evidence. NaN where the attribution is 0 everywhere.
+
+    Args:
+      attribution: ``[batch, *units]``; 0 in padding.
+      evidence: bool of the same shape.
+    """
+    size = np.abs(np.asarray(attribution, np.float64)).reshape(len(attribution), -1)
+    inside = np.where(np.asarray(evidence).reshape(size.shape), size, 0).sum(1)
+    with np.errstate(invalid="ignore"):
+        return inside / size.sum(1)
 
 
 def _curve(

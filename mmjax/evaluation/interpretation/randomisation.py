@@ -63,7 +63,8 @@ def weight_randomisation(
       attribute: ``(score, inputs) -> attributions``, such as ``integrated_gradients``.
       target: ``[batch]`` the class explained in every stage; None = the one that the trained model predicts.
       stages: beginnings of names of the model's parameters; "" = all of them. Stages without parameters are left out.
-      absolute: compares magnitudes, as in the paper's main figures; False compares signed values.
+      absolute: compares magnitudes; False compares signed values. Magnitudes of a product with the input stay alike
+        where the input is mostly 0, whatever the weights are (the paper, section 5): read both.
       seed: of the fresh weights.
 
     Returns:
