@@ -89,7 +89,7 @@ def video_picture(
         plain.imshow(frames[index], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         over = axes_at(rows - 1, column if count > 1 else 1)
         over.imshow(_faint(frames[index]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        drawn = over.imshow(attribution[index], cmap=_clear(), vmin=-limit, vmax=limit, interpolation="nearest")
+        over.imshow(attribution[index], cmap=_clear(), vmin=-limit, vmax=limit, interpolation="nearest")
         plain.set_title(name or "input", pad=2)
         if count == 1:
             over.set_title(BAR, pad=2)
@@ -98,7 +98,7 @@ def video_picture(
     across_all = rows * tall + (rows - 1) * gap
     _bar(
         figure,
-        drawn,
+        _key(limit),
         ((width - right + 0.08) / width, 0.08 / height, 0.07 / width, across_all / height),
         label=BAR if count > 1 else "",
     )
@@ -209,14 +209,21 @@ def spectrogram_picture(
     seconds = frames * (hop_seconds or 1)
     figure = Figure(figsize=(WIDTH, 2.55 + 0.15 * bool(title)))
     height = figure.get_figheight()
-    shape = {"extent": (0, seconds, 0, bands), "aspect": "auto", "origin": "lower", "interpolation": "nearest"}
+    shape: dict[str, Any] = {
+        "extent": (0, seconds, 0, bands),
+        "aspect": "auto",
+        "origin": "lower",
+        "interpolation": "nearest",
+    }
     limit = _limit(attribution, limit)
     for row, (name, bottom) in enumerate(((unit, 1.42), (BAR, 0.36))):
         axes = figure.add_axes((0.44 / WIDTH, bottom / height, 2.3 / WIDTH, 0.95 / height))
-        ground = spectrogram if row == 0 else _faint(_unit(spectrogram))
-        drawn = axes.imshow(ground.T, cmap="gray", **shape, **({} if row == 0 else {"vmin": 0, "vmax": 1}))
-        if row:
-            drawn = axes.imshow(attribution.T, cmap=_clear(), vmin=-limit, vmax=limit, **shape)
+        if row == 0:
+            drawn = axes.imshow(spectrogram.T, cmap="gray", **shape)
+        else:
+            axes.imshow(_faint(_unit(spectrogram)).T, cmap="gray", vmin=0, vmax=1, **shape)
+            axes.imshow(attribution.T, cmap=_clear(), vmin=-limit, vmax=limit, **shape)
+            drawn = _key(limit)
         if frequencies is None:
             axes.set_ylabel("band", labelpad=2)
         else:
@@ -289,7 +296,7 @@ def removal_picture(
     from matplotlib.figure import Figure
 
     fraction, random = np.asarray(fraction), np.asarray(random).mean(0)
-    height = 1.75 + 0.16 * bool(title)
+    height = 2.0 + 0.16 * bool(title)
     figure = Figure(figsize=(WIDTH, height))
     panels = (
         ("deletion", "removed", deletion, random, BLUE),
@@ -298,7 +305,7 @@ def removal_picture(
     shared = None
     for column, (kind, done, curve, chance, colour) in enumerate(panels):
         x = 0.4 + column * 1.54
-        axes = figure.add_axes((x / WIDTH, 0.34 / height, 1.36 / WIDTH, 1.22 / height), sharey=shared)
+        axes = figure.add_axes((x / WIDTH, 0.6 / height, 1.36 / WIDTH, 1.22 / height), sharey=shared)
         shared = shared or axes
         lines = (("ranked", curve, colour, "-"), ("random", chance, GREY, (0, (4, 1.5))))
         for label, values, ink, dash in lines:
@@ -315,8 +322,8 @@ def removal_picture(
         axes.set_xlabel(f"input {done} (%)", labelpad=1)
         axes.tick_params(labelleft=column == 0)
         axes.legend(
-            loc="best", edgecolor="none", framealpha=0.85, handlelength=1.5, borderpad=0.1, borderaxespad=0.1,
-            labelspacing=0.2, handletextpad=0.5,
+            loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False, handlelength=2, borderpad=0,
+            borderaxespad=0, labelspacing=0.2,
         )  # fmt: skip
         if column == 0:
             axes.set_ylabel(name, labelpad=2)
@@ -349,14 +356,25 @@ def _limit(attribution: np.ndarray, limit: float | None) -> float:
     return float(limit or np.abs(attribution).max() or 1.0)
 
 
-def _clear() -> Any:
-    """The colours, transparent where nothing speaks for or against."""
+def _clear(opaque: bool = False) -> Any:
+    """The colours, transparent where nothing speaks for or against; or, opaque, as they look over white."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
     table = colormaps[COLOURS](np.linspace(0, 1, 257))
     table[:, 3] = np.minimum(1, np.abs(np.linspace(-1, 1, 257)) ** 0.7)
+    if opaque:  # a bar of transparent cells would show their seams
+        table[:, :3] = 1 - table[:, 3:] * (1 - table[:, :3])
+        table[:, 3] = 1
     return ListedColormap(table)
+
+
+def _key(limit: float) -> Any:
+    """What the colour bar of an attribution is drawn from."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    return ScalarMappable(Normalize(-limit, limit), _clear(opaque=True))
 
 
 def _box(x: float, y: float, width: float, height: float, colour: Any) -> Any:

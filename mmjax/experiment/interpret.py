@@ -37,7 +37,7 @@ __all__ = ["chirping_digits", "interpret"]
 DIM = 32
 EXAMPLES = 64  # test examples behind every number
 SHOWN = 4
-STEPS = 64
+STEPS = 128
 RATE, HOP, FFT, MELS = 8_000, 160, 256, 32
 SMOKE, FEW = 40, 4  # examples of a smoke run, and points of its integrals
 
@@ -102,7 +102,8 @@ def chirping_digits(seed: int = 0) -> Dataset:
 
 def _train(model: nn.Module, data: Dataset, train: Train, seed: int) -> tuple[PyTree, float]:
     """Parameters of the epoch that validation chose, and their accuracy on test."""
-    done = fit(model, Classification(10), train, data.splits, [seed])
+    task: Any = Classification(10)
+    done = fit(model, task, train, data.splits, [seed])
     accuracy = float(done.history["test/accuracy"][done.epoch[0], 0])
     return jax.tree.map(lambda x: jnp.asarray(x[0]), done.variables), accuracy
 

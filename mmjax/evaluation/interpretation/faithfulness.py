@@ -96,8 +96,8 @@ def removal_curves(
 
     random, rank = np.random.RandomState(seed), ranks(importance)
     shuffled = [curve(ranks(random.random_sample(importance.shape)), False) for _ in range(draws)]
-    shuffled = np.reshape(shuffled, (draws, points, len(importance)))
-    return Curves(fraction, curve(rank, False), curve(rank, True), shuffled)
+    chance = np.reshape(shuffled, (draws, points, len(importance)))
+    return Curves(fraction, curve(rank, False), curve(rank, True), chance)
 
 
 def relevance_mass(attribution: Any, evidence: Any) -> np.ndarray:

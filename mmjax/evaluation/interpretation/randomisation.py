@@ -12,13 +12,13 @@ from mmjax.evaluation.interpretation.gradients import Attributions, per_item
 from mmjax.evaluation.interpretation.scores import compiled, model_score
 from mmjax.stream import Stream
 from mmjax.training import init_state
-from mmjax.typing import Array, Bool, Float, Key, Mapping, PyTree
+from mmjax.typing import Bool, Float, Key, Mapping, PyTree
 
 __all__ = ["rank_correlation", "reinitialise", "weight_randomisation"]
 
 
 def rank_correlation(
-    first: Float[Array, "b *unit"], second: Float[Array, "b *unit"], mask: Bool[Array, "b *unit"]
+    first: Float[np.ndarray, "b *unit"], second: Float[np.ndarray, "b *unit"], mask: Bool[np.ndarray, "b *unit"]
 ) -> Float[np.ndarray, " b"]:
     """Spearman's correlation of two attributions over the real units of each example; ties share their mean rank.
 

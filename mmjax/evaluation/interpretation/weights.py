@@ -31,11 +31,13 @@ def collect(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) 
 
 
 def _intermediates(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) -> PyTree:
-    return model.apply(variables, streams, train=False, mutable=["intermediates"])[1].get("intermediates", {})
+    _, state = model.apply(variables, streams, train=False, mutable=["intermediates"])
+    return dict(state).get("intermediates", {})
 
 
 def _encoded_masks(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) -> dict[str, Any]:
-    return {name: stream.mask for name, stream in model.apply(variables, streams, method="encode").items()}
+    encoded: Any = model.apply(variables, streams, method="encode")
+    return {name: stream.mask for name, stream in encoded.items()}
 
 
 def _natural(path: str) -> list[Any]:
