@@ -283,7 +283,7 @@ def map_seeds(how: str) -> Callable[[Callable], Callable]:
     """Maps a function over the leading axis of its arguments: ``vmap`` = all seeds in one batched program; ``map`` =
     one seed after the other, inside one program.
     """
-    return {"vmap": jax.vmap, "map": _map}[how]
+    return jax.vmap if how == "vmap" else _map
 
 
 def _map(function: Callable) -> Callable:

@@ -125,10 +125,12 @@ class Probe:
         """All seeds in one program: on a CPU one by one, which is as fast for small models and faster for others."""
         if name not in self._programs:
             over = map_seeds("map" if jax.default_backend() == "cpu" else "vmap")
-            if name == "fuse":  # what was encoded has a seed of its own
-                program = lambda v, e, rows: over(lambda v, e: function(v, e, rows))(v, e)  # noqa: E731
-            else:
-                program = lambda v, batch: over(lambda v: function(v, batch))(v)  # noqa: E731
+
+            def program(variables: PyTree, *given: Any) -> Any:
+                if name == "fuse":  # what was encoded has a seed of its own
+                    return over(lambda v, encoded: function(v, encoded, given[1]))(variables, given[0])
+                return over(lambda v: function(v, *given))(variables)
+
             self._programs[name] = jax.jit(program, compiler_options=compile_effort(1))
         return self._programs[name](self.variables, *arguments)
 

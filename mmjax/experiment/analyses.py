@@ -57,9 +57,9 @@ class Measure:
                 raise UsageError(f"{name} of noise must be at least 1, got {getattr(self, name)}")
 
     @property
-    def severities(self) -> np.ndarray:
+    def severities(self) -> list[float]:
         """Of the levels, none first: 0 to 1."""
-        return np.linspace(0, 1, self.levels + 1)
+        return np.linspace(0, 1, self.levels + 1).tolist()
 
 
 @dataclasses.dataclass
@@ -135,7 +135,7 @@ def _patterns(subject: _Subject) -> dict[str, np.ndarray]:
     """Test logits under every pattern of presence, nothing present among them."""
     kept, test = [*patterns(subject.streams), ()], subject.data.splits["test"]
     if subject.probe is not None:
-        outputs = subject.probe.patterns(test, kept)
+        outputs = list(subject.probe.patterns(test, kept))
     else:
         outputs = [subject.mixed(pattern_rows(names, subject.streams, test.size)) for names in kept]
     return {_pattern(names): one for names, one in zip(kept, outputs)}
@@ -271,7 +271,7 @@ def _pattern(streams: Sequence[str]) -> str:
 
 
 def _noisy(
-    table: Table, raw: Dataset, dataset: Dataset, noises: Mapping[str, Noise], severities: np.ndarray, key: Any
+    table: Table, raw: Dataset, dataset: Dataset, noises: Mapping[str, Noise], severities: Sequence[float], key: Any
 ) -> Dataset:
     """The data with a copy of the test split for every severity, as the table's rows see it."""
 
