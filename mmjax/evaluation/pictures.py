@@ -4,12 +4,13 @@ Attributions are shown in one colour scale from blue (speaks against) over white
 ends at the largest magnitude shown, or at ``limit``.
 """
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mmjax.evaluation.plots.style import BLUE, GREY, ORANGE, PALETTE, WIDTH, png, styled
+from mmjax.evaluation.plots.style import BLUE, DPI, GREY, ORANGE, PALETTE, WIDTH, styled
 from mmjax.typing import Mapping
 
 __all__ = [
@@ -25,6 +26,16 @@ __all__ = [
 COLOURS = "RdBu_r"
 BAR = "attribution"
 MOST = 8  # frames that can be told apart side by side
+
+
+def png(figure: Any) -> bytes:
+    """The picture as PNG in full colour (a palette would cut its colour scale into steps), without a date in it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def image_picture(image: Any, attribution: Any, *, title: str = "", limit: float | None = None) -> Any:
@@ -96,12 +107,8 @@ def video_picture(
     if title:
         figure.text(0.5, 1 - 0.04 / height, title, ha="center", va="top")
     across_all = rows * tall + (rows - 1) * gap
-    _bar(
-        figure,
-        _key(limit),
-        ((width - right + 0.08) / width, 0.08 / height, 0.07 / width, across_all / height),
-        label=BAR if count > 1 else "",
-    )
+    place = ((width - right + 0.08) / width, 0.08 / height, 0.07 / width, across_all / height)
+    _bar(figure, _key(limit), place, label=BAR if count > 1 else "")
     return figure
 
 

@@ -1,10 +1,13 @@
 """Pictures show the numbers they were given, legibly and inside their frame; the same numbers give the same bytes."""
 
+import io
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.image import AxesImage
+from PIL import Image
 
 from mmjax.evaluation import pictures
 from mmjax.evaluation.plots.style import WIDTH
@@ -67,6 +70,7 @@ def test_a_picture_fits_its_column_and_can_be_read(kind):
         assert box.x0 >= -1 and box.y0 >= -1, text
         assert box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1, text
     data = pictures.png(figure)
+    assert Image.open(io.BytesIO(data)).mode == "RGBA"  # a palette would cut the colour scale into steps
     assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 3000 and data == pictures.png(figure)
 
 
