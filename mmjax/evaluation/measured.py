@@ -132,6 +132,7 @@ def interaction_cells(analysis: Analysis, streams: Sequence[str]) -> dict[str, A
             "interval": seed_interval(gap),
             "n": int(analysis["emap/items"]),
             "draws": int(analysis["emap/gap"].shape[-1]),
+            "seeds": int(analysis["emap/gap"].shape[0]),
         },
         "shapley": {
             name: {

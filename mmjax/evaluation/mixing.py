@@ -44,7 +44,7 @@ class Probe:
 
     def outputs(self, batch: Batch) -> np.ndarray:
         """Logits of every labelled item, ``[seeds, items, classes]`` float32, in the order of their index."""
-        logits = np.concatenate(list(self._chunks("whole", self._whole, batch)), axis=1)
+        logits = np.concatenate(list(self._chunks("whole", self._whole, batch, self.variables)), axis=1)
         index = np.asarray(batch.index)
         real = index >= 0
         ordered = np.empty((len(logits), int(real.sum()), *logits.shape[1 + index.ndim :]), np.float32)
@@ -66,16 +66,21 @@ class Probe:
         outputs = self.outputs(copies.replace(streams=streams, index=np.concatenate(number)))
         return np.moveaxis(outputs.reshape(len(outputs), len(kept), items, *outputs.shape[2:]), 1, 0)
 
-    def mixed(self, batch: Batch) -> Mixed:
+    def mixed(self, batch: Batch, seeds: int | None = None) -> Mixed:
         """The model on mixtures of the items of ``batch``; each item is encoded once, here.
+
+        Args:
+          seeds: only so many of them, the first; None = all.
 
         Raises:
           UsageError: a label per step, where an item is no row of its own.
         """
         if batch.index.ndim != 1:
             raise UsageError("mixtures need examples of one labelled item; this row has a label per step")
+        variables = jax.tree.map(lambda x: x[:seeds], self.variables)
         order = np.argsort(batch.index)
-        parts = list(self._chunks("encode", self._encode, jax.tree.map(lambda x: np.asarray(x)[order], batch)))
+        ordered = jax.tree.map(lambda x: np.asarray(x)[order], batch)
+        parts = list(self._chunks("encode", self._encode, ordered, variables))
         encoded = jax.tree.map(lambda *chunks: jnp.concatenate(chunks, axis=1), *parts)
 
         def mixed(rows: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -85,7 +90,7 @@ class Probe:
             for start in range(0, count, self.mixtures):
                 stop = start + self.mixtures
                 part = {name: _filled(values[start:stop], self.mixtures) for name, values in wanted.items()}
-                done.append(np.asarray(self._run("fuse", self._fuse, encoded, part)))
+                done.append(np.asarray(self._run("fuse", self._fuse, variables, encoded, part)))
             return np.concatenate(done, axis=1)[:, :count]
 
         return mixed
@@ -113,15 +118,15 @@ class Probe:
             return self._logits(self.model.apply(variables, streams, method="fuse_and_predict"))
         return self._logits(self.model.apply(variables, streams, train=False))
 
-    def _chunks(self, name: str, function: Callable, batch: Batch) -> Any:
+    def _chunks(self, name: str, function: Callable, batch: Batch, variables: PyTree) -> Any:
         for start in range(0, batch.size, self.chunk):
             part = jax.tree.map(lambda x: np.asarray(x[start : start + self.chunk]), batch)  # noqa: B023
             count = part.size
             padded = jax.tree.map(lambda x: _filled(x, self.chunk), part)  # one shape, one program
-            outputs = self._run(name, function, padded)
+            outputs = self._run(name, function, variables, padded)
             yield jax.tree.map(lambda x: np.asarray(x[:, :count]), outputs)  # noqa: B023
 
-    def _run(self, name: str, function: Callable, *arguments: Any) -> Any:
+    def _run(self, name: str, function: Callable, variables: PyTree, *arguments: Any) -> Any:
         """All seeds in one program: on a CPU one by one, which is as fast for small models and faster for others."""
         if name not in self._programs:
             over = map_seeds("map" if jax.default_backend() == "cpu" else "vmap")
@@ -132,7 +137,7 @@ class Probe:
                 return over(lambda v: function(v, *given))(variables)
 
             self._programs[name] = jax.jit(program, compiler_options=compile_effort(1))
-        return self._programs[name](self.variables, *arguments)
+        return self._programs[name](variables, *arguments)
 
 
 def _filled(values: Any, size: int) -> np.ndarray:

@@ -4,7 +4,6 @@ Everything is kept in ``analysis/`` of the work directory, row by row, so that t
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from mmjax.checkpoint import import_params
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
+from mmjax.evaluation import interactions
 from mmjax.evaluation.degradation import ALL
 from mmjax.evaluation.mixing import Mixed, Probe
 from mmjax.evaluation.noise import Noise, default_noises
@@ -42,19 +42,21 @@ class Measure:
         best fusions by validation; ``all`` = of every row; ``none``.
       levels: of noise, above none.
       draws: of the noise, at every level.
+      seeds: of interactions, the first ones: EMAP alone takes ``M n 200`` passes a seed and draw.
     """
 
     robustness: bool = True
     interactions: str = "scope"
     levels: int = 10
     draws: int = 5
+    seeds: int = 5
 
     def __post_init__(self):
         if self.interactions not in ("none", "scope", "all"):
             raise UsageError(f"interactions are none, scope or all, got {self.interactions!r}")
-        for name in ("levels", "draws"):
+        for name in ("levels", "draws", "seeds"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name} of noise must be at least 1, got {getattr(self, name)}")
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     @property
     def severities(self) -> list[float]:
@@ -75,12 +77,11 @@ class _Subject:
     members: tuple["_Subject", ...] = ()
     found: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    @functools.cached_property
-    def mixed(self) -> Mixed:
-        """The row on mixtures of the test items."""
+    def mixed(self, seeds: int | None = None) -> Mixed:
+        """The first seeds of the row on mixtures of the test items."""
         if self.probe is not None:
-            return self.probe.mixed(self.data.splits["test"])
-        return _vote(self.row, self.seeds, self.data, self.members)
+            return self.probe.mixed(self.data.splits["test"], seeds)
+        return _vote(self.row, self.seeds[:seeds], self.data, self.members)
 
 
 def analyse(
@@ -125,7 +126,7 @@ def analyse(
     for subject in pending:
         if "interactions" in digests[subject.row.name]:
             clock = time.perf_counter()
-            subject.found |= _interactions(subject)
+            subject.found |= _interactions(subject, measure.seeds)
             say(f"interactions of {subject.row.name}: {time.perf_counter() - clock:.1f} s")
     for subject in pending:
         store.write_analysis(subject.row.name, digests[subject.row.name], subject.found)
@@ -137,7 +138,8 @@ def _patterns(subject: _Subject) -> dict[str, np.ndarray]:
     if subject.probe is not None:
         outputs = list(subject.probe.patterns(test, kept))
     else:
-        outputs = [subject.mixed(pattern_rows(names, subject.streams, test.size)) for names in kept]
+        mixed = subject.mixed()
+        outputs = [mixed(pattern_rows(names, subject.streams, test.size)) for names in kept]
     return {_pattern(names): one for names, one in zip(kept, outputs)}
 
 
@@ -151,7 +153,7 @@ def _wanted(
     subject = subjects[name]
     if len(subject.streams) > 1 and measure.interactions != "none":
         if measure.interactions == "all" or name in _scope(store, subjects):
-            wanted["interactions"] = {"rule": "permutation"}
+            wanted["interactions"] = {"rule": "permutation", "seeds": measure.seeds}
     return wanted
 
 
@@ -320,7 +322,5 @@ def _right(subject: _Subject, logits: np.ndarray, copies: int) -> np.ndarray:
     return np.stack([right(scored[:, copy], target).mean(-1) for copy in range(copies)])
 
 
-def _interactions(subject: _Subject) -> dict[str, np.ndarray]:
-    from mmjax.evaluation import interactions
-
-    return interactions.measure(subject.mixed, subject.streams, _truth(subject))
+def _interactions(subject: _Subject, seeds: int) -> dict[str, np.ndarray]:
+    return interactions.measure(subject.mixed(seeds), subject.streams, _truth(subject))
