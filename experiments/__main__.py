@@ -1,4 +1,4 @@
-"""The command line: ``python -m experiments list | table NAME | train NAME | evaluate WORKDIR | report WORKDIR``."""
+"""The command line: ``python -m experiments COMMAND``, with list, table, train, evaluate, report, advise, compare."""
 
 import argparse
 import ast
@@ -39,6 +39,14 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument("--workdir", help="where everything goes (default: runs/NAME, runs/NAME-smoke, ...)")
     table.add_argument("--seeds", type=int, help="number of seeds")
     table.add_argument("--rows", help="names of rows, separated by commas (default: all but the long ones)")
+    table.add_argument(
+        "--interactions",
+        choices=("none", "scope", "all"),
+        default="scope",
+        help="EMAP, Shapley values, perceptual scores: of baselines, controls and the three best fusions (scope), of "
+        "all rows, or none",
+    )
+    table.add_argument("--no-noise", action="store_true", help="leave out the sweep of noise")
     train.add_argument("--workdir", help="where everything goes (default: runs/NAME-ROW-SEED)")
     train.add_argument("--seed", type=int, default=0, help="the seed (default: 0)")
     train.add_argument("--rows", metavar="ROW", help="name of the row (default: the first network)")
@@ -52,8 +60,15 @@ def parser() -> argparse.ArgumentParser:
     )
     evaluate = commands.add_parser("evaluate", help="validation and test scores of a run of train")
     report = commands.add_parser("report", help="a table again, from its files")
+    advise = commands.add_parser("advise", help="which fusion to use, from a finished table, in plain words")
+    compare = commands.add_parser("compare", help="ranks of the methods that several tables have in common")
     for one in (evaluate, report):
         one.add_argument("workdir")
+    advise.add_argument("workdir", metavar="NAME", help="a work directory, or the name of a table run in runs/NAME")
+    compare.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="of finished tables, or results folders")
+    compare.add_argument(
+        "--out", default="runs/compare", help="where ranks.md and ranks.png go (default: runs/compare)"
+    )
     for one in (table, train, evaluate):
         one.add_argument("--data-dir", help="folder of the source files, only read (default: $MMJAX_DATA_DIR)")
         one.add_argument("--cache-dir", help="what is prepared from them (default: the user's cache folder)")
@@ -105,6 +120,10 @@ def run(args: argparse.Namespace) -> str:
 
     if args.command == "report":
         return commands.report(args.workdir)
+    if args.command == "advise":
+        return commands.advise(args.workdir)
+    if args.command == "compare":
+        return commands.compare(args.workdirs, args.out)
     folders = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
     if args.command == "evaluate":
         config = commands.read_run(args.workdir)
@@ -120,7 +139,8 @@ def run(args: argparse.Namespace) -> str:
             table = dataclasses.replace(table, seeds=args.seeds)
         name = args.name + "-smoke" * args.smoke  # never over the results of the table itself
         rows = None if args.rows is None else table.split_names(args.rows)
-        return commands.table(table, name=name, rows=rows, **folders)
+        measure = commands.Measure(robustness=not args.no_noise, interactions=args.interactions)
+        return commands.table(table, name=name, rows=rows, measure=measure, **folders)
     config = {"settings": args.set, "smoke": args.smoke}
     mesh = {"fsdp": args.fsdp, "tensor": args.tensor}
     named = {"name": args.name, "row": args.rows, "seed": args.seed, "patience": args.patience}

@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
 from mmjax.evaluation.records import RecordStore, replace_file
 from mmjax.evaluation.report import write_report
+from mmjax.experiment.analyses import Measure
 from mmjax.experiment.checks import check_model, naming
 from mmjax.experiment.console import Lines
 from mmjax.experiment.data import load_dataset, row_data
@@ -26,7 +28,7 @@ from mmjax.sharding import make_mesh
 from mmjax.streaming import evaluate_streaming, fit_streaming
 from mmjax.typing import Mapping
 
-__all__ = ["evaluate", "read_run", "report", "table", "train"]
+__all__ = ["Measure", "advise", "compare", "evaluate", "read_run", "report", "table", "train"]
 
 
 def table(table: Table, **arguments: Any) -> str:
@@ -48,6 +50,40 @@ def report(workdir: str | pathlib.Path) -> str:
     if "rows" not in config:
         raise UsageError(f"{str(workdir)!r} is no work directory of a table; one of a trained row is for evaluate")
     return write_report(workdir)
+
+
+def advise(workdir: str | pathlib.Path) -> str:
+    """Which fusion to use, what it gains, costs and where it breaks, from a finished table's ``table.json``.
+
+    Args:
+      workdir: of the table; where there is none of that name, ``runs/NAME`` is meant.
+
+    Raises:
+      UsageError: no finished table there.
+    """
+    from mmjax.evaluation.advice import advise as say
+
+    folder = pathlib.Path(workdir)
+    if not folder.is_dir() and (pathlib.Path("runs") / folder).is_dir():
+        folder = pathlib.Path("runs") / folder
+    try:
+        summary = json.loads((folder / "table.json").read_bytes())
+    except (OSError, ValueError):
+        raise UsageError(f"no finished table in {str(workdir)!r}: run python -m experiments table NAME first") from None
+    if "standard" not in summary:
+        raise UsageError(f"{str(folder)!r} pools folds: advice is given on one fold's table, in its folder fold-K")
+    return say(summary, RecordStore(folder).timing())
+
+
+def compare(workdirs: Sequence[str | pathlib.Path], out: str | pathlib.Path) -> str:
+    """Ranks of the methods that several tables have in common, with the critical difference; also in ``out``.
+
+    Raises:
+      UsageError: a folder without a finished table, or nothing in common.
+    """
+    from mmjax.evaluation.compare import compare_tables
+
+    return compare_tables([pathlib.Path(one) for one in workdirs], pathlib.Path(out))
 
 
 def train(

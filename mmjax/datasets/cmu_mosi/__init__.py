@@ -53,7 +53,8 @@ class Options:
 def _card(options: Options) -> Card:
     if options.target == "label":
         return CARD
-    return dataclasses.replace(CARD, name="cmu_mosi (score)", num_classes=None, class_names=(), primary_metric="mae", metric="")
+    score = {"name": "cmu_mosi (score)", "num_classes": None, "class_names": (), "primary_metric": "mae", "metric": ""}
+    return dataclasses.replace(CARD, **score)
 
 
 def _builder() -> type:
