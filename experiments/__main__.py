@@ -59,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
         help="one process of several: find the others (Slurm, TPU, JAX_... variables)",
     )
     evaluate = commands.add_parser("evaluate", help="validation and test scores of a run of train")
+    interpret = commands.add_parser(
+        "interpret", help="what trained models look at, in pictures, and how far to trust it"
+    )
+    interpret.add_argument("--workdir", help="where the pictures go (default: runs/interpret)")
+    interpret.add_argument("--seed", type=int, default=0, help="the seed (default: 0)")
+    interpret.add_argument("--smoke", action="store_true", help="tiny: shows that everything runs")
     report = commands.add_parser("report", help="a table again, from its files")
     advise = commands.add_parser("advise", help="which fusion to use, from a finished table, in plain words")
     compare = commands.add_parser("compare", help="ranks of the methods that several tables have in common")
@@ -69,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--out", default="runs/compare", help="where ranks.md and ranks.png go (default: runs/compare)"
     )
-    for one in (table, train, evaluate):
+    for one in (table, train, evaluate, interpret):
         one.add_argument("--data-dir", help="folder of the source files, only read (default: $MMJAX_DATA_DIR)")
         one.add_argument("--cache-dir", help="what is prepared from them (default: the user's cache folder)")
     return top
@@ -125,6 +131,11 @@ def run(args: argparse.Namespace) -> str:
     if args.command == "compare":
         return commands.compare(args.workdirs, args.out)
     folders = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
+    if args.command == "interpret":
+        from mmjax.experiment.interpret import interpret
+
+        workdir = args.workdir or pathlib.Path("runs") / ("interpret" + "-smoke" * args.smoke)
+        return interpret(workdir=workdir, seed=args.seed, smoke=args.smoke, **folders)
     if args.command == "evaluate":
         config = commands.read_run(args.workdir)
         if not {"settings", "smoke"} <= set(config):

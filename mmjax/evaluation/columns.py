@@ -113,7 +113,9 @@ def _gains(summary: Mapping[str, Any]) -> list[Column]:
                f"Of no gain: the larger of a sign-flip permutation test over {unit} (10,000 flips) and a "
                f"paired t-test over seeds, corrected for {compared} comparisons (Holm).", ("gain",), p),
         Column("verdict", "verdict", "gain", "`better` or `worse`: the 95 % interval excludes zero and p < 0.05"
-               f"{margin * point}; `inconclusive`: neither. Fewer than 5 seeds allow none.", ("gain",), verdict),
+               f"{margin * point}; `inconclusive`: neither. Fewer than 5 seeds allow none. In simulated tables "
+               "without any difference at most 3.3 % have a `better`, but 2 to 9 % a `worse`: the best single modality "
+               "is also the luckiest.", ("gain",), verdict),
         Column("gain_late_mean", "gain over late mean", "gain", "Over the mean of the single modalities' logits, which "
                "needs no training of its own.", ("gain_late_mean",),
                lambda row: gain(summary, row.get("gain_late_mean"))),
@@ -145,8 +147,8 @@ def _interaction(summary: Mapping[str, Any]) -> list[Column]:
 
     return [
         Column("emap", "EMAP gap", "interaction",
-               "What the row loses when it is replaced by the sum of functions of one "
-               "modality each that is nearest to it (on logits); zero: no interplay was used.",
+               "What the row loses when its logits are replaced by a sum of functions of one modality each (its "
+               "empirical multimodally-additive projection); zero: no interplay was used. Of the first five seeds.",
                ("interaction", "interaction_note"), emap),
         Column("shapley", "Shapley shares, %", "interaction",
                "How much of the score each modality brings, averaged over "
