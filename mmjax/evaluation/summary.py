@@ -11,7 +11,7 @@ import numpy as np
 from mmjax.errors import UsageError
 from mmjax.evaluation import calibration, significance
 from mmjax.evaluation.degradation import multibench
-from mmjax.evaluation.measured import Analysis, interaction_cells, robustness_cells
+from mmjax.evaluation.measured import Analysis, decision_cells, interaction_cells, robustness_cells
 from mmjax.evaluation.protocol import missing_parts
 from mmjax.evaluation.records import STANDARD, RecordStore
 from mmjax.evaluation.targets import check_metric, judge
@@ -86,6 +86,7 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "chance": config.get("chance"),
         "seeds": config["seeds"],
         "rows": rows,
+        "decisions": _decisions(rows, runs, targets["test"][0]),
         "references": config.get("references", []),
     }
     return _rounded(summary)
@@ -210,6 +211,16 @@ def _add_gains(rows: list[dict], runs: Mapping[str, _Run | None], groups: np.nda
     for (cell, gain), p in zip(compared, significance.holm([cell["p"] for cell, _ in compared])):
         said = significance.verdict(gain, p, len(cell["seeds"]), MARGIN[primary])
         cell |= {"p_holm": float(p), "verdict": said.name, "trivial": said.trivial}
+
+
+def _decisions(rows: list[dict], runs: Mapping[str, _Run | None], target: np.ndarray) -> list[dict[str, Any]]:
+    """Partial information in the single modalities' decisions, of the first section that has a fusion of them."""
+    fused = [row for row in rows if row["status"] == "done" and len(row["streams"]) > 1]
+    if not fused:
+        return []
+    alone = [row for row in rows if row["status"] == "done" and row["single"] and row["section"] == fused[0]["section"]]
+    logits = {row["streams"][0]: run.logits["test"] for row in alone if (run := runs[row["name"]])}
+    return decision_cells(logits, target)
 
 
 def _add_measured(
