@@ -24,7 +24,7 @@ from mmjax.experiment.checks import abstract_variables
 from mmjax.experiment.controls import CONTROLS
 from mmjax.experiment.data import row_data
 from mmjax.experiment.table import Member, Row, Table
-from mmjax.stream import Batch
+from mmjax.stream import Batch, where_mask
 from mmjax.typing import Mapping
 
 __all__ = ["Measure", "analyse"]
@@ -275,18 +275,45 @@ def _pattern(streams: Sequence[str]) -> str:
 def _noisy(
     table: Table, raw: Dataset, dataset: Dataset, noises: Mapping[str, Noise], severities: Sequence[float], key: Any
 ) -> Dataset:
-    """The data with a copy of the test split for every severity, as the table's rows see it."""
+    """The data with a copy of the test split for every severity, as the table's rows see it.
+
+    Noise on features is in units of their deviation on train, whether or not the table's view standardised them.
+    """
+    scales = {name: _scale(dataset, name) for name, noise in noises.items() if noise.kind == "feature"}
 
     def view(copies: Batch) -> Batch:
         seen = dataclasses.replace(raw, splits={**raw.splits, "test": copies})
-        return (table.view(seen) if table.view else seen).splits["test"]
+        return _rescaled((table.view(seen) if table.view else seen).splits["test"], scales)
 
     if any(noise.raw for noise in noises.values()):
         test = corrupted(raw.splits["test"], noises, severities, key, view=view)
     else:
-        test = corrupted(dataset.splits["test"], noises, severities, key)
-    test = jax.tree.map(np.asarray, test)
+        test = corrupted(_rescaled(dataset.splits["test"], scales), noises, severities, key)
+    test = _rescaled(jax.tree.map(np.asarray, test), scales, back=True)
     return dataclasses.replace(dataset, splits={**dataset.splits, "test": test})
+
+
+def _scale(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and deviation of each feature over the real items of train; None where they are standardised already."""
+    stream = dataset.splits["train"].streams[name]
+    items = np.asarray(stream.values)[np.asarray(stream.mask)].astype(np.float64)
+    mean, deviation = items.mean(0), items.std(0)
+    deviation = np.where(deviation > 1e-6, deviation, 1.0)
+    near = np.abs(mean).max() < 1e-3 and np.abs(deviation - 1).max() < 1e-3
+    return None if near else (mean, deviation)
+
+
+def _rescaled(batch: Batch, scales: Mapping[str, Any], back: bool = False) -> Batch:
+    """The batch with features in units of ``scales``, or back from them; padding stays as it is."""
+    streams = dict(batch.streams)
+    for name, scale in scales.items():
+        if scale is None:
+            continue
+        values, (mean, deviation) = np.asarray(streams[name].values), scale
+        changed = (values * deviation + mean if back else (values - mean) / deviation).astype(np.float32)
+        mask = np.asarray(streams[name].mask)
+        streams[name] = streams[name].replace(values=np.where(where_mask(mask, values), changed, values))
+    return batch.replace(streams=streams)
 
 
 def _scores_under(seen: Sequence[_Subject], noisy: Dataset, copies: int) -> Iterator[tuple[str, np.ndarray]]:
