@@ -53,8 +53,9 @@ class Options:
 def _card(options: Options) -> Card:
     if options.target == "label":
         return CARD
-    score = {"name": "cmu_mosi (score)", "num_classes": None, "class_names": (), "primary_metric": "mae", "metric": ""}
-    return dataclasses.replace(CARD, **score)
+    return dataclasses.replace(
+        CARD, name="cmu_mosi (score)", num_classes=None, class_names=(), primary_metric="mae", metric=""
+    )
 
 
 def _builder() -> type:
