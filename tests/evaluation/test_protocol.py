@@ -1,0 +1,65 @@
+"""What a table must hold: take away one part and it is named, and nothing else is."""
+
+import pytest
+
+from mmjax.evaluation.protocol import ROLES, missing_parts
+
+BOTH = ("audio", "text")
+
+
+def row(role=None, streams=BOTH, single=False, best=False, status="done"):
+    return {"role": role, "streams": list(streams), "single": single, "best_single": best, "status": status}
+
+
+def whole(names=BOTH):
+    """A table that lacks nothing; the last modality is the best alone."""
+    singles = [row("single", [name], single=True, best=name == names[-1]) for name in names]
+    matched = [row("matched", [name]) for name in names]
+    fused = [role for role in ROLES if role not in ("single", "matched", "ensemble control")]
+    return [*singles, *matched, *(row(role, names) for role in fused), row("ensemble control", names[-1:]), row()]
+
+
+def test_a_whole_table_conforms():
+    assert missing_parts(whole(), BOTH, 0.5) == []
+    three = ("audio", "text", "video")
+    assert missing_parts(whole(three), three, 0.5) == []
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "single"])
+def test_each_role_that_lacks_is_named_with_what_it_is(role):
+    expected = [f"{role} ({ROLES[role]})"]
+    assert missing_parts([one for one in whole() if one["role"] != role], BOTH, 0.5) == expected
+    unfinished = [{**one, "status": "not run"} if one["role"] == role else one for one in whole()]
+    assert missing_parts(unfinished, BOTH, 0.5) == expected
+
+
+def test_each_modality_alone_is_asked_for():
+    for name in BOTH:
+        rows = [one for one in whole() if not (one["single"] and one["streams"] == [name])]
+        found = missing_parts(rows, BOTH, 0.5)
+        assert f"{name} alone" in found and all(word in (f"{name} alone",) or "matched" in word for word in found)
+    # A row of one modality that may not be the best single one (a matched one) is not that modality alone.
+    rows = [{**one, "single": False} if one["streams"] == ["audio"] else one for one in whole()]
+    assert missing_parts(rows, BOTH, 0.5) == ["audio alone"]
+
+
+def test_the_matched_row_is_that_of_the_best_single_modality():
+    rows = [one for one in whole() if one["role"] != "matched" or one["streams"] == ["audio"]]
+    assert missing_parts(rows, BOTH, 0.5) == [f"matched ({ROLES['matched']})"]
+    rows = [one for one in whole() if one["role"] != "matched" or one["streams"] == ["text"]]
+    assert missing_parts(rows, BOTH, 0.5) == []
+
+
+def test_scores_have_no_decision_rows_and_one_modality_no_fusion():
+    decided = ("mean of logits", "prior-corrected product")
+    rows = [one for one in whole() if one["role"] not in decided]
+    assert missing_parts(rows, BOTH, None) == []
+    assert len(missing_parts(rows, BOTH, 0.5)) == 2
+    assert missing_parts(whole()[:1], ["audio"], 0.5) == []
+    assert missing_parts([], ["audio"], 0.5) == ["audio alone"]
+
+
+def test_an_empty_table_lacks_everything():
+    found = missing_parts([], BOTH, 0.5)
+    assert found[:2] == ["audio alone", "text alone"]
+    assert sorted(part.partition(" (")[0] for part in found[2:]) == sorted(set(ROLES) - {"single"})
