@@ -7,6 +7,7 @@ from mmjax import datasets
 from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
+from mmjax.evaluation import efficiency
 from mmjax.experiment.table import Row, Table
 from mmjax.stream import select
 
@@ -17,7 +18,7 @@ def load_raw(table: Table, **folders: Any) -> Dataset:
     """The data of a table before its view, where noise enters pictures, waveforms and words.
 
     Raises:
-      UsageError: options that the data set does not have, or data that are unsound.
+      UsageError: options that the data set does not have, data that are unsound, or a fraction too small.
     """
     dataset = table.dataset
     if isinstance(dataset, str):
@@ -29,7 +30,8 @@ def load_raw(table: Table, **folders: Any) -> Dataset:
         raise UsageError(f"options {sorted(table.options)} are for a data set given by name")
     else:
         dataset = datasets.check(dataset)
-    return views.limit(dataset, table.limit) if table.limit else dataset
+    dataset = views.limit(dataset, table.limit) if table.limit else dataset
+    return dataset if table.fraction is None else efficiency.subset(dataset, table.fraction)
 
 
 def load_dataset(table: Table, **folders: Any) -> Dataset:

@@ -23,6 +23,7 @@ def config_hash(table: Table, row: Row, dataset: Dataset) -> str:
     versions = {package: importlib.metadata.version(package) for package in ("jax", "flax", "optax")}
     data = [dataset.card.name, dataset.version, dataset.sha256, dataset.split_id, describe(table.view)]
     data += [table.limit] if table.limit else []
+    data += [{"fraction": table.fraction}] if table.fraction is not None else []
     return digest([method, row.task or table.task, data, members, mmjax.__version__, versions])
 
 

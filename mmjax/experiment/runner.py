@@ -106,11 +106,11 @@ def run_table(
     chosen = table.chosen(rows)
     if pooled:
         options = {"rows": rows, "measure": measure, "snapshot_seconds": snapshot_seconds, "say": say, **folders}
-        with claim(workdir, {"table": name, "row": None, "folds": list(table.folds)}):
+        with claim(workdir, {"table": name, "row": None, "folds": list(table.folds), "measured": None}):
             return folds.run_folds(run_table, table, name, workdir, **options)
     raw = load_raw(table, **folders)
     dataset = table.view(raw) if table.view else raw
-    with claim(workdir, {"table": name, "row": None, "folds": None}):
+    with claim(workdir, {"table": name, "row": None, "folds": None, "measured": None}):
         say(f"{name}: {_sizes(dataset)}; {len(chosen)} rows, {table.seeds} seeds, on {device()}")
         store = RecordStore(workdir)
         store.write_targets({split: _targets(dataset.splits[split]) for split in HELD_OUT})

@@ -163,6 +163,7 @@ class Table:
       extra: rows left out unless named with ``--rows`` (long ones).
       folds: values of ``options.fold`` that ``fold=all`` pools.
       limit: examples of each split; None = all (a smoke run has few).
+      fraction: share of train, before the view; None = all of it. See ``mmjax.evaluation.efficiency.subset``.
     """
 
     title: str
@@ -178,6 +179,7 @@ class Table:
     extra: tuple[str, ...] = ()
     folds: tuple[Any, ...] = ()
     limit: int | None = None
+    fraction: float | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "rows", tuple(self.rows))
