@@ -258,7 +258,7 @@ class RecordStore:
             with np.load(self._analysis_file(name)) as arrays:
                 found = {key: arrays[key] for key in arrays.files}
             return json.loads(str(found.pop("digest"))), found
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):  # what damage can give
             return None
 
     def _analysis_file(self, name: str) -> pathlib.Path:

@@ -67,6 +67,45 @@ def test_only(dataset):
         views.only(dataset, [])
 
 
+def test_shuffled_streams_keep_their_items_and_lose_their_examples(dataset):
+    result = views.shuffle_streams(dataset, ["film", "words"])
+    orders = {}
+    for split in ("train", "validation"):
+        before, after = dataset.splits[split], result.splits[split]
+        for name in ("film", "words"):
+            raw = [(v.tobytes(), m.tobytes()) for v, m in zip(before.streams[name].values, before.streams[name].mask)]
+            new = [(v.tobytes(), m.tobytes()) for v, m in zip(after.streams[name].values, after.streams[name].mask)]
+            assert sorted(raw) == sorted(new) and raw != new  # whole items with their masks, in another order
+            orders[split, name] = [raw.index(item) for item in new]
+        assert after.streams["face"] is before.streams["face"]
+        for field in ("target", "weight", "index", "group"):
+            assert getattr(after, field) is getattr(before, field)
+    assert orders["train", "film"] != orders["train", "words"]  # each by itself, or both would tell the same
+    assert result.splits["test"] is dataset.splits["test"]
+    datasets.check(result)
+
+
+def test_a_shuffle_is_the_same_every_time_and_says_nothing_of_the_target():
+    target = np.random.default_rng(0).integers(0, 2, 4000)
+    told = datasets.from_arrays({"a": target[:, None] * 1.0, "b": target[:, None] * 1.0}, target,
+                                split=np.repeat([0, 1, 2, 2], 1000))  # fmt: skip
+    result = views.shuffle_streams(told, ["b"])
+    for split, bound in (("train", 0.1), ("validation", 0.1)):
+        batch = result.splits[split]
+        assert abs(np.corrcoef(batch.streams["b"].values[:, 0, 0], batch.target)[0, 1]) < bound
+        assert (batch.streams["a"].values[:, 0, 0] == batch.target).all()
+    assert (result.splits["test"].streams["b"].values[:, 0, 0] == result.splits["test"].target).all()
+    again = views.shuffle_streams(told, ["b"]).splits["train"].streams["b"].values
+    np.testing.assert_array_equal(again, result.splits["train"].streams["b"].values)
+    other = views.shuffle_streams(told, ["b"], seed=1).splits["train"].streams["b"].values
+    assert (other != again).any()
+    everywhere = views.shuffle_streams(told, ["b"], splits=("test",))
+    assert everywhere.splits["train"] is told.splits["train"]
+    assert (everywhere.splits["test"].streams["b"].values[:, 0, 0] != everywhere.splits["test"].target).any()
+    with pytest.raises(UsageError, match="no modality 'c'; it has a, b"):
+        views.shuffle_streams(told, ["c"])
+
+
 def test_by_group_round_trip(dataset):
     packed = views.by_group(dataset)
     for split in ("train", "validation", "test"):

@@ -111,6 +111,59 @@ def test_truncated_lines_are_dropped(tmp_path):
     assert store.done("text", "hash of text", SEEDS)
 
 
+MEASURED = {"config_hash": "hash of text", "seeds": [0, 1], "noise": {"levels": 2, "draws": 1}}
+ARRAYS = {"pattern/": np.zeros((2, 3, 2), np.float32), "noise/text": np.arange(6.0).reshape(3, 1, 2),
+          "shapley/rule": np.asarray("permutation")}  # fmt: skip
+
+
+def test_an_analysis_comes_back_as_it_was_and_is_known_by_its_digest(tmp_path):
+    store = RecordStore(tmp_path)
+    assert store.analysis("text") is None and not store.analysed("text", MEASURED)
+    store.write_analysis("text", MEASURED, ARRAYS)
+    digest, arrays = RecordStore(tmp_path).analysis("text")
+    assert digest == MEASURED and set(arrays) == set(ARRAYS)
+    for name, values in ARRAYS.items():
+        np.testing.assert_array_equal(arrays[name], values)
+        assert arrays[name].dtype == values.dtype
+    assert store.analysed("text", MEASURED)
+    assert store.analysed("text", {**MEASURED, "seeds": (0, 1)})  # as JSON it is the same
+    for change in ({"config_hash": "another"}, {"seeds": [0]}, {"seeds": [0, 2]}, {"noise": None},
+                   {"noise": {"levels": 3, "draws": 1}}, {"interactions": {"seeds": 5}}):  # fmt: skip
+        assert not store.analysed("text", {**MEASURED, **change})
+    assert not store.analysed("text", {"config_hash": "hash of text", "seeds": [0, 1]})
+    assert store.analysis("Text") is None and store.analysis("audio") is None
+
+
+def test_an_analysis_written_twice_has_the_same_bytes_and_takes_the_place_of_the_first(tmp_path):
+    for folder in ("a", "b"):
+        RecordStore(tmp_path / folder).write_analysis("text", MEASURED, ARRAYS)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    RecordStore(tmp_path / "b").write_analysis("text", {**MEASURED, "seeds": [0]}, {"pattern/": np.ones(1)})
+    digest, arrays = RecordStore(tmp_path / "b").analysis("text")
+    assert digest["seeds"] == [0] and set(arrays) == {"pattern/"} and len(contents(tmp_path / "b")) == 1
+
+
+def test_a_damaged_analysis_counts_as_none(tmp_path):
+    """Cut off anywhere, or with any byte turned over: never an error, never other numbers."""
+    store = RecordStore(tmp_path)
+    store.write_analysis("text", MEASURED, ARRAYS)
+    path = next((tmp_path / "analysis").iterdir())
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 37):
+        path.write_bytes(whole[:length])
+        assert store.analysis("text") is None and not store.analysed("text", MEASURED)
+    for place in range(0, len(whole), 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        found = store.analysis("text")
+        if found is not None:  # the byte was one of the archive's dates, comments or modes
+            assert found[0] == MEASURED and all((found[1][name] == ARRAYS[name]).all() for name in found[1])
+    path.write_bytes(b"not an archive")
+    assert store.analysis("text") is None
+    path.unlink()
+    path.mkdir()
+    assert store.analysis("text") is None
+
+
 def test_file_names_are_safe_and_differ(tmp_path):
     names = ["a/b", "a b", "A b", "../../x", "x" * 300, "ü", "ö", ""]
     store = RecordStore(tmp_path / "outer" / "workdir")

@@ -61,9 +61,9 @@ def test_what_cannot_run_says_why_and_nothing_published_is_no_target():
 def test_two_conventions_are_not_compared():
     for metric in METRICS:
         check_metric(metric, metric, "row")
-    with pytest.raises(UsageError, match="'late' measures acc2_has0 .*neutral items kept.*reports acc2_non0") as error:
+    with pytest.raises(UsageError, match=r"'late' measures acc2_has0 .*neutral items kept.*reports acc2_non0") as error:
         check_metric("acc2_has0", "acc2_non0", "late")
     assert "not compared" in str(error.value) and "\n" not in str(error.value)
     for names in (("acc2", "acc2_has0"), ("acc2_has0", "acc2")):
-        with pytest.raises(UsageError, match="'late': 'acc2' is no metric with a convention.*acc2_has0"):
+        with pytest.raises(UsageError, match=r"'late': 'acc2' is no metric with a convention.*acc2_has0"):
             check_metric(*names, "late")
