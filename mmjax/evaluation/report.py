@@ -127,7 +127,10 @@ def _blocks(summary: Mapping[str, Any], columns: Sequence[table.Column]) -> list
                 lines.append([name, *only(ours=said, **known)])
         blocks.append((title, lines))
     published = [
-        [_escape(one["name"]), *only(paper=paper(summary, one).text, ours="not run", target=one.get("cannot_run", ""))]
+        [
+            _escape(one["name"]),
+            *only(paper=paper(summary, one).text, ours="not run", target=one.get("cannot_run") or NONE),
+        ]
         for one in summary["references"]
     ]
     return [(title, rows) for title, rows in (*blocks, ("Published, not run here", published)) if rows]

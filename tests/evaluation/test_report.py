@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -81,22 +82,43 @@ def test_same_bytes_again_also_from_an_interrupted_run(workdir, tmp_path):
     assert [(tmp_path / name).read_bytes() for name in names] == before
 
 
+def lines_of(text):
+    return {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
+
+
 def test_markdown_says_what_a_reader_needs(workdir):
+    """What was found first, what lies behind it in a second block of tables, each as wide as it must be."""
     text = (workdir / "table.md").read_text()
-    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
-    assert "80.3 (unchecked)" in lines["both"]
-    assert "best single" in lines["text"]
-    assert "not run" in lines["missing"]
-    assert "81.0 " in lines["published \\"]  # the bar in its name is escaped
-    assert "55.0" in lines["majority class of the test items"]
-    assert "50.0" in lines["chance"]
-    assert "12.3 k" in lines["voted"]
-    assert "2 M" in lines["voted"]
-    for needed in ("Nothing real.", "## first", "## second", "12 groups (video)", "5 seeds", "3 comparisons (Holm)",
-                   "Best single modality, first: text.", "From: Somebody 2017, table 2; a book."):  # fmt: skip
+    start = text.index("## first: behind the scores")
+    main, behind = lines_of(text[:start]), lines_of(text[start:])
+    assert "80.3 (unchecked)" in main["both"]
+    assert "best single" in main["text"]
+    assert "not run" in main["missing"] and "missing" not in behind
+    assert "81.0 " in main["published \\"]  # the bar in its name is escaped
+    assert "55.0" in main["majority class of the test items"]
+    assert "50.0" in main["chance"]
+    assert "12.3 k" in behind["voted"]
+    assert "2 M" in behind["voted"]
+    for needed in ("Nothing real.", "## first\n", "## second\n", "## second: behind the scores", "12 groups (video)",
+                   "5 seeds", "3 comparisons (Holm)", "Best single modality, first: text.",
+                   "From: Somebody 2017, table 2; a book."):  # fmt: skip
         assert needed in text
-    widths = {len(line) for line in text.splitlines() if line.startswith("|")}
-    assert len(widths) == 1  # padded: it reads as plain text too
+    for block in (text[:start], *text[start:].split("\n## ")):  # every table reads as plain text too
+        assert len({len(line) for line in block.splitlines() if line.startswith("|")}) <= 1
+
+
+def test_a_table_that_lacks_parts_says_so_on_its_face(workdir, tmp_path):
+    summary = summarise(workdir)
+    assert not summary["conforming"]
+    said = "**Non-conforming**: the protocol also asks for " + "; ".join(summary["missing_parts"]) + "."
+    assert said in (workdir / "table.md").read_text() and said in format_table(summary)
+    for part in ("matched (", "mean of logits (", "concatenation (", "shuffled control (", "ensemble control ("):
+        assert part in said
+    store = whole_toy(tmp_path)
+    assert summarise(tmp_path)["missing_parts"] == [] and "Non-conforming" not in write_report(tmp_path)
+    rows = store.config()["rows"]
+    store.write_config(config(rows=[row for row in rows if row["name"] != "shuffled"]))
+    assert [part.partition(" (")[0] for part in summarise(tmp_path)["missing_parts"]] == ["shuffled control"]
 
 
 def test_terminal_table_has_the_same_cells(workdir):
@@ -140,6 +162,142 @@ def test_fewer_seeds_say_less(tmp_path):
     rows = {row["name"]: row for row in summarise(tmp_path)["rows"]}
     assert rows["both"]["seeds"] == [0]
     write_report(tmp_path)
+
+
+ROLES = {"text": "", "audio": "", "wide text": "matched", "voted": "mean of logits",
+         "product": "prior-corrected product", "both": "concatenation", "joint": "joint transformer",
+         "shuffled": "shuffled control", "two texts": "ensemble control"}  # fmt: skip
+RIGHT = {"text": 42, "audio": 30, "wide text": 42, "voted": 45, "product": 36, "both": 48, "joint": 45, "shuffled": 39,
+         "two texts": 42}  # fmt: skip
+
+
+def whole_toy(folder):
+    """A table of one section that has every role; of the 60 test items each row gets the first so many right."""
+    rows = [
+        {"name": name, "section": "only", "kind": "model", "role": role, "single": name in ("text", "audio"),
+         "streams": ["audio"] if name == "audio" else ["text"] if "text" in name else ["audio", "text"],
+         "paper": None, "config_hash": f"hash of {name}"}
+        for name, role in ROLES.items()
+    ]  # fmt: skip
+    store = toy(folder, names=(), rows=rows)
+    for name, count in RIGHT.items():
+        records, _ = write_toy_row(store, name)
+        logits = {}
+        for split, truth in targets().items():
+            right = np.arange(len(truth["target"])) < count
+            said = np.where(right, truth["target"], 1 - truth["target"])
+            logits[split] = np.tile(np.eye(2, dtype=np.float32)[said], (len(SEEDS), 1, 1))
+        store.write_row(name, records, logits, {})
+    return store
+
+
+def test_gains_over_the_late_mean_and_over_the_ensemble_by_hand(tmp_path):
+    """48 of 60 right, against 45 of the untrained mean and 42 of two models of text: 5 and 10 points."""
+    whole_toy(tmp_path)
+    rows = {row["name"]: row for row in summarise(tmp_path)["rows"]}
+    assert rows["text"]["best_single"] and rows["text"]["role"] == "single"
+    late, ensemble = rows["both"]["gain_late_mean"], rows["both"]["gain_ensemble"]
+    assert (late["over"], ensemble["over"]) == ("voted", "two texts")
+    assert late["mean"] == pytest.approx(3 / 60) and ensemble["mean"] == pytest.approx(6 / 60)
+    assert late["lower"] <= late["mean"] <= late["upper"] and late["seeds"] == list(SEEDS)
+    assert "verdict" not in late and "p_holm" not in late  # the table tests one hypothesis a row
+    assert rows["product"]["gain_late_mean"]["mean"] == pytest.approx(-9 / 60)
+    assert rows["joint"]["gain_late_mean"]["mean"] == 0
+    assert rows["voted"]["gain_late_mean"] is None  # itself
+    assert rows["voted"]["gain_ensemble"]["mean"] == pytest.approx(3 / 60)
+    for alone in ("text", "audio", "wide text", "two texts"):
+        assert rows[alone]["gain_late_mean"] is None and rows[alone]["gain_ensemble"] is None
+    line = lines_of(write_report(tmp_path))["both"]
+    assert "+5.0 [" in line and "+10.0 [" in line
+
+
+def test_gains_over_them_stay_within_a_section(tmp_path):
+    given = config()
+    for row in given["rows"]:
+        row["role"] = {"voted": "mean of logits"}.get(row["name"], "")
+    toy(tmp_path, rows=given["rows"])
+    rows = {row["name"]: row for row in summarise(tmp_path)["rows"]}
+    assert rows["both"]["gain_late_mean"]["mean"] == pytest.approx(rows["both"]["mean"] - rows["voted"]["mean"])
+    assert rows["both"]["gain_ensemble"] is None and rows["other both"]["gain_late_mean"] is None
+
+
+def swept(draw, name):
+    """What analysis leaves of a row of two modalities."""
+    logits = {f"pattern/{p}": draw.normal(size=(5, 60, 2)) for p in ("audio+text", "audio", "text", "")}
+    noise = {f"noise/{target}": draw.uniform(0.3, 0.9, (3, 2, 5)) for target in ("audio", "text", "all")}
+    mixed = {
+        "emap/score": draw.uniform(0, 1, (5, 3)), "emap/gap": draw.normal(size=(5, 3)), "emap/items": np.asarray(60),
+        "shapley/values": draw.normal(size=(5, 2)), "shapley/worth": np.ones((2, 5)),
+        "shapley/rule": np.asarray("permutation"), "perceptual/values": draw.normal(size=(5, 2)),
+    }  # fmt: skip
+    return {**logits, **noise, **(mixed if name == "both" else {})}
+
+
+def test_what_was_measured_is_in_the_table_and_only_of_this_configuration_and_these_seeds(tmp_path):
+    store, draw = whole_toy(tmp_path), np.random.default_rng(0)
+    bare = summarise(tmp_path)["rows"][5]
+    assert bare["robustness"] is bare["interaction"] is None and bare["interaction_note"]
+    measured = {name: swept(draw, name) for name in ("both", "voted", "joint")}
+    for name, arrays in measured.items():
+        store.write_analysis(name, {"config_hash": f"hash of {name}", "seeds": list(SEEDS)}, arrays)
+    rows = {row["name"]: row for row in summarise(tmp_path)["rows"]}
+    both = rows["both"]["robustness"]
+    np.testing.assert_allclose(both["noise"]["text"]["mean"], measured["both"]["noise/text"].mean((1, 2)), atol=1e-9)
+    ours, theirs = (measured[name]["noise/text"].mean((1, 2)) for name in ("both", "voted"))
+    over = (ours - ours[0]) - (theirs - theirs[0])
+    assert both["noise"]["text"]["effective"] == pytest.approx((over[0] / 2 + over[1] + over[2] / 2) / 2, abs=1e-9)
+    assert rows["voted"]["robustness"]["noise"]["all"]["effective"] == pytest.approx(0)  # it is the reference
+    assert set(both["patterns"]) == {"audio+text", "audio", "text"} and both["multibench"]["relative"] in (0, 1)
+    pool = [rows[name]["robustness"]["multibench"]["relative"] for name in measured]
+    assert (min(pool), max(pool)) == (0, 1)
+    assert rows["both"]["interaction"]["emap"]["gap"] == pytest.approx(measured["both"]["emap/gap"].mean(), abs=1e-9)
+    assert rows["both"]["interaction_note"] == "" and "--interactions all" in rows["joint"]["interaction_note"]
+    text = write_report(tmp_path)
+    for title in ("EMAP gap", "Shapley shares, %", "kept, missing, %", "kept, noise, %", "worst drop", "harmful"):
+        assert text.count(f"| {title}") + text.count(f" {title} |") >= 1
+    for change in ({"config_hash": "an older one"}, {"seeds": [0, 1, 2]}):
+        digest = {"config_hash": "hash of both", "seeds": list(SEEDS), **change}
+        store.write_analysis("both", digest, measured["both"])
+        row = summarise(tmp_path)["rows"][5]
+        assert row["robustness"] is row["interaction"] is None
+
+
+def test_reported_again_after_everything_was_deleted_the_bytes_are_the_same(tmp_path):
+    store, draw = whole_toy(tmp_path), np.random.default_rng(0)
+    for name in ("both", "voted", "joint"):
+        store.write_analysis(name, {"config_hash": f"hash of {name}", "seeds": list(SEEDS)}, swept(draw, name))
+    text = write_report(tmp_path)
+    made = [tmp_path / name for name in ("table.json", "table.md", "table.tex", "report.html")]
+    made += sorted((tmp_path / "plots").iterdir())
+    before = {path: path.read_bytes() for path in made}
+    for path in made:
+        path.unlink()
+    shutil.rmtree(tmp_path / "plots")
+    assert write_report(tmp_path) == text
+    assert {path: path.read_bytes() for path in made} == before and len(before) > 8
+
+
+def test_a_published_number_has_a_status_and_other_conventions_are_refused(tmp_path):
+    store = whole_toy(tmp_path)
+    rows = store.config()["rows"]
+    paper = {"value": 79.0, "source": "a book", "checked": True}
+    rows[5]["paper"], rows[6]["paper"] = paper, {**paper, "cannot_run": "no code"}
+    store.write_config(config(rows=[*rows, {**rows[0], "name": "never", "single": False, "paper": paper}]))
+    summary = summarise(tmp_path)
+    status = {row["name"]: row["target"] and row["target"]["status"] for row in summary["rows"]}
+    assert {name: one for name, one in status.items() if one} == {
+        "both": "reproduced",
+        "joint": "cannot run",
+        "never": "cannot run",
+    }
+    assert "reproduced" in lines_of(write_report(tmp_path).partition("behind the scores")[0])["both"]
+    rows[5]["paper"] = {**paper, "metric": "acc2_non0"}
+    store.write_config(config(rows=rows, metric="acc2_has0"))
+    with pytest.raises(UsageError, match=r"row 'both' measures acc2_has0 .* reports acc2_non0 .* not compared"):
+        summarise(tmp_path)
+    rows[5]["paper"] = {**paper, "metric": "acc2_has0"}
+    store.write_config(config(rows=rows, metric="acc2_has0"))
+    assert summarise(tmp_path)["metric_name"] == "acc2_has0"
 
 
 def test_few_groups_are_named(tmp_path):
