@@ -46,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
         help="EMAP, Shapley values, perceptual scores: of baselines, controls and the three best fusions (scope), of "
         "all rows, or none",
     )
+    table.add_argument(
+        "--fractions",
+        metavar="SHARES",
+        help="data efficiency instead: the main rows on nested parts of train, e.g. 0.01,0.1,1, or 'default'",
+    )
     table.add_argument("--no-noise", action="store_true", help="leave out the sweep of noise")
     train.add_argument("--workdir", help="where everything goes (default: runs/NAME-ROW-SEED)")
     train.add_argument("--seed", type=int, default=0, help="the seed (default: 0)")
@@ -109,6 +114,22 @@ def load(name: str, settings: Sequence[str], smoke: bool) -> Any:
     return apply_settings(tiny(table) if smoke else table, settings)
 
 
+def numbers(text: str) -> list[float]:
+    """Numbers separated by commas.
+
+    Raises:
+      UsageError: something that is no number.
+    """
+    from mmjax.errors import UsageError
+
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--fractions takes shares separated by commas, 0.1,0.3,1 or 'default', got {text!r}"
+        ) from None
+
+
 def run(args: argparse.Namespace) -> str:
     """Does what the arguments say; returns what is to be printed."""
     if args.command == "list":
@@ -150,6 +171,9 @@ def run(args: argparse.Namespace) -> str:
             table = dataclasses.replace(table, seeds=args.seeds)
         name = args.name + "-smoke" * args.smoke  # never over the results of the table itself
         rows = None if args.rows is None else table.split_names(args.rows)
+        if args.fractions is not None:
+            shares = None if args.fractions == "default" else numbers(args.fractions)
+            return commands.fractions(table, name=name, rows=rows, fractions=shares, **folders)
         measure = commands.Measure(robustness=not args.no_noise, interactions=args.interactions)
         return commands.table(table, name=name, rows=rows, measure=measure, **folders)
     config = {"settings": args.set, "smoke": args.smoke}

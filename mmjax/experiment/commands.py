@@ -19,6 +19,7 @@ from mmjax.experiment.checks import check_model, naming
 from mmjax.experiment.console import Lines
 from mmjax.experiment.data import load_dataset, row_data
 from mmjax.experiment.folds import is_pooled, write_pooled_report
+from mmjax.experiment.fractions import run_fractions
 from mmjax.experiment.identity import config_hash
 from mmjax.experiment.matched import resolve
 from mmjax.experiment.runner import run_table
@@ -28,13 +29,28 @@ from mmjax.sharding import make_mesh
 from mmjax.streaming import evaluate_streaming, fit_streaming
 from mmjax.typing import Mapping
 
-__all__ = ["Measure", "advise", "compare", "evaluate", "read_run", "report", "table", "train"]
+__all__ = ["Measure", "advise", "compare", "evaluate", "fractions", "read_run", "report", "table", "train"]
 
 
 def table(table: Table, **arguments: Any) -> str:
     """Runs a table with progress on the standard error stream and returns its report; arguments as ``run_table``."""
     with contextlib.closing(Lines()) as say:
         return run_table(table, say=say, **arguments)
+
+
+def fractions(
+    table: Table,
+    *,
+    name: str = "table",
+    workdir: str | pathlib.Path | None = None,
+    fractions: Sequence[float] | None = None,
+    rows: Sequence[str] | None = None,
+    **arguments: Any,
+) -> str:
+    """Data efficiency: the main rows on nested parts of train; arguments as ``run_fractions``."""
+    workdir = workdir or pathlib.Path("runs") / f"{name}-fractions"
+    with contextlib.closing(Lines()) as say:
+        return run_fractions(run_table, table, name, workdir, fractions, rows, say=say, **arguments)
 
 
 def report(workdir: str | pathlib.Path) -> str:
