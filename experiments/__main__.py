@@ -126,7 +126,7 @@ def numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(
-            f"--fractions takes shares separated by commas, 0.1,0.3,1 or 'default', got {text!r}"
+            f"--fractions takes shares like 0.1,0.3,1 or 'default', got {text!r}"
         ) from None
 
 
