@@ -126,7 +126,7 @@ def _markdown(
         )
         parts.append(_differences(found, joined))
     if left_out:
-        parts.append(f"Not in every table, so not ranked: {_escape(', '.join(left_out))}.")
+        parts.append(f"Not in every table, so not ranked: {_escape('; '.join(left_out))}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -136,7 +136,7 @@ def _differences(found: ranks.Ranks, joined: Sequence[Sequence[str]]) -> str:
     )
     if not joined:
         return f"{first} All do."
-    return f"{first} Not told apart: " + "; ".join(_escape(", ".join(names)) for names in joined) + "."
+    return "\n".join([f"{first} Not told apart:\n", *(f"* {_escape('; '.join(names))}" for names in joined)])
 
 
 def _unit(table: Mapping[str, Any]) -> str:
