@@ -4,6 +4,7 @@ Everything is kept in ``analysis/`` of the work directory, row by row, so that t
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -73,9 +74,14 @@ class _Subject:
     streams: tuple[str, ...]
     data: Dataset
     logits: Mapping[str, np.ndarray]
-    probe: Probe | None
+    load: Callable[[], Probe] | None
     members: tuple["_Subject", ...] = ()
     found: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def probe(self) -> Probe | None:
+        """The trained networks, read when they are first needed; None for a row that combines others."""
+        return self.load() if self.load else None
 
     def mixed(self, seeds: int | None = None) -> Mixed:
         """The first seeds of the row on mixtures of the test items."""
@@ -108,7 +114,8 @@ def analyse(
       say: takes a line of progress.
     """
     subjects = _subjects(table, dataset, store, hashes)
-    digests = {name: _wanted(store, subjects, name, hashes[name], measure) for name in subjects}
+    scope = _scope(store, subjects, measure)
+    digests = {name: _wanted(one, hashes[name], measure, name in scope) for name, one in subjects.items()}
     pending = [s for name, s in subjects.items() if not store.analysed(name, digests[name])]
     if not pending:
         return
@@ -143,28 +150,27 @@ def _patterns(subject: _Subject) -> dict[str, np.ndarray]:
     return {_pattern(names): one for names, one in zip(kept, outputs)}
 
 
-def _wanted(
-    store: RecordStore, subjects: Mapping[str, _Subject], name: str, config_hash: str, measure: Measure
-) -> dict[str, Any]:
+def _wanted(subject: _Subject, config_hash: str, measure: Measure, interactions: bool) -> dict[str, Any]:
     """What the analysis of a row is to hold, by which one on disk is known again."""
-    wanted: dict[str, Any] = {"config_hash": config_hash, "seeds": subjects[name].seeds}
+    wanted: dict[str, Any] = {"config_hash": config_hash, "seeds": subject.seeds}
     if measure.robustness:
         wanted["noise"] = {"levels": measure.levels, "draws": measure.draws}
-    subject = subjects[name]
-    if len(subject.streams) > 1 and measure.interactions != "none":
-        if measure.interactions == "all" or name in _scope(store, subjects):
-            wanted["interactions"] = {"rule": "permutation", "seeds": measure.seeds}
+    if interactions:
+        wanted["interactions"] = {"rule": "permutation", "seeds": measure.seeds}
     return wanted
 
 
-def _scope(store: RecordStore, subjects: Mapping[str, _Subject]) -> set[str]:
-    """Baselines, controls, and the three best fusions on validation."""
+def _scope(store: RecordStore, subjects: Mapping[str, _Subject], measure: Measure) -> set[str]:
+    """Rows of which interactions are measured: baselines, controls, and the three best fusions on validation; or all
+    rows of several modalities, or none."""
     rows = [s.row for s in subjects.values() if len(s.streams) > 1]
-    primary = {row.name: store.records(row.name)[0]["primary"] for row in rows}
+    if measure.interactions != "scope":
+        return {row.name for row in rows} if measure.interactions == "all" else set()
 
     def score(row: Row) -> float:
-        values = [record["validation_metrics"][primary[row.name]] for record in store.records(row.name)]
-        return float(np.mean(values)) * (-1 if primary[row.name] == "mae" else 1)
+        records = store.records(row.name)
+        values = [record["validation_metrics"][record["primary"]] for record in records]
+        return float(np.mean(values)) * (-1 if records[0]["primary"] == "mae" else 1)
 
     fused = sorted((row for row in rows if row.role not in BASELINES), key=score, reverse=True)[:3]
     return {row.name for row in rows if row.role in BASELINES} | {row.name for row in fused}
@@ -184,8 +190,8 @@ def _subjects(table: Table, dataset: Dataset, store: RecordStore, hashes: Mappin
             continue
         logits = {split: store.logits(row.name, split) for split in HELD_OUT}
         if row.model is not None:
-            probe = _probe(table, row, store, hashes[row.name], data, len(seeds))
-            subjects[row.name] = _Subject(row, seeds, data.streams, data, logits, probe)
+            load = functools.partial(_probe, table, row, store, hashes[row.name], data, len(seeds))
+            subjects[row.name] = _Subject(row, seeds, data.streams, data, logits, load)
         elif row.members and all(m in subjects and len(subjects[m].streams) == 1 for m in row.members):
             members = tuple(subjects[name] for name in row.members)
             streams = tuple(sorted({name for m in members for name in m.streams}))
@@ -196,7 +202,11 @@ def _subjects(table: Table, dataset: Dataset, store: RecordStore, hashes: Mappin
 def _probe(table: Table, row: Row, store: RecordStore, config_hash: str, data: Dataset, seeds: int) -> Probe:
     shapes = abstract_variables(row.network, data)
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((seeds, *a.shape), a.dtype), shapes)
-    variables = import_params(store.workdir / "checkpoints" / f"{config_hash}.safetensors", like)
+    try:
+        variables = import_params(store.workdir / "checkpoints" / f"{config_hash}.safetensors", like)
+    except UsageError as error:
+        said = f"row {row.name!r} cannot be measured: {error}; without its file in logits/ it is trained again"
+        raise UsageError(said) from None
     return Probe(row.network, row.task or table.task, variables)
 
 

@@ -15,6 +15,8 @@ from mmjax.experiment.table import Matched, Row, Table
 __all__ = ["count_params", "resolve"]
 
 WIDEST = 4096
+TOLERANCE = 0.05
+"""As many parameters: not more apart than this share."""
 
 
 def count_params(model: nn.Module, data: Dataset) -> int:
@@ -27,7 +29,7 @@ def resolve(row: Row, table: Table, dataset: Dataset) -> Row:
     """The row with a network: of a ``Matched`` one the width whose parameters come closest to those of its model row.
 
     Raises:
-      UsageError: even the widest network has fewer parameters.
+      UsageError: no width gives as many parameters, within 5 %.
     """
     if not isinstance(row.model, Matched):
         return row
@@ -42,5 +44,9 @@ def resolve(row: Row, table: Table, dataset: Dataset) -> Row:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if count_params(build(middle), data) < wanted else (low, middle)
-    nearest = min((low, high), key=lambda width: abs(count_params(build(width), data) - wanted))
+    counts = {width: count_params(build(width), data) for width in (low, high)}
+    nearest = min(counts, key=lambda width: abs(counts[width] - wanted))
+    if abs(counts[nearest] - wanted) > TOLERANCE * wanted:
+        said = f"with width {nearest} it has {counts[nearest]}, and no other width comes nearer"
+        raise UsageError(f"row {row.name!r} cannot have the {wanted} parameters of {like.name!r}: {said}")
     return dataclasses.replace(row, model=build(nearest))

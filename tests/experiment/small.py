@@ -1,4 +1,4 @@
-"""A table of arrays, tiny: three rows that need no compilation and two models of a few numbers."""
+"""Tables of arrays, tiny: one whose rows need no compilation, and one of every part that the protocol asks for."""
 
 import functools
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from mmjax import datasets, fusion
 from mmjax.experiment import Row, Table
-from mmjax.experiment.baselines import decide, logistic
+from mmjax.experiment.baselines import decide, decision_rows, logistic, matched_rows
 from mmjax.fusion import decision
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
@@ -28,6 +28,11 @@ def model(dim=4):
     return Multimodal({}, fusion.Concat(dim), ClassificationHead(3))
 
 
+def alone(name, width):
+    """A modality by itself, of some width."""
+    return model(width)
+
+
 def guess(data, seed, members):
     """A method whose scores come from its seed alone."""
     rng = np.random.default_rng(seed)
@@ -45,3 +50,16 @@ def table(*, dataset=None, rows=None, **arguments):
     ]
     given = {"task": Classification(3), "seeds": 2, "train": Train(epochs=3, batch_size=8), **arguments}
     return Table(title="Small", dataset=dataset or arrays(), rows=rows, **given)
+
+
+def conforming(**arguments):
+    """Every baseline by the smallest network that can stand for it; the controls follow from the scores."""
+    names = ("left", "right")
+    rows = [
+        *(Row(name, model=model(), streams=(name,)) for name in names),
+        *matched_rows(alone, names, like="joined"),
+        *decision_rows(names),
+        Row("joined", model=model(8), role="concatenation"),
+        Row("gated", model=Multimodal({}, fusion.GMU(4), ClassificationHead(3)), role="joint transformer"),
+    ]
+    return table(rows=rows, **arguments)
