@@ -1,0 +1,276 @@
+"""The report of a run over fractions of train: curves, areas, gains, data saved and power laws, from files alone."""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.errors import UsageError
+from mmjax.evaluation import cells, efficiency, significance
+from mmjax.evaluation.records import RecordStore, replace_file
+from mmjax.evaluation.robustness import right
+from mmjax.typing import Mapping
+
+__all__ = ["MEASURED", "folder", "skips", "to_json", "write_fractions"]
+
+MEASURED = "fractions"
+"""What ``config.json`` says is measured here."""
+
+
+def write_fractions(workdir: str | pathlib.Path) -> str:
+    """Writes ``efficiency.json``, ``efficiency.md`` and ``plots/`` from the files of the fractions; returns the text.
+
+    Raises:
+      UsageError: fewer than two fractions have been run, or 100 % has not.
+    """
+    workdir = pathlib.Path(workdir)
+    config = RecordStore(workdir).config()
+    if config.get("measured") != MEASURED:
+        raise UsageError(f"{str(workdir)!r} holds no run over fractions of train")
+    done = [place for place, f in enumerate(config["fractions"]) if (folder(workdir, f) / "table.json").is_file()]
+    if len(done) < 2 or config["fractions"][done[-1]] != 1:
+        raise UsageError(f"{str(workdir)!r} holds {len(done)} finished fractions yet; run the command again")
+    summary = _summarise(workdir, config, done)
+    text = _markdown(summary)
+    replace_file(workdir / "efficiency.json", to_json(summary))
+    replace_file(workdir / "efficiency.md", text.encode())
+    _write_plots(workdir, summary)
+    return text
+
+
+def folder(workdir: pathlib.Path, fraction: float) -> pathlib.Path:
+    """Where the rows trained on that share of train lie."""
+    return workdir / f"fraction-{fraction:g}"
+
+
+def skips(skipped: Sequence[Mapping[str, Any]]) -> str:
+    """The fractions that are not measured, and why."""
+    return "; ".join(f"{100 * one['fraction']:g} %: {one['reason']}" for one in skipped)
+
+
+def to_json(value: Any) -> bytes:
+    """As it stands in a file."""
+    return (json.dumps(value, sort_keys=True, indent=1) + "\n").encode()
+
+
+def _summarise(workdir: pathlib.Path, config: Mapping[str, Any], done: Sequence[int]) -> dict[str, Any]:
+    """What ``efficiency.json`` holds, of the finished fractions."""
+    fractions, items = ([config[key][place] for place in done] for key in ("fractions", "items"))
+    stores = [RecordStore(folder(workdir, fraction)) for fraction in fractions]
+    tables = [json.loads((store.workdir / "table.json").read_bytes()) for store in stores]
+    whole = tables[-1]
+    target, groups = stores[-1].targets("test")
+    found: dict[str, tuple[dict[str, Any], list[int], np.ndarray]] = {}
+    for row in whole["rows"]:
+        per_size = [one for table in tables for one in table["rows"] if one["name"] == row["name"]]
+        if row["name"] not in config["rows"] or [one["status"] for one in per_size] != ["done"] * len(tables):
+            continue
+        seeds = sorted(set.intersection(*(set(one["seeds"]) for one in per_size)))
+        if seeds:
+            scores = np.stack([_scores(store, row["name"], seeds, target) for store in stores])
+            found[row["name"]] = row, seeds, scores
+    rows = []
+    for row, seeds, scores in found.values():
+        kept = ("name", "section", "streams", "role", "kind", "single", "best_single", "status", "validation")
+        cell = {key: row[key] for key in kept} | {"seeds": seeds}
+        cell |= _curve(scores, groups, items, whole["primary"])
+        rows.append(cell | _against(row, found, seeds, scores, groups, fractions))
+    kept = ("dataset", "primary", "metric_name", "higher_is_better", "group", "groups")
+    return _plain(
+        {
+            **{key: config[key] for key in ("table", "title", "note", "skipped")},
+            **{key: whole[key] for key in kept},
+            "fractions": fractions,
+            "unfinished": [f for f in config["fractions"] if f not in fractions],
+            "items": items,
+            "test_items": len(target),
+            "rows": rows,
+        }
+    )
+
+
+def _scores(store: RecordStore, name: str, seeds: Sequence[int], target: np.ndarray) -> np.ndarray:
+    there = store.seeds(name)
+    return right(store.logits(name, "test")[[there.index(seed) for seed in seeds]], target)
+
+
+def _curve(scores: np.ndarray, groups: np.ndarray, items: Sequence[int], primary: str) -> dict[str, Any]:
+    """Mean, intervals, area and power law of scores ``[sizes, seeds, items]``, in the direction of the metric."""
+    sign = -1 if primary == "mae" else 1
+    mean = sign * scores.mean((1, 2))
+    areas = efficiency.area_under_curve(items, np.moveaxis(scores, 0, -1))  # it is linear: one for each seed and item
+    intervals = [_both(one, groups, sign) for one in [*scores, areas]]
+    error = 1 - mean if primary == "accuracy" else mean
+    law = None
+    if len(items) > 2:
+        width = [high - low for (low, high), _ in intervals[:-1]]
+        law = dataclasses.asdict(efficiency.fit_power_law(items, error, sd=width if min(width) > 0 else None))
+    curve = {
+        "n": list(items), "mean": mean, "interval": [one for one, _ in intervals[:-1]],
+        "seed_interval": [one for _, one in intervals[:-1]], "alc": sign * areas.mean(),
+        "alc_interval": intervals[-1][0], "alc_seed_interval": intervals[-1][1],
+    }  # fmt: skip
+    return {"data_efficiency": curve, "power_law": law}
+
+
+def _both(scores: np.ndarray, groups: np.ndarray, sign: int) -> tuple[list[float], list[float] | None]:
+    """The interval over seeds and test items, and that over seeds alone."""
+    whole = significance.hierarchical_interval(scores, groups)
+    seeds = significance.seed_interval(sign * scores.mean(1))
+    return sorted((sign * whole.lower, sign * whole.upper)), None if seeds is None else list(seeds)
+
+
+def _against(
+    row: Mapping[str, Any],
+    found: Mapping[str, tuple[Mapping[str, Any], list[int], np.ndarray]],
+    seeds: Sequence[int],
+    scores: np.ndarray,
+    groups: np.ndarray,
+    fractions: Sequence[float],
+) -> dict[str, Any]:
+    """The gain at each size over the section's best single modality at that size, and the data saved."""
+    best = [one for one in found.values() if one[0]["best_single"] and one[0]["section"] == row["section"]]
+    if not best or len(row["streams"]) < 2:
+        return {"gains": None, "data_saved": None}
+    single, theirs, reference = best[0]
+    common = [seed for seed in seeds if seed in theirs]
+    if not common:
+        return {"gains": None, "data_saved": None}
+    ours = scores[:, [seeds.index(seed) for seed in common]]
+    reference = reference[:, [theirs.index(seed) for seed in common]]
+    gains = efficiency.gain_curve(list(ours), list(reference), groups)
+    at_all = efficiency.gain_curve(list(ours), [reference[-1]] * len(ours), groups)
+    saved = efficiency.data_saved(fractions, [one.mean for one in at_all], 0.0)
+    surely = efficiency.data_saved(fractions, [one.lower for one in at_all], 0.0)
+    over = {"over": single["name"], "seeds": common}
+    return {
+        "gains": [over | dataclasses.asdict(one) | {"p": one.p} for one in gains],
+        "data_saved": over | saved._asdict() | {"surely": surely._asdict()},
+    }
+
+
+def _markdown(summary: Mapping[str, Any]) -> str:
+    shares = [f"{100 * fraction:g} %" for fraction in summary["fractions"]]
+    sizes = [f"{items} ({share})" for items, share in zip(summary["items"], shares)]
+    unit = "Accuracy in percent" if summary["primary"] == "accuracy" else summary["metric_name"]
+    seeds = sorted({len(row["seeds"]) for row in summary["rows"]})
+    said = (
+        f"{unit} on the {summary['test_items']} test items after training on {', '.join(sizes)} items of train: nested "
+        "parts, whole groups, class by class. Hyper-parameters are those chosen for 100 %, the number of epochs among "
+        "them, so that a smaller part is also trained in fewer steps. Validation, on which epochs are chosen, stays "
+        f"whole and is never trained on. {' or '.join(map(str, seeds))} seeds; there is one part of each size, the "
+        "same for all of them, so no interval covers which items it happens to hold."
+    )
+    parts = [f"# {summary['title']}: data efficiency", *filter(None, [summary["note"]]), said]
+    if summary["skipped"]:
+        parts.append(f"Skipped: {skips(summary['skipped'])}.")
+    if summary["unfinished"]:
+        parts.append(f"Not finished: {', '.join(f'{100 * one:g} %' for one in summary['unfinished'])}.")
+    sections: dict[str, list[Mapping[str, Any]]] = {}
+    for row in summary["rows"]:
+        sections.setdefault(row["section"], []).append(row)
+    for section, rows in sections.items():
+        parts += [f"## {section}"] if section else []
+        parts += [_scores_table(summary, rows, sizes), _gains_table(summary, rows, shares), _laws_table(summary, rows)]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _scores_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], sizes: Sequence[str]) -> str:
+    def cell(mean: float, ends: Sequence[float] | None) -> str:
+        varies = ends is not None and ends[0] < ends[1]
+        return cells.value(summary, mean) + (f" ± {cells.value(summary, (ends[1] - ends[0]) / 2)}" if varies else "")
+
+    body = []
+    for row in rows:
+        curve = row["data_efficiency"]
+        points = [cell(*point) for point in zip(curve["mean"], curve["seed_interval"])]
+        body.append([row["name"], *points, cell(curve["alc"], curve["alc_seed_interval"])])
+    legend = (
+        "The score with its 95 % interval over seeds, where they differ. ALC: the area under it over the logarithm of "
+        "the number of items, divided by the range of the latter: the mean score along the curve in the plot."
+    )
+    return legend + "\n\n" + _grid(["row", *sizes, "ALC"], body)
+
+
+def _gains_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shares: Sequence[str]) -> str:
+    fused = [row for row in rows if row["gains"]]
+    if not fused:
+        return ""
+
+    def left(saved: Mapping[str, Any]) -> str:
+        fraction, rest = saved["fraction"], saved["saved"]
+        return cells.NONE if fraction is None else f"{100 * rest:g} % (from {100 * fraction:g} % on)"
+
+    body = []
+    for row in fused:
+        points = [cells.gain(summary, gain).text for gain in row["gains"]]
+        saved = row["data_saved"]
+        body.append([row["name"], *points, left(saved), left(saved["surely"])])
+    legend = (
+        f"The gain at each size over {fused[0]['gains'][0]['over']}, the best single modality by validation at 100 %, "
+        "with its 95 % interval over seeds and test items; it need not rise with the size. Data saved: what is left of "
+        "train at the smallest size where the row reaches what that modality has with all of train; surely: where the "
+        "interval of the difference lies at or above zero."
+    )
+    return legend + "\n\n" + _grid(["row", *shares, "data saved", "surely"], body)
+
+
+def _laws_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    body = []
+    for row in rows:
+        if law := row["power_law"]:
+            ends = [law["lower"], law["upper"]]
+            bounds = "–" if ends[0] is None else f"{ends[0]:.2f} to " + ("∞" if ends[1] is None else f"{ends[1]:.2f}")
+            inside = law["a"] > 0 and 0.0101 < law["b"] < 9.9  # else no fall, or one that no power describes
+            scale, exponent = (f"{law['a']:.3g}", f"{law['b']:.2f}") if inside else ("–", "–")
+            body.append([row["name"], scale, exponent, bounds, f"{law['c']:.3f}"])
+    if not body:
+        return ""
+    legend = (
+        "The error as a n^−b + c of the number n of items (Hestness et al. 2017), a share between 0 and 1"
+        if summary["primary"] == "accuracy"
+        else "The error as a n^−b + c of the number n of items (Hestness et al. 2017)"
+    )
+    few = "" if len(summary["items"]) >= 5 else f"; {len(summary['items'])} sizes give b no interval, 5 would"
+    return f"{legend}; sizes weighted by their intervals{few}." + "\n\n" + _grid(
+        ["row", "a", "b", "95 % interval of b", "c"], body
+    )  # fmt: skip
+
+
+def _write_plots(workdir: pathlib.Path, summary: Mapping[str, Any]) -> None:
+    from mmjax.evaluation.plots import efficiency_figure, png
+    from mmjax.evaluation.plots.efficiency import efficiency_lines
+    from mmjax.evaluation.plots.style import label, scale, sections
+
+    by_section = sections(summary["rows"])
+    for section, rows in by_section:
+        figure = efficiency_figure(efficiency_lines(summary, rows), label(summary), scale(summary))
+        if figure is not None:
+            title = "data efficiency" + f" {section or 'methods'}" * (len(by_section) > 1)
+            stem = re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
+            replace_file(workdir / "plots" / f"{stem}.png", png(figure))
+
+
+def _grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table that reads as plain text too."""
+    body = [[row[0].replace("|", "\\|"), *row[1:]] for row in body]
+    widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [[cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(x, widths))] for x in body]
+    top = [cell.ljust(width) for cell, width in zip(head, widths)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [top, rule, *lines])
+
+
+def _plain(value: Any) -> Any:
+    """JSON data at ten digits, as in ``table.json``; infinity becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(one) for one in value]
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.10g}") if np.isfinite(value) else None
+    return value
