@@ -31,7 +31,7 @@ def critical_difference_figure(
     worst = max(len(order), 2)
     left, right = 1.12, WIDTH - 1.12  # inches; names stand outside
     half = -(-len(order) // 2)
-    names = {name: textwrap.fill(name, 19) for name in order}
+    names = {name: textwrap.fill(name, 17) for name in order}
     step = 0.14 + 0.105 * max(text.count("\n") for text in names.values())
     axis, joined = 0.56 if critical_difference is not None else 0.3, 0.09  # inches from the top; between bars
     first = axis + 0.1 + joined * len(groups)
