@@ -19,24 +19,9 @@ from mmjax.experiment.fractions_report import MEASURED, folder, skips, to_json, 
 from mmjax.experiment.table import Row, Table
 from mmjax.experiment.workdir import claim
 
-__all__ = ["default_rows", "parse_fractions", "run_fractions", "write_fractions"]
+__all__ = ["default_rows", "run_fractions", "write_fractions"]
 
 FUSED = ("concatenation", "joint transformer", "mean of logits")
-
-
-def parse_fractions(text: str) -> tuple[float, ...]:
-    """``"0.1,0.3,1"`` as numbers.
-
-    Raises:
-      UsageError: something that is none, or not above 0 and at most 1.
-    """
-    try:
-        fractions = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"fractions are numbers separated by commas, such as 0.1,0.3,1; got {text!r}") from None
-    if wrong := [one for one in fractions if not 0 < one <= 1]:
-        raise UsageError(f"a fraction of train is above 0 and at most 1, got {wrong[0]:g}")
-    return fractions
 
 
 def default_rows(table: Table, dataset: Dataset) -> list[str]:
