@@ -4,10 +4,8 @@ import dataclasses
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from mmjax.errors import UsageError
 from mmjax.evaluation import records
@@ -18,6 +16,7 @@ from mmjax.experiment.settings import apply_settings
 from mmjax.resident import fit
 from mmjax.training import Train
 from tests.experiment import small
+from tests.experiment.quick import quickly
 
 
 class Killed(BaseException):
@@ -26,22 +25,8 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
-    """Plots have tests of their own, what is compiled here is compiled once, and no commit comes in between."""
-    options = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled"))}
-    options |= {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
-    before = {name: getattr(jax.config, name) for name in options}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: None)
-        patch.setattr(runner, "environment", lambda: {"commit": "any"})
-        _configure(options)
+    with quickly(tmp_path_factory.mktemp("compiled")):
         yield
-        _configure(before)
-
-
-def _configure(options):
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 def run(workdir, table=None, **arguments):
