@@ -14,7 +14,7 @@ import numpy as np
 
 from mmjax.errors import UsageError
 from mmjax.models import Multimodal
-from mmjax.resident import map_seeds
+from mmjax.resident import is_loopy, map_seeds
 from mmjax.stream import Batch, Stream, drop_rows, where_mask
 from mmjax.tasks import Task
 from mmjax.training import compile_effort
@@ -41,6 +41,12 @@ class Probe:
         self.model, self.task, self.chunk, self.mixtures = model, task, chunk, mixtures
         self.variables = jax.tree.map(jnp.asarray, variables)
         self._programs: dict[str, Any] = {}
+
+    def loops(self, batch: Batch) -> bool:
+        """Whether the model scans or convolves."""
+        few = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *np.shape(x)[1:]), jnp.result_type(x)), batch)
+        first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.variables)
+        return is_loopy(self._whole, first, few)
 
     def outputs(self, batch: Batch) -> np.ndarray:
         """Logits of every labelled item, ``[seeds, items, classes]`` float32, in the order of their index."""

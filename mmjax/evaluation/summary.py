@@ -247,7 +247,7 @@ def _add_measured(
             row["interaction"] = interaction_cells(run.analysis, row["streams"]) if run.analysis else None
             row["interaction_note"] = _interaction_note(row, run)
             row["robustness"] = None
-            if run.analysis and any(name.startswith("noise/") for name in run.analysis):
+            if run.analysis and any(name.startswith(("noise/", "pattern/")) for name in run.analysis):
                 same = late is not None and set(late["streams"]) == set(row["streams"])
                 reference = runs[late["name"]] if late and same else None
                 row["robustness"] = robustness_cells(

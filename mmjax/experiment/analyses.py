@@ -3,8 +3,10 @@
 Everything is kept in ``analysis/`` of the work directory, row by row, so that the report is made from files alone.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -83,6 +85,22 @@ class _Subject:
         """The trained networks, read when they are first needed; None for a row that combines others."""
         return self.load() if self.load else None
 
+    @property
+    def network(self) -> Probe:
+        """The probe of a network.
+
+        Raises:
+          UsageError: the row combines others.
+        """
+        if self.probe is None:
+            raise UsageError(f"row {self.row.name!r} is no network: it has no outputs of its own")
+        return self.probe
+
+    @functools.cached_property
+    def loops(self) -> bool:
+        """Whether the row is a network that scans or convolves."""
+        return self.probe is not None and self.probe.loops(self.data.splits["test"])
+
     def mixed(self, seeds: int | None = None) -> Mixed:
         """The first seeds of the row on mixtures of the test items."""
         if self.probe is not None:
@@ -122,21 +140,33 @@ def analyse(
     needed = {s.row.name for s in pending} | {m.row.name for s in pending for m in s.members}
     active = [s for name, s in subjects.items() if name in needed]
     clock = time.perf_counter()
-    for subject in active:
-        subject.found |= _patterns(subject)
+    for subject, found in zip(active, _side_by_side(_patterns, active)):
+        subject.found |= found
     say(f"presence patterns of {len(active)} rows in {time.perf_counter() - clock:.1f} s")
     if measure.robustness:
         clock = time.perf_counter()
         _sweep(table, raw, dataset, active, measure, say)
         say(f"noise: {measure.levels} levels, {measure.draws} draws, {len(active)} rows: "
             f"{time.perf_counter() - clock:.1f} s")  # fmt: skip
-    for subject in pending:
-        if "interactions" in digests[subject.row.name]:
-            clock = time.perf_counter()
-            subject.found |= _interactions(subject, measure.seeds)
-            say(f"interactions of {subject.row.name}: {time.perf_counter() - clock:.1f} s")
+    if asked := [subject for subject in pending if "interactions" in digests[subject.row.name]]:
+        clock = time.perf_counter()
+        for subject, found in zip(asked, _side_by_side(lambda one: _interactions(one, measure.seeds), asked)):
+            subject.found |= found
+        say(f"interactions of {len(asked)} rows in {time.perf_counter() - clock:.1f} s")
     for subject in pending:
         store.write_analysis(subject.row.name, digests[subject.row.name], subject.found)
+
+
+def _side_by_side(function: Callable[[_Subject], Any], subjects: Sequence[_Subject]) -> list[Any]:
+    """The function of every subject, in their order; on a CPU several at once, since a probe keeps one core busy.
+
+    Models that scan or convolve go one by one: several loops at once may starve XLA's threads until they hang.
+    """
+    cores = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+    with concurrent.futures.ThreadPoolExecutor(min(cores, 4)) as pool:
+        begun = {s.row.name: pool.submit(function, s) for s in subjects if not s.loops}
+        done = {name: future.result() for name, future in begun.items()}
+    return [done[s.row.name] if s.row.name in done else function(s) for s in subjects]
 
 
 def _patterns(subject: _Subject) -> dict[str, np.ndarray]:
@@ -329,13 +359,16 @@ def _rescaled(batch: Batch, scales: Mapping[str, Any], back: bool = False) -> Ba
 def _scores_under(seen: Sequence[_Subject], noisy: Dataset, copies: int) -> Iterator[tuple[str, np.ndarray]]:
     """Name and ``[levels, seeds]`` of every row; networks first, whose outputs the combining rows take."""
     known: dict[int, Dataset] = {}
-    outputs: dict[str, np.ndarray] = {}
+    trained = [subject for subject in seen if subject.probe is not None]
+    batches = {subject.row.name: row_data(noisy, subject.row, known).splits["test"] for subject in trained}
+
+    def forward(subject: _Subject) -> np.ndarray:
+        return subject.network.outputs(batches[subject.row.name])
+
+    outputs = {s.row.name: logits for s, logits in zip(trained, _side_by_side(forward, trained))}
     for subject in seen:
-        data = row_data(noisy, subject.row, known)
         if subject.probe is not None:
-            logits = subject.probe.outputs(data.splits["test"])
-            if len(subject.streams) == 1:
-                outputs[subject.row.name] = logits
+            logits = outputs.pop(subject.row.name) if len(subject.streams) > 1 else outputs[subject.row.name]
         else:
             of, present = {}, {}
             for member in subject.members:
