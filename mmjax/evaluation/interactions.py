@@ -157,11 +157,14 @@ def emap(
     draws: int = DRAWS,
     items: int = ITEMS,
     seed: int = 0,
+    everywhere: bool = True,
 ) -> Emap:
     """Score of a model without its interactions, and the gap to its own (Hessel & Lee 2020).
 
     Args:
       target: of the evaluated items.
+      everywhere: whether all items are evaluated, ``M n |J|`` passes a draw; else those of the background alone, other
+        ones for each draw, ``M |J|^2`` passes.
       score: default ``share_of_ties``, where a tie is what is within 1e-6 of the model's largest output.
       draws: of the background.
       items: of a background.
@@ -173,16 +176,20 @@ def emap(
     _check_counts(draws=draws, items=items)
     outputs = _finite(mixed(pattern_rows(names, names, n)))
     score = score or _forgiving(outputs)
-    own = _mean_score(score, outputs, target)
-    scores: list[np.ndarray] = []
+    target = np.asarray(target)
+    scores: list[tuple[np.ndarray, np.ndarray]] = []
     for draw in range(draws):
         if scores and (items >= n or len(names) == 1):  # every draw is all of them
             scores.append(scores[0])
             continue
         drawn = background(n, draw, items=items, seed=seed)
-        scores.append(_mean_score(score, emap_outputs(mixed, names, n, drawn), target))
-    found = np.stack(scores, axis=1)
-    return Emap(found, own[:, None] - found, min(n, items))
+        seen = np.arange(n) if everywhere else drawn
+        places = np.searchsorted(seen, drawn)
+        additive = emap_outputs(_of_items(mixed, seen), names, len(seen), places)
+        own = outputs[:, seen]
+        scores.append((_mean_score(score, additive, target[seen]), _mean_score(score, own, target[seen])))
+    found, whole = (np.stack(part, axis=1) for part in zip(*scores))
+    return Emap(found, whole - found, min(n, items))
 
 
 def shapley(
@@ -270,7 +277,9 @@ def measure(
     score: Score | None = None,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """All of this file as arrays to be stored: ``emap/score`` and ``emap/gap`` ``[seeds, draws]``, ``emap/items``,
+    """All of this file as arrays to be stored, EMAP on the items of its backgrounds.
+
+    ``emap/score`` and ``emap/gap`` ``[seeds, draws]``, ``emap/items``,
     ``shapley/values`` and ``perceptual/values`` ``[seeds, modalities]`` with modalities sorted, ``shapley/worth``
     ``[2, seeds]`` of none and of all, and ``shapley/rule``.
 
@@ -278,7 +287,7 @@ def measure(
       UsageError: as the functions themselves.
     """
     names = _names(modalities)
-    additive = emap(mixed, names, target, score=score, seed=seed)
+    additive = emap(mixed, names, target, score=score, seed=seed, everywhere=False)
     shares = shapley(mixed, names, target, rule=rule, score=score, seed=seed)
     return {
         "emap/score": additive.score,
@@ -317,6 +326,11 @@ def _forgiving(outputs: np.ndarray) -> Score:
     sizes = np.abs(outputs).reshape(len(outputs), -1)
     tolerance = _TOLERANCE * np.where(sizes < _FLOOR, sizes, 0).max(1)
     return lambda outputs, target: share_of_ties(outputs, target, tolerance)
+
+
+def _of_items(mixed: Mixed, items: np.ndarray) -> Mixed:
+    """The same model, of these items only, numbered from 0."""
+    return lambda rows: mixed({name: np.where(row < 0, row, items[row]) for name, row in rows.items()})
 
 
 def _mean_score(score: Score, outputs: np.ndarray, target: np.ndarray) -> np.ndarray:

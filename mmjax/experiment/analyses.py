@@ -186,7 +186,7 @@ def _wanted(subject: _Subject, config_hash: str, measure: Measure, interactions:
     if measure.robustness:
         wanted["noise"] = {"levels": measure.levels, "draws": measure.draws}
     if interactions:
-        wanted["interactions"] = {"rule": "permutation", "seeds": measure.seeds}
+        wanted["interactions"] = {"rule": "permutation", "seeds": measure.seeds, "emap": "background"}
     return wanted
 
 

@@ -10,7 +10,16 @@ from mmjax import datasets, fusion
 from mmjax.encoders import FeatureMLP
 from mmjax.errors import UsageError
 from mmjax.evaluation import interactions
-from mmjax.evaluation.interactions import emap, emap_outputs, measure, perceptual, scored, shapley, share_of_ties
+from mmjax.evaluation.interactions import (
+    background,
+    emap,
+    emap_outputs,
+    measure,
+    perceptual,
+    scored,
+    shapley,
+    share_of_ties,
+)
 from mmjax.evaluation.mixing import Probe
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
@@ -281,3 +290,17 @@ def test_wrong_arguments_are_said():
         shapley(mixed, "ab", target, rule="zero")
     with pytest.raises(UsageError, match="draws must be at least 1, got 0"):
         perceptual(mixed, "ab", target, draws=0)
+
+
+def test_on_the_background_alone_the_gap_of_an_additive_model_is_still_zero():
+    rng = np.random.default_rng(5)
+    parts, target = rng.normal(size=(2, 3, 60, 4)), rng.integers(0, 4, 60)  # [modality, seeds, items, classes]
+
+    def mixed(rows):
+        return np.float32(sum(part[:, rows[name]] for part, name in zip(parts, ("a", "b"))))
+
+    found = emap(mixed, ("a", "b"), target, items=20, everywhere=False)
+    np.testing.assert_array_equal(found.gap, 0)
+    drawn = background(60, 1, items=20)
+    right = (mixed({"a": drawn, "b": drawn}).argmax(-1) == target[drawn]).mean(-1)
+    np.testing.assert_allclose(found.score[:, 1], right)
