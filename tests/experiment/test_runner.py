@@ -3,14 +3,17 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 
 from mmjax.errors import UsageError
 from mmjax.evaluation import records
+from mmjax.evaluation.protocol import ROLES
 from mmjax.evaluation.records import RecordStore
 from mmjax.experiment import Row, run_table, runner
+from mmjax.experiment.analyses import Measure
 from mmjax.experiment.commands import report
 from mmjax.experiment.settings import apply_settings
 from mmjax.resident import fit
@@ -29,14 +32,19 @@ def quick(tmp_path_factory):
         yield
 
 
-def run(workdir, table=None, **arguments):
+MEASURE = Measure(levels=1, draws=1, seeds=1)
+
+
+def run(workdir, table=None, measure=MEASURE, **arguments):
     lines = []
-    text = run_table(table or small.table(), name="small", workdir=workdir, say=lines.append, **arguments)
+    arguments |= {"measure": measure, "say": lines.append}
+    text = run_table(table or small.table(), name="small", workdir=workdir, **arguments)
     return text, [line for line in lines if not line.endswith("\r")]
 
 
 def product(workdir):
-    return {name: (pathlib.Path(workdir) / name).read_bytes() for name in ("table.json", "table.md", "records.jsonl")}
+    files = [pathlib.Path(workdir) / name for name in ("table.json", "table.md", "table.tex", "records.jsonl")]
+    return {path.name: path.read_bytes() for path in [*files, *(pathlib.Path(workdir) / "analysis").glob("*")]}
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +100,98 @@ def test_killed_at_every_file_it_continues_to_the_same_bytes(finished, tmp_path,
             break
         except Killed:
             deaths += 1
-    assert deaths == 13 and {"targets.npz", "timing.json", "table.md"} < set(met)
+    assert deaths == 15 and {"targets.npz", "timing.json", "table.md", "table.tex", "report.html"} < set(met)
     assert product(tmp_path) == product(finished)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A table that holds all that the protocol asks for."""
+    workdir = tmp_path_factory.mktemp("whole")
+    run(workdir, small.conforming())
+    return workdir
+
+
+def summary_of(workdir):
+    return json.loads((workdir / "table.json").read_bytes())
+
+
+def test_a_whole_table_conforms_with_its_controls(whole):
+    summary = summary_of(whole)
+    assert summary["conforming"] and summary["missing_parts"] == []
+    assert "Non-conforming" not in (whole / "table.md").read_text()
+    best = next(row["name"] for row in summary["rows"] if row["best_single"])
+    other = {"left": "right", "right": "left"}[best]
+    roles = {row["name"]: row["role"] for row in summary["rows"][-3:]}
+    assert roles == {
+        f"joined: {other} shuffled": "shuffled control",
+        f"doubled: {other} shuffled": "shuffled control",
+        f"2 models of {best}": "ensemble control",
+    }
+    assert all(row["status"] == "done" for row in summary["rows"])
+    assert all(row["gain_ensemble"]["over"] == f"2 models of {best}" for row in summary["rows"] if row["gain"])
+
+
+def test_killed_between_its_parts_it_ends_with_the_same_bytes(whole, tmp_path, monkeypatch):
+    """Before the controls, before anything is measured, with the third row's measurements, before the report."""
+    written = []
+    write = RecordStore.write_analysis
+
+    def dying(*arguments, **others):
+        raise Killed
+
+    def dying_third(store, name, *rest):
+        written.append(name)
+        if len(written) == 3:
+            raise Killed
+        write(store, name, *rest)
+
+    for place, name, death in [
+        (runner, "control_rows", dying),
+        (runner, "analyse", dying),
+        (RecordStore, "write_analysis", dying_third),
+        (runner, "write_report", dying),
+    ]:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(place, name, death)
+            run(tmp_path, small.conforming())
+    monkeypatch.setattr(runner, "fit", None)
+    _, lines = run(tmp_path, small.conforming())
+    assert sum("done before" in line for line in lines) == 14 and not any("presence" in line for line in lines)
+    assert product(tmp_path) == product(whole) and len(product(whole)) == 4 + 14
+
+
+def test_the_report_is_made_again_from_files_alone(whole, tmp_path, monkeypatch):
+    """Everything that a report leaves is deleted, and so are the models."""
+    shutil.copytree(whole, tmp_path / "copy")
+    names = ("table.json", "table.md", "table.tex", "report.html")
+    for name in names:
+        (tmp_path / "copy" / name).unlink()
+    shutil.rmtree(tmp_path / "copy" / "checkpoints")
+    for name in ("fit", "analyse", "load_raw"):
+        monkeypatch.setattr(runner, name, None)
+    assert report(tmp_path / "copy") == (whole / "table.md").read_text()
+    for name in names:
+        assert (tmp_path / "copy" / name).read_bytes() == (whole / name).read_bytes()
+    there = {str(path.relative_to(whole)) for path in whole.rglob("*") if "checkpoints" not in path.parts}
+    assert {str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*")} <= there
+
+
+def test_a_table_of_some_rows_says_what_it_lacks(whole, tmp_path, monkeypatch):
+    text, lines = run(tmp_path / "some", rows=["left", "right"])
+    summary = summary_of(tmp_path / "some")
+    assert not summary["conforming"] and "**Non-conforming**: the protocol also asks for mean of logits (" in text
+    for role in sorted(set(ROLES) - {"single"}):
+        assert f"{role} ({ROLES[role]})" in summary["missing_parts"] and f"{role} ({ROLES[role]})" in text
+    assert "left alone" not in text and len(lines) == 3  # no controls either
+    # Of a whole table no row is lost: the report is one without controls until all rows are asked for again.
+    shutil.copytree(whole, tmp_path / "copy")
+    monkeypatch.setattr(runner, "fit", None)
+    text, _ = run(tmp_path / "copy", small.conforming(), rows=["left"])
+    missing = summary_of(tmp_path / "copy")["missing_parts"]
+    assert [part.partition(" (")[0] for part in missing] == ["shuffled control", "ensemble control"]
+    assert run(tmp_path / "copy", small.conforming())[0] == (whole / "table.md").read_text()
+    assert product(tmp_path / "copy") == product(whole)
 
 
 def with_a_model(**train):
