@@ -1,5 +1,6 @@
 """Rows that are no networks, against scikit-learn used directly and against sums by hand."""
 
+import dataclasses
 import functools
 import warnings
 
@@ -11,8 +12,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from mmjax import datasets
-from mmjax.experiment import Member
-from mmjax.experiment.baselines import decide, decision_rows, linear_svm, logistic, stack
+from mmjax.errors import UsageError
+from mmjax.evaluation.protocol import ROLES
+from mmjax.experiment import Member, Row, baselines
+from mmjax.experiment.baselines import decide, decision_rows, linear_svm, logistic, matched_rows, stack
 from mmjax.fusion import decision
 from tests.experiment import small
 
@@ -120,6 +123,58 @@ def test_stacking_is_fitted_on_validation_and_never_sees_train():
     other = data.splits["validation"].replace(target=(data.splits["validation"].target + 1) % 3)
     moved = stack(type(data)(data.card, {**data.splits, "validation": other}, "", "", ""), 0, members)
     assert np.abs(moved["test"] - scores["test"]).max() > 1e-3
+
+
+def test_a_stack_is_fitted_once_for_the_same_validation_outputs(monkeypatch):
+    """Under noise the same fit is asked for again and again; whatever it could depend on makes another one."""
+    monkeypatch.setattr(baselines, "_STACKED", {})
+    fits, fit = [], decision.fit_stacking
+    monkeypatch.setattr(decision, "fit_stacking", lambda *given: fits.append(given) or fit(*given))
+    data, members = small.arrays(), {"left": member(1), "right": member(2)}
+    first = stack(data, 0, members)["test"]
+    noisy = {k: Member({**m.outputs, "test": m.outputs["test"] + 1}, m.present) for k, m in members.items()}
+    second = stack(data, 0, noisy)["test"]
+    assert len(fits) == 1 and (first != second).any()  # other test outputs, the same fit
+    np.testing.assert_array_equal(stack(data, 0, members)["test"], first)
+    gone = {**members, "left": member(1, np.arange(20) > 3)}
+    swapped = {"left": members["right"], "right": members["left"]}
+    renamed = {"left": members["left"], "rigth": members["right"]}
+    target = data.splits["validation"].replace(target=np.flip(data.splits["validation"].target))
+    other = dataclasses.replace(data, splits={**data.splits, "validation": target})
+    for count, (given, voters) in enumerate([(data, gone), (data, swapped), (data, renamed), (other, members)], 2):
+        stack(given, 0, voters)
+        assert len(fits) == count
+    np.testing.assert_array_equal(stack(data, 0, members)["test"], first)
+    assert len(fits) == 5
+
+
+def test_fits_that_are_kept_are_few(monkeypatch):
+    monkeypatch.setattr(baselines, "_STACKED", {number: None for number in range(201)})
+    stack(small.arrays(), 0, {"left": member(1), "right": member(2)})
+    assert len(baselines._STACKED) == 1
+
+
+def test_rows_have_their_roles():
+    roles = {row.name: row.role for row in decision_rows(("left", "right"), suffix=" late")}
+    assert {name: role for name, role in roles.items() if role} == {
+        "mean of logits late": "mean of logits",
+        "prior-corrected product late": "prior-corrected product",
+    }
+    assert set(roles.values()) - {""} <= set(ROLES)
+    with pytest.raises(UsageError, match="'odd' has the role 'champion'; the roles are: single, matched"):
+        Row("odd", fit=small.guess, role="champion")
+    for role in ROLES:
+        assert Row("one", fit=small.guess, role=role).role == role
+
+
+def test_matched_rows_are_a_modality_each_and_never_the_best_single_one():
+    rows = matched_rows(small.alone, ("left", "right"), like="joined", suffix=", wide", section="s", notes="why")
+    assert [row.name for row in rows] == ["left, wide", "right, wide"]
+    assert [row.streams for row in rows] == [("left",), ("right",)]
+    assert all((row.role, row.baseline, row.section, row.notes) == ("matched", False, "s", "why") for row in rows)
+    for row in rows:
+        assert row.model.like == "joined" and row.model.build(7) == small.alone(row.streams[0], 7)
+    assert matched_rows(small.alone, ("left",), like="joined")[0].name == "left, as many parameters"
 
 
 def test_the_decision_rows_name_their_members():
