@@ -10,6 +10,7 @@ from mmjax.datasets.views import refit_splits
 from mmjax.experiment.checks import check_model
 from mmjax.experiment.commands import table as run_to_the_end
 from mmjax.experiment.data import load_dataset, row_data
+from mmjax.experiment.matched import resolve
 from mmjax.experiment.settings import digest
 
 EMBEDDED = ("digits", "synthetic", "synthetic_gaussian")
@@ -48,7 +49,8 @@ def fits(name, **folders):
         data = row_data(dataset, row, known)
         train = row.train or table.train
         if row.model is not None:
-            check_model(row.model, row.task or table.task, train, data)
+            row = resolve(row, table, dataset)  # a matched one: as many parameters, or it is refused
+            check_model(row.network, row.task or table.task, train, data)
             assert not train.refit or refit_splits(data).splits["train"].size > data.splits["train"].size
         elif not row.members and sum(s.values[0].size for s in data.splits["train"].streams.values()) < 5_000:
             scores = row.fit(data, 0, {})
