@@ -125,9 +125,7 @@ def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(
-            f"--fractions takes shares like 0.1,0.3,1 or 'default', got {text!r}"
-        ) from None
+        raise UsageError(f"--fractions takes shares like 0.1,0.3,1 or 'default', got {text!r}") from None
 
 
 def run(args: argparse.Namespace) -> str:

@@ -79,11 +79,11 @@ def _summarise(workdir: pathlib.Path, config: Mapping[str, Any], done: Sequence[
         cell = {key: row[key] for key in kept} | {"seeds": seeds}
         cell |= _curve(scores, groups, items, whole["primary"])
         rows.append(cell | _against(row, found, seeds, scores, groups, fractions))
-    kept = ("dataset", "primary", "metric_name", "higher_is_better", "group", "groups")
+    of_table = ("dataset", "primary", "metric_name", "higher_is_better", "group", "groups")
     return _plain(
         {
             **{key: config[key] for key in ("table", "title", "note", "skipped")},
-            **{key: whole[key] for key in kept},
+            **{key: whole[key] for key in of_table},
             "fractions": fractions,
             "unfinished": [f for f in config["fractions"] if f not in fractions],
             "items": items,
@@ -181,8 +181,9 @@ def _markdown(summary: Mapping[str, Any]) -> str:
 
 def _scores_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], sizes: Sequence[str]) -> str:
     def cell(mean: float, ends: Sequence[float] | None) -> str:
-        varies = ends is not None and ends[0] < ends[1]
-        return cells.value(summary, mean) + (f" ± {cells.value(summary, (ends[1] - ends[0]) / 2)}" if varies else "")
+        if ends is None or ends[0] >= ends[1]:
+            return cells.value(summary, mean)
+        return f"{cells.value(summary, mean)} ± {cells.value(summary, (ends[1] - ends[0]) / 2)}"
 
     body = []
     for row in rows:
