@@ -69,8 +69,8 @@ def classifier(method, streams=MODALITIES, **encoders):
 
 def alone(name, width):
     """One modality with an LSTM of some width."""
-    wide = Recurrent(dim=width, bidirectional=True, dropout_rate=0.3)
-    return Multimodal({name: wide}, fusion.Concat(width), ClassificationHead(26, dropout_rate=0.3))
+    wide = Recurrent(dim=2 * width, bidirectional=True, dropout_rate=0.3)
+    return Multimodal({name: wide}, fusion.Concat(2 * width), ClassificationHead(26, dropout_rate=0.3))
 
 
 def rows():

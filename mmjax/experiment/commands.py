@@ -215,8 +215,8 @@ def _model_row(table: Table, name: str | None) -> Row:
 def _data(table: Table, row: Row, data_dir: Any, cache_dir: Any) -> tuple[Row, Dataset, str]:
     """The row with its network, what it sees, and the digest by which row and data are known again."""
     whole = load_dataset(table, data_dir=data_dir, cache_dir=cache_dir)
+    row = resolve(row, table, whole)
     with naming(row.name):
-        row = resolve(row, table, whole)
         return row, row_data(whole, row), config_hash(table, row, whole)
 
 

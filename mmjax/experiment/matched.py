@@ -8,7 +8,7 @@ import numpy as np
 
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
-from mmjax.experiment.checks import abstract_variables
+from mmjax.experiment.checks import abstract_variables, naming
 from mmjax.experiment.data import row_data
 from mmjax.experiment.table import Matched, Row, Table
 
@@ -25,22 +25,29 @@ def count_params(model: nn.Module, data: Dataset) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in leaves)
 
 
-def resolve(row: Row, table: Table, dataset: Dataset) -> Row:
+def resolve(row: Row, table: Table, dataset: Dataset, known: dict[int, Dataset] | None = None) -> Row:
     """The row with a network: of a ``Matched`` one the width whose parameters come closest to those of its model row.
 
+    Args:
+      known: as in ``row_data``.
+
     Raises:
-      UsageError: no width gives as many parameters, within 5 %.
+      UsageError: no width gives as many parameters, within 5 %; or what a module says of a width, with the row's name.
     """
     if not isinstance(row.model, Matched):
         return row
-    build = row.model.build
-    like = table.pick([row.model.like])[0]
-    wanted, data = count_params(like.network, row_data(dataset, like)), row_data(dataset, row)
+    with naming(row.name):
+        return dataclasses.replace(row, model=_nearest(row, row.model, table, dataset, {} if known is None else known))
+
+
+def _nearest(row: Row, matched: Matched, table: Table, dataset: Dataset, known: dict[int, Dataset]) -> nn.Module:
+    like, build = table.pick([matched.like])[0], matched.build
+    wanted, data = count_params(like.network, row_data(dataset, like, known)), row_data(dataset, row, known)
     low, high = 1, 16
     while count_params(build(high), data) < wanted:
         low, high = high, 2 * high
         if high > WIDEST:
-            raise UsageError(f"row {row.name!r} cannot have the {wanted} parameters of {like.name!r}: too wide")
+            raise UsageError(f"it cannot have the {wanted} parameters of {like.name!r}: with width {low} it has fewer")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if count_params(build(middle), data) < wanted else (low, middle)
@@ -48,5 +55,5 @@ def resolve(row: Row, table: Table, dataset: Dataset) -> Row:
     nearest = min(counts, key=lambda width: abs(counts[width] - wanted))
     if abs(counts[nearest] - wanted) > TOLERANCE * wanted:
         said = f"with width {nearest} it has {counts[nearest]}, and no other width comes nearer"
-        raise UsageError(f"row {row.name!r} cannot have the {wanted} parameters of {like.name!r}: {said}")
-    return dataclasses.replace(row, model=build(nearest))
+        raise UsageError(f"it cannot have the {wanted} parameters of {like.name!r}: {said}")
+    return build(nearest)

@@ -126,7 +126,7 @@ def run_table(
 
 def _finish_rows(run: _Run, name: str, table: Table, names: Sequence[str]) -> _Run:
     """Runs the named rows of the table that are not there yet."""
-    table = dataclasses.replace(table, rows=[resolve(row, table, run.dataset) for row in table.rows])
+    table = dataclasses.replace(table, rows=[resolve(row, table, run.dataset, run.viewed) for row in table.rows])
     hashes = {row.name: config_hash(table, row, run.dataset) for row in table.rows}
     run.store.write_config(table_config(name, table, run.dataset, hashes))
     run = dataclasses.replace(run, table=table, hashes=hashes)

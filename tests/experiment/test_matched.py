@@ -5,6 +5,7 @@ import pytest
 
 from experiments import digits, synthetic, synthetic_gaussian
 from mmjax import fusion
+from mmjax.encoders import Recurrent
 from mmjax.errors import UsageError
 from mmjax.experiment import Row
 from mmjax.experiment.baselines import matched_rows
@@ -67,7 +68,7 @@ def fixed(width, dim=4):
 
 
 def test_where_no_width_will_do_it_is_said():
-    with pytest.raises(UsageError, match=r"'left, as many parameters' cannot have the \d+ parameters of 'joined'"):
+    with pytest.raises(UsageError, match=r"row 'left, as many parameters': it cannot have the \d+ parameters of"):
         table = given(lambda name, width: fixed(width), small.model(dim=40))
         resolve(table.rows[1], table, DATA)
     asked = []
@@ -76,7 +77,7 @@ def test_where_no_width_will_do_it_is_said():
         asked.append(width)
         return fixed(width, 400)
 
-    with pytest.raises(UsageError, match=r"cannot have the 51 parameters of 'joined': .* has"):
+    with pytest.raises(UsageError, match=r"cannot have the 51 parameters of 'joined': with width 1 it has"):
         table = given(wide)
         resolve(table.rows[1], table, DATA)
     assert max(asked) <= WIDEST
@@ -91,6 +92,14 @@ def test_steps_of_the_width_that_are_too_coarse_are_refused():
     table = given(coarse)
     with pytest.raises(UsageError, match=r"cannot have the 51 parameters of 'joined': with width 1 it has \d+"):
         resolve(table.rows[1], table, DATA)
+
+
+def test_what_a_module_says_of_a_width_is_said_with_the_row():
+    table = given(lambda name, width: Multimodal({name: Recurrent(width, bidirectional=True)}, fusion.Concat(4),
+                                                 ClassificationHead(3)))  # fmt: skip
+    with pytest.raises(UsageError, match=r"row 'left, as many parameters': two directions halve self\.dim=") as error:
+        resolve(table.rows[1], table, DATA)
+    assert "\n" not in str(error.value)
 
 
 def test_what_it_is_to_match_must_be_a_network_of_given_width():
