@@ -96,14 +96,14 @@ def robustness_cells(
         missing[touched] = _curve_cells(by_seed, chance, theirs)
     alone = {name: curve for name, curve in curves.items() if name != degradation.ALL}
     modality, drop = degradation.worst_drop(alone) if alone and len(streams) > 1 else (None, None)
-    known = all(name in singles for name in alone)
+    known = bool(alone) and len(streams) > 1 and all(name in singles for name in alone)
     return {
         "regime": regime,
         "noise": noise,
         "missing": missing,
         "patterns": pattern_cells(analysis, target, classes),
         "worst_drop": None if modality is None else {"modality": modality, "value": drop},
-        "harmful": degradation.harmful(alone, singles, chosen_by) if known and len(streams) > 1 else [],
+        "harmful": degradation.harmful(alone, singles, chosen_by) if known else None,
     }
 
 

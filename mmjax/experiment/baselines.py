@@ -119,10 +119,12 @@ def stack(data: Dataset, seed: int, members: Mapping[str, Member]) -> dict[str, 
     parts = [np.ascontiguousarray(part) for _, part in sorted({**logits, " target": target}.items())]
     parts += [np.ascontiguousarray(part) for _, part in sorted(present.items())]
     known = hashlib.sha256(repr(sorted(logits)).encode() + b"".join(part.tobytes() for part in parts)).hexdigest()
-    if known not in _STACKED:
-        _STACKED.clear() if len(_STACKED) > 200 else None
-        _STACKED[known] = decision.fit_stacking(logits, target, present)
-    return {split: _STACKED[known](*_outputs(members, split)) for split in HELD_OUT}
+    fitted = _STACKED.get(known)
+    if fitted is None:
+        if len(_STACKED) > 200:
+            _STACKED.clear()
+        fitted = _STACKED[known] = decision.fit_stacking(logits, target, present)  # rows are measured in threads
+    return {split: fitted(*_outputs(members, split)) for split in HELD_OUT}
 
 
 def decision_rows(members: Sequence[str], *, section: str = "", suffix: str = "") -> list[Row]:

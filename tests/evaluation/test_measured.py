@@ -106,7 +106,7 @@ def test_effective_robustness_is_what_falls_less_than_the_reference():
         (0.79, 0.61, {"audio": 0.6, "text": 0.8}, ["audio"]),  # without audio text alone would be better
         (0.81, 0.59, {"audio": 0.6, "text": 0.8}, ["text"]),
         (0.80, 0.60, {"audio": 0.6, "text": 0.8}, []),  # no worse is not harmful
-        (0.10, 0.10, {"audio": 0.6}, []),  # a single is not known: nothing is said
+        (0.10, 0.10, {"audio": 0.6}, None),  # a single is not known: nothing is said
     ],
 )
 def test_harmful_modalities(audio, text, singles, expected):
@@ -118,8 +118,15 @@ def test_harmful_modalities(audio, text, singles, expected):
 def test_of_one_modality_nothing_is_worst_or_harmful():
     analysis = {"pattern/text": row()["pattern/text"], "pattern/": row()["pattern/"], "noise/text": swept(0.75, 0.5)}
     found = robustness_cells(analysis, TARGET, **GIVEN)
-    assert found["worst_drop"] is None and found["harmful"] == [] and set(found["missing"]) == {"text"}
+    assert found["worst_drop"] is None and found["harmful"] is None and set(found["missing"]) == {"text"}
     np.testing.assert_allclose(found["missing"]["text"]["mean"][-1], 0.25)
+
+
+def test_without_noise_patterns_are_there_and_nothing_is_said_of_noise():
+    found = robustness_cells(row(), TARGET, **GIVEN)
+    assert found["noise"] == {} and found["worst_drop"] is None and found["harmful"] is None
+    assert set(found["patterns"]) == {"audio+text", "audio", "text"}
+    assert set(found["missing"]) == {"audio", "text", "all"}
 
 
 def test_scores_are_minus_errors_and_have_no_retention():
