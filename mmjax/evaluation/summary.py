@@ -58,6 +58,8 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
     groups = targets["test"][1]
     metric = config.get("metric") or primary
     rows = [_row(row, runs[row["name"]], targets, primary, metric) for row in config["rows"]]
+    for one in config.get("references", []):  # they stand in the same column
+        check_metric(metric, one.get("metric") or metric, one["name"])
     _add_gains(rows, runs, groups, primary)
     _add_measured(rows, runs, targets["test"], config)
     streams = config.get("streams") or sorted({name for row in rows for name in row["streams"]})
@@ -129,7 +131,8 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: st
     if cells["single"] and not cells["role"]:
         cells["role"] = "single"
     if paper := row.get("paper"):
-        check_metric(metric, paper.get("metric") or metric, row["name"])
+        paper = {**paper, "metric": paper.get("metric") or metric}
+        check_metric(metric, paper["metric"], row["name"])
     scale = 100.0 if primary == "accuracy" else 1.0
     if run is None:
         return {**cells, "status": "not run", "target": judge(paper, None, scale=scale)}

@@ -297,7 +297,13 @@ def test_a_published_number_has_a_status_and_other_conventions_are_refused(tmp_p
         summarise(tmp_path)
     rows[5]["paper"] = {**paper, "metric": "acc2_has0"}
     store.write_config(config(rows=rows, metric="acc2_has0"))
-    assert summarise(tmp_path)["metric_name"] == "acc2_has0"
+    summary = summarise(tmp_path)
+    assert summary["metric_name"] == summary["rows"][5]["target"]["metric"] == "acc2_has0"
+    assert summary["rows"][6]["target"]["metric"] == "acc2_has0"  # that of the table where it says none
+    elsewhere = {**config()["references"][0], "metric": "acc2_non0"}
+    store.write_config(config(rows=rows, metric="acc2_has0", references=[elsewhere]))
+    with pytest.raises(UsageError, match=r"row 'published \| elsewhere' measures acc2_has0"):
+        summarise(tmp_path)
 
 
 def test_few_groups_are_named(tmp_path):
