@@ -72,7 +72,7 @@ def cost_figure(
     plot, left, below, above = 1.75, 0.42, 0.36, 0.24  # inches
     total = plot + below + above + 0.12 * lines + 0.06
     figure = Figure(figsize=(WIDTH, total))
-    box = (left / WIDTH, (total - above - plot) / total, 1 - (left + 0.08) / WIDTH, plot / total)
+    box = (left / WIDTH, (total - above - plot) / total, 1 - (left + 0.18) / WIDTH, plot / total)
     axes = figure.add_axes(box)
     axes.set_xscale("log")
     axes.plot(cost[front], score[front], color=ORANGE, linewidth=0.9, drawstyle="steps-post", zorder=2)
@@ -86,7 +86,8 @@ def cost_figure(
                   alpha=1 if on_front else 0.55, markeredgewidth=0.7 if on_front else 0,
                   markeredgecolor="black" if on_front else color)  # fmt: skip
     _name_points(axes, letters, cost, score)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if high > 200 * low else (1, 2, 5), numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(_short_count))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(AXES[kind], labelpad=1.5)
