@@ -112,7 +112,10 @@ def test_each_cell_stands_in_its_column_and_opens_its_row(page, summary):
     assert heads == ["row", *(column.title for column in shown)]
     assert {"EMAP gap", "Shapley shares, %", "kept, noise, %", "reproduced?", "ALC", "params, fusion"} <= set(heads)
     lines = re.findall(r'<tr data-row="(\d+)"[^>]*>(.*?)</tr>', page)
-    assert [int(number) for number, _ in lines] == list(range(len(summary["rows"])))
+    places = {row["name"]: place for place, row in enumerate(summary["rows"])}
+    assert [int(number) for number, _ in lines] == [
+        places[row["name"]] for _, rows in sections(summary) for row in rows
+    ]
     for number, line in lines:
         row = summary["rows"][int(number)]
         cells = [
