@@ -34,7 +34,8 @@ def test_every_line_has_a_cell_a_column(summary):
     assert len(lines) == 1 + len(bounds(summary)) + len(summary["rows"]) + 1  # heads, known values, rows, published
     assert r"\begin{tabular}{@{}l" + "r" * len(shown) + "@{}}" in text
     assert lines[0] == ["row", *(escape_latex(column.title) for column in shown)]
-    for line, row in zip(lines[1 + len(bounds(summary)) : -1], summary["rows"]):
+    rows = [row for _, rows in sections(summary) for row in rows]
+    for line, row in zip(lines[1 + len(bounds(summary)) : -1], rows, strict=True):
         assert line[1:] == [escape_latex(column.cell(row).text) for column in shown]
     assert r"$-$21.8 {[}$-$26.7, $-$17.2{]}" in text
     assert r"75.7 $\pm$ 0.4" in text
