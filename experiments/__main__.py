@@ -172,7 +172,8 @@ def run(args: argparse.Namespace) -> str:
         if args.fractions is not None:
             shares = None if args.fractions == "default" else numbers(args.fractions)
             return commands.fractions(table, name=name, rows=rows, fractions=shares, **folders)
-        measure = commands.Measure(robustness=not args.no_noise, interactions=args.interactions)
+        little = {"levels": 2, "draws": 1, "seeds": 1} if args.smoke else {}
+        measure = commands.Measure(robustness=not args.no_noise, interactions=args.interactions, **little)
         return commands.table(table, name=name, rows=rows, measure=measure, **folders)
     config = {"settings": args.set, "smoke": args.smoke}
     mesh = {"fsdp": args.fsdp, "tensor": args.tensor}
