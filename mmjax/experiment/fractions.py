@@ -86,10 +86,12 @@ def run_fractions(
         raise UsageError(f"{table.title!r} has no row with one of the roles {', '.join(FUSED)}: name the rows")
     names = [row.name for row in table.chosen(names)]
     whole = dataclasses.replace(table, rows=[_on_train_alone(row, table) for row in table.rows])
-    config = {
+    parts = [efficiency.subset(raw, one) for one in kept]
+    config: dict[str, Any] = {
         "table": name, "title": table.title, "note": table.note, "measured": MEASURED, "rows": names,
         "fractions": list(kept), "skipped": skipped,
-        "items": [efficiency.labelled_items(efficiency.subset(raw, one)) for one in kept],
+        "items": [efficiency.labelled_items(part) for part in parts],
+        "small_batches": [one for f, part in zip(kept, parts) for one in _small_batches(whole, names, f, part)],
     }  # fmt: skip
     with claim(workdir, {"table": name, "measured": MEASURED}):
         replace_file(workdir / "config.json", to_json(config))
@@ -110,6 +112,20 @@ def _on_train_alone(row: Row, table: Table) -> Row:
     if "refit" in inspect.signature(row.combination).parameters:
         return dataclasses.replace(row, fit=functools.partial(row.combination, refit=False))
     return row
+
+
+def _small_batches(table: Table, names: Sequence[str], fraction: float, part: Dataset) -> list[dict[str, Any]]:
+    """Where every few steps one sees next to nothing: its gradient has full size all the same, and scores drop.
+
+    Rows whose view changes what an example is are left out.
+    """
+    trained = [row.train or table.train for row in table.pick(names) if row.model is not None and row.view is None]
+    size, found = part.splits["train"].size, []
+    for batch in sorted({train.batch_size for train in trained}):
+        steps, last = -(-size // batch), size % batch
+        if 0 < last < batch / 8 and 1 < steps <= 8:
+            found.append({"fraction": fraction, "steps": steps, "last": last, "batch": batch})
+    return found
 
 
 def _why(raw: Dataset, fraction: float) -> str:

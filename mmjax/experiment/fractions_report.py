@@ -82,7 +82,7 @@ def _summarise(workdir: pathlib.Path, config: Mapping[str, Any], done: Sequence[
     of_table = ("dataset", "primary", "metric_name", "higher_is_better", "group", "groups")
     return _plain(
         {
-            **{key: config[key] for key in ("table", "title", "note", "skipped")},
+            **{key: config[key] for key in ("table", "title", "note", "skipped", "small_batches")},
             **{key: whole[key] for key in of_table},
             "fractions": fractions,
             "unfinished": [f for f in config["fractions"] if f not in fractions],
@@ -170,6 +170,11 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         parts.append(f"Skipped: {skips(summary['skipped'])}.")
     if summary["unfinished"]:
         parts.append(f"Not finished: {', '.join(f'{100 * one:g} %' for one in summary['unfinished'])}.")
+    parts += [
+        f"Mind {100 * one['fraction']:g} %: there one step in {one['steps']} sees only {one['last']} of the "
+        f"{one['batch']} items of a batch, what is left at the end of an epoch. A dip may come from that."
+        for one in summary["small_batches"]
+    ]
     sections: dict[str, list[Mapping[str, Any]]] = {}
     for row in summary["rows"]:
         sections.setdefault(row["section"], []).append(row)

@@ -172,6 +172,26 @@ def test_no_network_is_trained_on_validation_at_the_end(tmp_path, monkeypatch):
     assert [(row.train.epochs, row.train.refit) for row in given.rows] == [(7, False)] * 2
 
 
+def test_a_size_that_leaves_a_batch_of_next_to_nothing_is_named(finished, tmp_path):
+    def killed(table, **arguments):
+        raise KeyboardInterrupt
+
+    rows = [Row("both", model=small.model(), role="concatenation"), Row("left", model=small.model(), streams=("left",))]
+    given = small.table(dataset=noisy(3), rows=rows, train=Train(batch_size=29))
+    with pytest.raises(KeyboardInterrupt):
+        run_fractions(killed, given, "small", tmp_path, (0.12, 0.3, 0.6))  # 12, 30 and 60 of 100 items
+    config = json.loads((tmp_path / "config.json").read_bytes())
+    expected = [
+        {"fraction": 0.3, "steps": 2, "last": 1, "batch": 29},
+        {"fraction": 0.6, "steps": 3, "last": 2, "batch": 29},
+    ]
+    assert config["items"] == [12, 30, 60, 100] and config["small_batches"] == expected
+    assert "Mind" not in finished[1]
+    for fraction in FRACTIONS[1:]:
+        (tmp_path / f"fraction-{fraction:g}").symlink_to(finished[0] / f"fraction-{fraction:g}")
+    assert "Mind 30 %: there one step in 2 sees only 1 of the 29 items" in write_fractions(tmp_path)
+
+
 def test_the_usual_rows_are_those_with_a_reference():
     def row(name, section, **fields):
         return Row(name, fit=small.guess, section=section, **fields)
