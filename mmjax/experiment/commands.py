@@ -20,6 +20,7 @@ from mmjax.experiment.console import Lines
 from mmjax.experiment.data import load_dataset, row_data
 from mmjax.experiment.folds import is_pooled, write_pooled_report
 from mmjax.experiment.fractions import run_fractions
+from mmjax.experiment.fractions_report import write_fractions
 from mmjax.experiment.identity import config_hash
 from mmjax.experiment.matched import resolve
 from mmjax.experiment.runner import run_table
@@ -63,6 +64,8 @@ def report(workdir: str | pathlib.Path) -> str:
     config = RecordStore(workdir).config()
     if "folds" in config:
         return write_pooled_report(workdir, again=True)
+    if config.get("measured") == "fractions":
+        return write_fractions(workdir)
     if "rows" not in config:
         raise UsageError(f"{str(workdir)!r} is no work directory of a table; one of a trained row is for evaluate")
     return write_report(workdir)

@@ -14,6 +14,7 @@ from mmjax.evaluation.records import RecordStore
 from mmjax.experiment import Row, run_table
 from mmjax.experiment.baselines import decide, logistic
 from mmjax.experiment.data import load_dataset
+from mmjax.experiment.commands import report
 from mmjax.experiment.fractions import default_rows, run_fractions, write_fractions
 from mmjax.experiment.identity import config_hash
 from mmjax.fusion import decision
@@ -133,6 +134,7 @@ def test_run_again_nothing_is_trained_and_the_bytes_stay(finished, tmp_path):
     run(workdir, say=lines.append)
     assert sum("done before" in line for line in lines) == 3 * 4 and product(workdir) == before
     assert write_fractions(workdir).encode() == before[1] and product(workdir) == before
+    assert report(workdir).encode() == before[1]  # the command knows what lies there
 
 
 def test_killed_it_reports_what_there_is_and_continues_to_the_same_bytes(finished, tmp_path):
