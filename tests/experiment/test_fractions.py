@@ -13,8 +13,8 @@ from mmjax.evaluation.efficiency import subset
 from mmjax.evaluation.records import RecordStore
 from mmjax.experiment import Row, run_table
 from mmjax.experiment.baselines import decide, logistic
-from mmjax.experiment.data import load_dataset
 from mmjax.experiment.commands import report
+from mmjax.experiment.data import load_dataset
 from mmjax.experiment.fractions import default_rows, run_fractions, write_fractions
 from mmjax.experiment.identity import config_hash
 from mmjax.fusion import decision
