@@ -284,7 +284,10 @@ def _sweep(
     measure: Measure,
     say: Callable[[str], None],
 ) -> None:
-    """Accuracy of every row at every level of noise on every modality and on all, for every draw and seed."""
+    """Accuracy of every row at every level of noise on every modality and on all, for every draw and seed.
+
+    All rows meet the same noise; noise on all modalities at once is drawn anew.
+    """
     noises = default_noises(raw.card.kinds)
     severities = measure.severities[1:]
     for place, target in enumerate(_targets(dataset)):
