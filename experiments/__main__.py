@@ -8,6 +8,7 @@ import os
 import pathlib
 import pkgutil
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -51,7 +52,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARES",
         help="data efficiency instead: the main rows on nested parts of train, e.g. 0.01,0.1,1, or 'default'",
     )
-    table.add_argument("--no-noise", action="store_true", help="leave out the sweep of noise")
+    table.add_argument(
+        "--noise",
+        choices=("none", "scope", "all"),
+        default="scope",
+        help="the sweep of noise: of rows with one label an example (scope), also of those with a label per step "
+        "(all), or none",
+    )
     train.add_argument("--workdir", help="where everything goes (default: runs/NAME-ROW-SEED)")
     train.add_argument("--seed", type=int, default=0, help="the seed (default: 0)")
     train.add_argument("--rows", metavar="ROW", help="name of the row (default: the first network)")
@@ -173,7 +180,7 @@ def run(args: argparse.Namespace) -> str:
             shares = None if args.fractions == "default" else numbers(args.fractions)
             return commands.fractions(table, name=name, rows=rows, fractions=shares, **folders)
         little = {"levels": 2, "draws": 1, "seeds": 1} if args.smoke else {}
-        measure = commands.Measure(robustness=not args.no_noise, interactions=args.interactions, **little)
+        measure = commands.Measure(noise=args.noise, interactions=args.interactions, **little)
         return commands.table(table, name=name, rows=rows, measure=measure, **folders)
     config = {"settings": args.set, "smoke": args.smoke}
     mesh = {"fsdp": args.fsdp, "tensor": args.tensor}
@@ -203,5 +210,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return SUCCESS
 
 
+def leave(status: int) -> NoReturn:
+    """Ends the process; what is compiled ahead in a thread, for rows that are not to run now, is not waited for."""
+    if status and any(thread.name.startswith("ahead") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -18,7 +18,7 @@ from mmjax.encoders import FrameVideo, LeNet, Recurrent
 from mmjax.experiment import Paper, Row, Table
 from mmjax.experiment.baselines import decision_rows, logistic, matched_rows
 from mmjax.heads import ClassificationHead
-from mmjax.models import Multimodal
+from mmjax.models import ModalityDropout, Multimodal
 from mmjax.tasks import Classification
 from mmjax.training import Train
 
@@ -88,6 +88,7 @@ def rows():
     yield network("gated (GMU)", model=classifier(fusion.GMU(DIM)))
     joint = classifier(fusion.JointTransformer(DIM, per_modality=True))
     yield network("joint transformer (SimBaMM)", model=joint, role="joint transformer")
+    yield network("late, modality dropout", model=classifier(ModalityDropout(fusion.Concat(DIM))))
     for streams in (("video",), ("audio",), MODALITIES):
         fit = functools.partial(logistic, C=0.01, components={"video": 150, "audio": 100})
         yield Row(f"logistic {'+'.join(streams)}", fit=fit, streams=streams, varies=False, section="linear")

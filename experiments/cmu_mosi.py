@@ -16,7 +16,7 @@ from mmjax.encoders import FeatureMLP, Recurrent
 from mmjax.experiment import Paper, Row, Table
 from mmjax.experiment.baselines import decision_rows, linear_svm, logistic, matched_rows
 from mmjax.heads import ClassificationHead, Logits
-from mmjax.models import Layerwise, Multimodal, NullToken, PerStep
+from mmjax.models import Layerwise, ModalityDropout, Multimodal, NullToken, PerStep
 from mmjax.tasks import Classification
 from mmjax.training import Train
 
@@ -92,6 +92,9 @@ def rows():
         yield at_once(name, model=utterance(method), role="joint transformer" if "SimBaMM" in name else "")
     yield at_once("MMTM", model=Multimodal({}, exchange(dense, dense, fusion.Concat(DIM)), head()))
     yield at_once("joint transformer over tokens", model=Multimodal({}, fusion.JointTransformer(DIM), head()))
+    yield at_once("concatenation, modality dropout", model=utterance(ModalityDropout(fusion.Concat(DIM))))
+    dropped = ModalityDropout(NullToken(fusion.Concat(DIM)))
+    yield at_once("concatenation, learned null, modality dropout", model=utterance(dropped))
     yield from decision_rows(MODALITIES, section=UTTERANCE)
     for subset in SUBSETS:
         name = "+".join(subset)

@@ -12,7 +12,7 @@ from mmjax.encoders import FeatureMLP
 from mmjax.experiment import Row, Table
 from mmjax.experiment.baselines import decision_rows, logistic, matched_rows
 from mmjax.heads import ClassificationHead
-from mmjax.models import Multimodal
+from mmjax.models import ModalityDropout, Multimodal
 from mmjax.tasks import Classification
 from mmjax.training import Train
 
@@ -49,6 +49,9 @@ TABLE = Table(
         Row("deep sets", model=classifier(fusion.DeepSets(DIM))),
         Row("gated (GMU)", model=classifier(fusion.GMU(DIM))),
         Row("joint transformer", model=classifier(fusion.JointTransformer(DIM)), role="joint transformer"),
+        Row(
+            "concatenation, modality dropout", model=classifier(ModalityDropout(fusion.Concat(DIM, hidden_dims=(64,))))
+        ),
         Row("logistic regression", fit=functools.partial(logistic, C=0.01), varies=False),
     ],
 )

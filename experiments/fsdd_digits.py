@@ -22,7 +22,7 @@ from mmjax.encoders import LeNet, LogMel, TemporalConv
 from mmjax.experiment import Row, Table
 from mmjax.experiment.baselines import decision_rows, matched_rows
 from mmjax.heads import ClassificationHead
-from mmjax.models import Multimodal
+from mmjax.models import ModalityDropout, Multimodal
 from mmjax.stream import Stream
 from mmjax.tasks import Classification
 from mmjax.training import Train
@@ -103,6 +103,7 @@ TABLE = Table(
             model=classifier(fusion.JointTransformer(DIM, per_modality=True)),
             role="joint transformer",
         ),
+        Row("late, modality dropout", model=classifier(ModalityDropout(fusion.Concat(DIM, hidden_dims=(64,))))),
     ],
     folds=(0, 1, 2, 3, 4, 5),
 )

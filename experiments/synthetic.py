@@ -14,7 +14,7 @@ from mmjax.encoders import FeatureMLP
 from mmjax.experiment import Row, Table
 from mmjax.experiment.baselines import decision_rows, matched_rows
 from mmjax.heads import ClassificationHead
-from mmjax.models import Multimodal
+from mmjax.models import ModalityDropout, Multimodal
 from mmjax.tasks import Classification
 from mmjax.training import Train
 
@@ -44,6 +44,7 @@ def rows(names, classes):
     yield Row("additive (sum over modalities)", model=classifier(fusion.Concat(DIM), names, classes))
     joined = fusion.Concat(DIM, hidden_dims=(64,))
     yield Row("concatenation", model=classifier(joined, names, classes), role="concatenation")
+    yield Row("concatenation, modality dropout", model=classifier(ModalityDropout(joined), names, classes))
     for name, method in {
         "additive attention": fusion.AdditiveAttention(DIM),
         "dot-product attention": fusion.DotProductAttention(DIM),

@@ -15,7 +15,7 @@ from mmjax.encoders import FeatureMLP
 from mmjax.experiment import Row, Table
 from mmjax.experiment.baselines import decision_rows, logistic, matched_rows
 from mmjax.heads import ClassificationHead
-from mmjax.models import Multimodal
+from mmjax.models import ModalityDropout, Multimodal
 from mmjax.tasks import Classification
 from mmjax.training import Train
 
@@ -53,6 +53,9 @@ TABLE = Table(
         Row("dot-product attention, conditional query", model=classifier(fusion.DotProductAttention(DIM, True))),
         Row("gated (GMU)", model=classifier(fusion.GMU(DIM))),
         Row("joint transformer", model=classifier(fusion.JointTransformer(DIM)), role="joint transformer"),
+        Row(
+            "concatenation, modality dropout", model=classifier(ModalityDropout(fusion.Concat(DIM, hidden_dims=(64,))))
+        ),
         Row("logistic fac", fit=functools.partial(logistic, C=0.1), streams=("fac",), varies=False, section="linear"),
         Row("logistic all views", fit=functools.partial(logistic, C=0.1), varies=False, section="linear"),
     ],

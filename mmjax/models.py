@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from mmjax.stream import Stream, check_streams, select, where_mask
 from mmjax.typing import Mapping
 
-__all__ = ["Layerwise", "Multimodal", "NullToken", "PerStep"]
+__all__ = ["Layerwise", "ModalityDropout", "Multimodal", "NullToken", "PerStep"]
 
 
 class Multimodal(nn.Module):
@@ -157,3 +158,34 @@ class NullToken(nn.Module):
             values = jnp.where(where_mask(slot, stream.values), token.astype(stream.values.dtype), stream.values)
             filled[name] = Stream(values, stream.mask | slot)
         return self.fusion(filled, train=train)
+
+
+class ModalityDropout(nn.Module):
+    """Leaves modalities out at random in training, then fuses (ModDrop: Neverova et al. 2016, section 4.2).
+
+    Each modality that an example has is left out with probability ``rate``, as if it were missing; of those it has,
+    one always stays (the paper may lose all), so that with two modalities ``rate (1 - rate / 2)`` of them go. Without
+    ``train`` it changes nothing. Nothing is rescaled: a mask says what is there.
+
+    Attributes:
+      rate: from 0 to below 1.
+
+    Raises:
+      ValueError: another rate.
+    """
+
+    fusion: nn.Module
+    rate: float = 0.3
+
+    @nn.compact
+    def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Stream:
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"{self.rate=} must be from 0 to below 1")
+        check_streams(streams)
+        if train and self.rate:
+            names = sorted(streams)
+            present = jnp.stack([streams[name].present for name in names], axis=1)
+            luck = jnp.where(present, jax.random.uniform(self.make_rng("dropout"), present.shape), -1.0)
+            gone = (luck < self.rate) & (luck < luck.max(1, keepdims=True))
+            streams = {name: streams[name].absent(gone[:, place]) for place, name in enumerate(names)}
+        return self.fusion(streams, train=train)

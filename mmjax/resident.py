@@ -21,7 +21,7 @@ from mmjax.training import Train, TrainState, compile_effort, init_state, make_o
 from mmjax.typing import Key, Mapping, PyTree
 from mmjax.watchdog import watchdog
 
-__all__ = ["Fit", "Snapshots", "concat_batches", "fit", "is_loopy", "map_seeds"]
+__all__ = ["Fit", "Prepared", "Snapshots", "concat_batches", "fit", "is_loopy", "map_seeds", "prepare"]
 
 EVALUATION_BATCH = 512
 # The length of one epoch of all seeds is bounded by this; beyond it the machine hangs (see mmjax.watchdog).
@@ -55,6 +55,10 @@ class Fit:
       history: ``{"train/loss": [epochs, seeds], "validation/accuracy": ..., "test/...": ...}``.
       mapped: how seeds were mapped, ``vmap`` or ``map``.
       seconds: what the clock said: ``compile`` and ``train``.
+      step_ms: time of one step of one seed: that of the median epoch, evaluation included, over its steps and seeds;
+        None where no epoch was left to run.
+      peak_mb: most memory that the program of an epoch holds at once, data and all seeds included, as XLA plans it;
+        None where it does not say.
     """
 
     variables: PyTree
@@ -63,6 +67,8 @@ class Fit:
     history: dict[str, np.ndarray]
     mapped: str
     seconds: dict[str, float]
+    step_ms: float | None
+    peak_mb: float | None
 
 
 class Snapshots(Protocol):
@@ -177,6 +183,77 @@ def _make_epoch(
     return epoch
 
 
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A row whose programs are compiled; ``run`` trains it. Compiling may go on in another thread, training may not.
+
+    Attributes:
+      mapped: how seeds are mapped, ``vmap`` or ``map``.
+      compile_seconds: what the clock said of tracing and compiling.
+      peak_mb: as in ``Fit``.
+    """
+
+    train: Train
+    seeds: tuple[int, ...]
+    sizes: Mapping[str, int]
+    data: Batch
+    held_out: Batch
+    mapped: str
+    begin: Any
+    epoch: Any
+    measured: tuple[str, ...]
+    compile_seconds: float
+    peak_mb: float | None
+
+    def run(
+        self,
+        *,
+        stop_at: Sequence[int] | None = None,
+        snapshots: Snapshots | None = None,
+        snapshot_seconds: float = 60.0,
+        on_epoch: Callable[[int, dict[str, np.ndarray]], None] | None = None,
+    ) -> Fit:
+        """Trains all seeds; arguments and errors are those of ``fit``."""
+        keys = _keys(self.seeds)
+        stops = jnp.asarray([-1] * len(self.seeds) if stop_at is None else stop_at, jnp.int32)
+        with watchdog(WATCHDOG_SECONDS):
+            carry = shard_seeds(self.begin(keys), enabled=self.mapped == "vmap")
+        history = {name: np.zeros((self.train.epochs, len(self.seeds)), np.float32) for name in self.measured}
+        start = 0
+        if snapshots is not None and (kept := snapshots.restore({"carry": carry, "history": history})) is not None:
+            start, tree = kept
+            carry, history = tree["carry"], {name: np.array(value) for name, value in tree["history"].items()}
+        clocks = [saved := time.perf_counter()]
+        for number in range(start, self.train.epochs):
+            with watchdog(WATCHDOG_SECONDS):
+                carry, metrics = self.epoch(carry, keys, jnp.int32(number), stops, self.data, self.held_out)
+                metrics, skipped = jax.device_get((metrics, carry.state.skipped))
+            if skipped.any():
+                seed = self.seeds[int(np.argmax(skipped > 0))]
+                raise UsageError(
+                    f"loss or gradient is not finite in epoch {number + 1} of seed {seed} ({int(skipped.max())} "
+                    f"steps): lower train.learning_rate={self.train.learning_rate} or set train.clip_norm"
+                )
+            for name, value in metrics.items():
+                history[name][number] = value
+            if on_epoch is not None:
+                on_epoch(number, metrics)
+            clocks.append(time.perf_counter())
+            due = clocks[-1] - saved > snapshot_seconds and number + 1 < self.train.epochs
+            if snapshots is not None and due:
+                snapshots.save(number + 1, {"carry": carry, "history": history})
+                saved = time.perf_counter()
+        best = jax.device_get(carry.best)
+        seconds = {"compile": self.compile_seconds, "train": time.perf_counter() - clocks[0]}
+        steps = len(self.seeds) * math.ceil(self.data.size / min(self.train.batch_size, self.data.size))
+        step_ms = 1e3 * float(np.median(np.diff(clocks))) / steps if len(clocks) > 1 else None
+        outputs, first = {}, 0
+        for name, size in self.sizes.items():
+            outputs[name] = jax.tree.map(lambda x: x[:, first : first + size], best.outputs)  # noqa: B023
+            first += size
+        return Fit(best.variables, outputs, best.epoch, history, self.mapped, seconds, step_ms, self.peak_mb)
+
+
 def fit(
     model: nn.Module,
     task: Task,
@@ -206,6 +283,21 @@ def fit(
     Raises:
       UsageError: a metric that the task does not have; a loss that is not finite (naming seed and epoch).
     """
+    prepared = prepare(model, task, train, splits, seeds, mapped=mapped)
+    return prepared.run(stop_at=stop_at, snapshots=snapshots, snapshot_seconds=snapshot_seconds, on_epoch=on_epoch)
+
+
+def prepare(
+    model: nn.Module,
+    task: Task,
+    train: Train,
+    splits: Mapping[str, Batch],
+    seeds: Sequence[int],
+    *,
+    mapped: str | None = None,
+) -> Prepared:
+    """Compiles what ``fit`` runs, and runs none of it; arguments and errors are those of ``fit``."""
+    clock = time.perf_counter()
     data = jax.tree.map(jnp.asarray, splits["train"])
     sizes = {name: splits[name].size for name in ("validation", "test")}
     held_out = jax.tree.map(jnp.asarray, concat_batches(*(splits[name] for name in sizes)))
@@ -219,64 +311,37 @@ def fit(
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
         return Carry(state, Best(jnp.float32(jnp.inf), jnp.int32(-1), state.variables, zeros))
 
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-    stops = jnp.asarray([-1] * len(seeds) if stop_at is None else stop_at, jnp.int32)
-    like = jax.eval_shape(begin, keys[0])
+    keys = jax.eval_shape(_keys, jnp.asarray(seeds, jnp.uint32))
+    stops = jax.ShapeDtypeStruct((len(seeds),), jnp.int32)
     if mapped is None:
-        loopy = jax.default_backend() == "cpu" and is_loopy(lambda v: predict(model, v, sample), like.state.variables)
+        variables = jax.eval_shape(begin, jax.random.key(0)).state.variables
+        loopy = jax.default_backend() == "cpu" and is_loopy(lambda v: predict(model, v, sample), variables)
         mapped = "map" if loopy else "vmap"
     over_seeds = map_seeds(mapped)
-    clock = time.perf_counter()
-    with watchdog(WATCHDOG_SECONDS):
-        # On a CPU the code is optimised less: of the initialisation, which runs once, not at all (a fifth of the time),
-        # of the epoch at level 1 (three quarters of the time to compile, the same to run).
-        carry = jax.jit(over_seeds(begin), compiler_options=compile_effort(0))(keys)
-        carry = shard_seeds(carry, enabled=mapped == "vmap")
-        epoch = _make_epoch(model, task, train, tx, sizes)
-        try:
-            lowered = jax.jit(
-                lambda carry, keys, number, stop_at, data, held_out: over_seeds(
-                    lambda c, k, s: epoch(c, k, number, s, data, held_out)
-                )(carry, keys, stop_at),
-                donate_argnums=0,
-                compiler_options=compile_effort(1),
-            ).lower(carry, keys, jnp.int32(0), stops, data, held_out)
-        except KeyError as error:
-            raise UsageError(f"train.select={train.select!r} is no metric of the task ({error} is missing)") from None
-        program = lowered.compile()
-    seconds = {"compile": time.perf_counter() - clock, "train": 0.0}
+    # On a CPU the code is optimised less: of the initialisation, which runs once, not at all (a fifth of the time), of
+    # the epoch at level 1 (three quarters of the time to compile, the same to run).
+    first = jax.jit(over_seeds(begin), compiler_options=compile_effort(0)).lower(keys)
+    like = shard_seeds(jax.eval_shape(over_seeds(begin), keys), enabled=mapped == "vmap")
+    epoch = _make_epoch(model, task, train, tx, sizes)
+    try:
+        lowered = jax.jit(
+            lambda carry, keys, number, stop_at, data, held_out: over_seeds(
+                lambda c, k, s: epoch(c, k, number, s, data, held_out)
+            )(carry, keys, stop_at),
+            donate_argnums=0,
+            compiler_options=compile_effort(1),
+        ).lower(like, keys, jax.ShapeDtypeStruct((), jnp.int32), stops, data, held_out)
+    except KeyError as error:
+        raise UsageError(f"train.select={train.select!r} is no metric of the task ({error} is missing)") from None
+    programs = first.compile(), lowered.compile()
+    seconds = time.perf_counter() - clock
+    peak = getattr(programs[1].memory_analysis(), "peak_memory_in_bytes", 0) / 2**20 or None
+    names = tuple(lowered.out_info[1])
+    return Prepared(train, tuple(seeds), sizes, data, held_out, mapped, *programs, names, seconds, peak)
 
-    history = {name: np.zeros((train.epochs, len(seeds)), np.float32) for name in lowered.out_info[1]}
-    start = 0
-    if snapshots is not None and (kept := snapshots.restore({"carry": carry, "history": history})) is not None:
-        start, tree = kept
-        carry, history = tree["carry"], {name: np.array(value) for name, value in tree["history"].items()}
-    clock = saved = time.perf_counter()
-    for number in range(start, train.epochs):
-        with watchdog(WATCHDOG_SECONDS):
-            carry, metrics = program(carry, keys, jnp.int32(number), stops, data, held_out)
-            metrics, skipped = jax.device_get((metrics, carry.state.skipped))
-        if skipped.any():
-            seed = seeds[int(np.argmax(skipped > 0))]
-            raise UsageError(
-                f"loss or gradient is not finite in epoch {number + 1} of seed {seed} ({int(skipped.max())} steps): "
-                f"lower train.learning_rate={train.learning_rate} or set train.clip_norm"
-            )
-        for name, value in metrics.items():
-            history[name][number] = value
-        if on_epoch is not None:
-            on_epoch(number, metrics)
-        if snapshots is not None and time.perf_counter() - saved > snapshot_seconds and number + 1 < train.epochs:
-            snapshots.save(number + 1, {"carry": carry, "history": history})
-            saved = time.perf_counter()
-    best = jax.device_get(carry.best)
-    seconds["train"] = time.perf_counter() - clock
-    bounds = np.cumsum([0, *sizes.values()])
-    outputs = {
-        name: jax.tree.map(lambda x, a=a, b=b: x[:, a:b], best.outputs)
-        for name, a, b in zip(sizes, bounds[:-1], bounds[1:])
-    }
-    return Fit(best.variables, outputs, best.epoch, history, mapped, seconds)
+
+def _keys(seeds: Any) -> Key:
+    return jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
 
 
 def map_seeds(how: str) -> Callable[[Callable], Callable]:

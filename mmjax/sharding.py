@@ -134,10 +134,16 @@ def jit_step(step: Callable, mesh: Mesh, state: PyTree, *, small: int = SMALL) -
 
 
 def shard_seeds(tree: PyTree, *, enabled: bool = True) -> PyTree:
-    """Spreads the leading axis (seeds) over the devices of this host where it divides; else leaves it as it is."""
+    """Spreads the leading axis (seeds) over the devices of this host where it divides; else leaves it as it is.
+
+    Args:
+      tree: arrays, or shapes that say where they are to lie.
+    """
     count = jax.tree.leaves(tree)[0].shape[0]
     devices = jax.local_devices()
     if not enabled or len(devices) == 1 or count % len(devices):
         return tree
     sharding = NamedSharding(make_mesh(devices=devices), PartitionSpec("data"))
+    if isinstance(jax.tree.leaves(tree)[0], jax.ShapeDtypeStruct):
+        return jax.tree.map(lambda x: x.update(sharding=sharding), tree)
     return jax.device_put(tree, sharding)

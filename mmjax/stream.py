@@ -10,6 +10,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax.typing import Array, Bool, Float, Mapping, Shaped, checked
 
@@ -19,6 +20,7 @@ __all__ = [
     "Stream",
     "apply_mask",
     "assign_roles",
+    "by_index",
     "check_streams",
     "drop_rows",
     "join",
@@ -102,6 +104,25 @@ class Batch(flax.struct.PyTreeNode):
     def size(self) -> int:
         """Number of rows, those of weight 0 included."""
         return self.weight.shape[0]
+
+
+def by_index(values: Any, index: Any, *, lead: int = 0) -> np.ndarray:
+    """Values of the labelled items in the order of their index, whatever the rows of the batch were; padding is left
+    out.
+
+    Args:
+      values: ``[*lead, *index.shape, ...]``.
+      index: ``[batch]``, or ``[batch, length]`` with -1 in padding.
+      lead: number of axes that stand before those of the index.
+
+    Returns:
+      ``[*lead, items, ...]``.
+    """
+    values, index = np.asarray(values), np.asarray(index)
+    before, real = (slice(None),) * lead, index >= 0
+    ordered = np.empty((*values.shape[:lead], int(real.sum()), *values.shape[lead + index.ndim :]), values.dtype)
+    ordered[(*before, index[real])] = values[(*before, real)]
+    return ordered
 
 
 Reduction = Callable[[Any, Any], Any]

@@ -9,7 +9,7 @@ import pytest
 from mmjax.fusion import MMTM, AdditiveAttention, Concat, EarlyConcat, JointTransformer
 from mmjax.heads import ClassificationHead, RegressionHead
 from mmjax.layers import Dense
-from mmjax.models import Layerwise, Multimodal, NullToken, PerStep
+from mmjax.models import Layerwise, ModalityDropout, Multimodal, NullToken, PerStep
 from mmjax.stream import Stream
 from tests.draw import draw_params, draw_streams, quick_jit, run
 
@@ -193,3 +193,54 @@ class TestNullToken:
         streams = {name: stream.absent() for name, stream in STREAMS.items()}
         module = NullToken(Concat(4))
         assert run(module, draw_params(module, streams), streams)[0].mask.all()
+
+
+class Masks(nn.Module):
+    """A fusion that tells what it was shown."""
+
+    def __call__(self, streams, *, train=False):
+        return {name: stream.present for name, stream in streams.items()}
+
+
+class TestModalityDropout:
+    MANY = draw_streams({"audio": 1, "text": 1}, batch=40_000)
+
+    def shown(self, streams, rate=0.3, **how):
+        module = ModalityDropout(Masks(), rate)
+        return {name: np.asarray(seen) for name, seen in module.apply({}, streams, **how).items()}
+
+    def test_leaves_out_at_its_rate_and_never_everything(self):
+        shown = self.shown(self.MANY, train=True, rngs={"dropout": jax.random.key(0)})
+        assert (shown["audio"] | shown["text"]).all()
+        for seen in shown.values():  # a share 0.3 (1 - 0.15) goes; four standard errors of 40,000 draws
+            assert abs((~seen).mean() - 0.255) < 4 * np.sqrt(0.255 * 0.745 / 40_000)
+
+    def test_what_is_there_alone_stays_and_what_is_absent_stays_absent(self):
+        streams = {**self.MANY, "text": self.MANY["text"].absent()}
+        shown = self.shown(streams, rate=0.9, train=True, rngs={"dropout": jax.random.key(0)})
+        assert shown["audio"].all() and not shown["text"].any()
+        nothing = {name: stream.absent() for name, stream in self.MANY.items()}
+        shown = self.shown(nothing, train=True, rngs={"dropout": jax.random.key(0)})
+        assert not shown["audio"].any() and not shown["text"].any()
+
+    def test_outside_training_and_at_rate_zero_is_the_fusion(self):
+        module, bare = ModalityDropout(Concat(4)), Concat(4)
+        params = draw_params(module, STREAMS)
+        expected, _ = run(bare, params["fusion"], STREAMS)
+        np.testing.assert_array_equal(run(module, params, STREAMS)[0].values, expected.values)
+        never = module.clone(rate=0.0).apply({"params": params}, STREAMS, train=True)
+        np.testing.assert_array_equal(never.values, expected.values)
+
+    def test_in_training_is_the_fusion_of_what_is_left(self):
+        module, key = ModalityDropout(Concat(4), 0.5), {"dropout": jax.random.key(3)}
+        params = draw_params(module, STREAMS)
+        shown = ModalityDropout(Masks(), 0.5).apply({}, STREAMS, train=True, rngs=key)
+        left = {name: stream.absent(~shown[name]) for name, stream in STREAMS.items()}
+        assert not all(seen.all() for seen in shown.values())
+        expected, _ = run(Concat(4), params["fusion"], left)
+        result = module.apply({"params": params}, STREAMS, train=True, rngs=key)
+        np.testing.assert_array_equal(result.values, expected.values)
+
+    def test_a_rate_is_a_share(self):
+        with pytest.raises(ValueError, match=r"self.rate=1.0 must be from 0 to below 1"):
+            self.shown(self.MANY, rate=1.0)

@@ -1,5 +1,6 @@
 """All seeds at once: each is its own run, the epoch is chosen on validation alone, a killed run has the same bits."""
 
+import concurrent.futures
 import dataclasses
 import functools
 
@@ -13,7 +14,7 @@ import pytest
 from mmjax.checkpoint import Checkpoints
 from mmjax.errors import UsageError
 from mmjax.metrics import compute
-from mmjax.resident import concat_batches, fit, is_loopy
+from mmjax.resident import concat_batches, fit, is_loopy, prepare
 from mmjax.stream import Stream
 from mmjax.training import Train
 from tests.compiled import cached_programs
@@ -57,6 +58,17 @@ def test_what_a_fit_holds():
     assert found.outputs["validation"].shape == (2, 20, 4) and found.seconds.keys() == {"compile", "train"}
     assert found.history["train/loss"][-1].max() < 0.8 * found.history["train/loss"][0].min()
     assert not np.array_equal(found.history[LOSS][:, 0], found.history[LOSS][:, 1])
+
+
+def test_prepared_in_another_thread_it_trains_to_the_same_bits():
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        ready = pool.submit(prepare, DROPPED, TASK, TRAIN, SPLITS, SEEDS, mapped="vmap").result()
+    found, expected = ready.run(), mapped("vmap")
+    assert_same((found.epoch, found.variables, found.outputs), (expected.epoch, expected.variables, expected.outputs))
+    assert_same(ready.run().history, found.history)  # and may run again
+    assert found.step_ms > 0 and found.seconds["compile"] == ready.compile_seconds > 0
+    data = sum(x.nbytes for x in jax.tree.leaves((ready.data, ready.held_out)))
+    assert found.peak_mb is None or found.peak_mb * 2**20 > data
 
 
 def test_keeps_the_earliest_epoch_that_is_best_on_validation():

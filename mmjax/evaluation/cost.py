@@ -18,11 +18,13 @@ from mmjax.typing import Float, Mapping, PyTree
 
 __all__ = [
     "Contractions",
+    "Flops",
     "StepTime",
     "XlaCost",
     "compile_program",
     "count_contractions",
     "count_params",
+    "count_program",
     "device_peak_bytes",
     "epochs_to_target",
     "flops_by_formula",
@@ -197,6 +199,35 @@ def xla_cost(function: Callable, *args: Any, compiler_options: Mapping[str, Any]
     """
     compiled, _ = compile_program(function, *args, compiler_options=compiler_options)
     return read_compiled(compiled, loops=_loops(jax.make_jaxpr(function)(*args).jaxpr))
+
+
+class Flops(NamedTuple):
+    """FLOPs of a program, counted two ways; None where a way does not know.
+
+    Attributes:
+      formula: of ``flops_by_formula``.
+      xla: XLA's count before it optimises, elementwise work included; None where the program loops.
+    """
+
+    formula: int | None
+    xla: float | None
+
+
+def count_program(function: Callable, *args: Any) -> Flops:
+    """Both counts from one trace, without compiling.
+
+    Args:
+      function: a forward pass or a train step.
+      args: arrays or their shapes.
+    """
+    traced = jax.jit(function).trace(*args)
+    jaxpr = traced.jaxpr.jaxpr
+    try:
+        formula = _count(jaxpr)
+    except _Unknown:
+        formula = None
+    counts = None if _loops(jaxpr) else traced.lower().cost_analysis()
+    return Flops(formula, _counted((counts or {}).get("flops")))
 
 
 def _loops(jaxpr: Any) -> bool:

@@ -12,7 +12,7 @@ from mmjax.evaluation.robustness import expected_missing, right
 from mmjax.evaluation.significance import seed_interval
 from mmjax.typing import Mapping
 
-__all__ = ["Analysis", "decision_cells", "interaction_cells", "pattern_cells", "robustness_cells"]
+__all__ = ["Analysis", "decision_cells", "interaction_cells", "pattern_cells", "record_fields", "robustness_cells"]
 
 Analysis = Mapping[str, np.ndarray]
 
@@ -150,6 +150,32 @@ def interaction_cells(analysis: Analysis, streams: Sequence[str]) -> dict[str, A
             for place, name in enumerate(sorted(streams))
         },
     }
+
+
+def record_fields(analysis: Analysis, streams: Sequence[str], target: np.ndarray) -> list[dict[str, Any]]:
+    """What was measured of each seed of a row, as fields of its record; those that were not measured are not there.
+
+    Interactions are measured of the first seeds only.
+    """
+    masks = {"+".join(kept) or "none": scores for kept, scores in _by_pattern(analysis, target).items()}
+    curves = {name.removeprefix("noise/"): analysis[name].mean(1) for name in sorted(analysis) if "noise/" in name}
+    fields: list[dict[str, Any]] = []
+    for seed in range(len(next(iter(masks.values())))):
+        found: dict[str, Any] = {"per_mask": {kept: float(scores[seed]) for kept, scores in masks.items()}}
+        if curves:
+            found["robustness"] = {name: _short(curve[:, seed]) for name, curve in curves.items()}
+        if "emap/gap" in analysis and seed < len(analysis["emap/gap"]):
+            score, gap = (float(analysis[f"emap/{part}"][seed].mean()) for part in ("score", "gap"))
+            found["emap"] = {"score": score, "gap": gap, "n": int(analysis["emap/items"])}
+            for part in ("shapley", "perceptual"):
+                found[part] = dict(zip(sorted(streams), _short(analysis[f"{part}/values"][seed])))
+        fields.append(found)
+    return fields
+
+
+def _short(values: np.ndarray) -> list[float]:
+    """At six digits after the point: shares of items."""
+    return [round(float(value), 6) for value in values]
 
 
 MOST_CLASSES, MOST_MODALITIES, SEEDS = 10, 3, 3  # beyond them the joint is too thin, or takes too long

@@ -15,7 +15,7 @@ import numpy as np
 from mmjax.errors import UsageError
 from mmjax.models import Multimodal
 from mmjax.resident import is_loopy, map_seeds
-from mmjax.stream import Batch, Stream, drop_rows, where_mask
+from mmjax.stream import Batch, Stream, by_index, drop_rows, where_mask
 from mmjax.tasks import Task
 from mmjax.training import compile_effort
 from mmjax.typing import Mapping, PyTree
@@ -51,11 +51,7 @@ class Probe:
     def outputs(self, batch: Batch) -> np.ndarray:
         """Logits of every labelled item, ``[seeds, items, classes]`` float32, in the order of their index."""
         logits = np.concatenate(list(self._chunks("whole", self._whole, batch, self.variables)), axis=1)
-        index = np.asarray(batch.index)
-        real = index >= 0
-        ordered = np.empty((len(logits), int(real.sum()), *logits.shape[1 + index.ndim :]), np.float32)
-        ordered[:, index[real]] = logits[:, real]
-        return ordered
+        return by_index(logits.astype(np.float32), batch.index, lead=1)
 
     def patterns(self, batch: Batch, kept: Sequence[Sequence[str]]) -> np.ndarray:
         """Logits with only some modalities present, ``[patterns, seeds, items, classes]``; a pattern may be empty."""

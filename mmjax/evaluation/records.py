@@ -12,7 +12,7 @@ import pathlib
 import re
 import zipfile
 from collections.abc import Iterable, Sequence
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
@@ -47,6 +47,13 @@ class Record(TypedDict):
       env: versions, ``device``, ``dtype``, ``commit``.
       conforming: whether the protocol was kept.
       notes: what a reader must know.
+      data_fraction: share of the training examples that it saw.
+      per_mask: primary score with only some modalities present, by pattern (``audio+text``, ``none``); higher is
+        better, as in the fields that follow. These are there once they have been measured.
+      emap: ``score``, ``gap``, ``n`` (items of a background).
+      shapley: value by modality.
+      perceptual: value by modality.
+      robustness: score by level of noise, from none, by the modality touched or ``all``.
     """
 
     standard: str
@@ -67,6 +74,12 @@ class Record(TypedDict):
     env: dict[str, Any]
     conforming: bool
     notes: str
+    data_fraction: NotRequired[float]
+    per_mask: NotRequired[dict[str, float]]
+    emap: NotRequired[dict[str, float]]
+    shapley: NotRequired[dict[str, float]]
+    perceptual: NotRequired[dict[str, float]]
+    robustness: NotRequired[dict[str, list[float]]]
 
 
 def make_record(
@@ -86,6 +99,7 @@ def make_record(
     env: Mapping[str, Any],
     conforming: bool = True,
     notes: str = "",
+    data_fraction: float = 1.0,
 ) -> Record:
     """A record; see ``Record`` for the fields. ``RecordStore.write_row`` fills in where the logits are.
 
@@ -115,6 +129,7 @@ def make_record(
         env=dict(env),
         conforming=conforming,
         notes=notes,
+        data_fraction=float(data_fraction),
     )
 
 
@@ -237,20 +252,33 @@ class RecordStore:
         with np.load(path) as arrays:
             return {key: arrays[key] for key in arrays.files}
 
+    def annotate(self, measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Adds what was measured of rows to their records.
+
+        Args:
+          measured: by row the further fields of each of its records, in their order.
+        """
+        old, places = self._all(), dict.fromkeys(measured, 0)
+        new = []
+        for record in old:
+            name = record["row"]
+            if name in measured:
+                record = cast(Record, {**record, **measured[name][places[name]]})
+                places[name] += 1
+            new.append(record)
+        if new != old:
+            self._write_records(new)
+
     def write_analysis(self, name: str, digest: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
         """Keeps what was measured of a row beyond its scores.
 
         Args:
-          digest: JSON data by which the measurement is known again: the row's ``config_hash`` and how it was measured.
+          digest: JSON data by which it is known again: the row's ``config_hash``, its ``seeds``, and how each of its
+            ``parts`` was measured.
           arrays: what was measured, by name.
         """
         known = {"digest": np.asarray(json.dumps(digest, sort_keys=True))}
         replace_file(self._analysis_file(name), _npz({**known, **{k: np.asarray(v) for k, v in arrays.items()}}))
-
-    def analysed(self, name: str, digest: Mapping[str, Any]) -> bool:
-        """Whether the row was measured in just this way."""
-        found = self.analysis(name)
-        return found is not None and found[0] == json.loads(json.dumps(digest))
 
     def analysis(self, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         """Digest and arrays of ``write_analysis``; None where there are none, or they are damaged."""

@@ -26,7 +26,7 @@ from mmjax.evaluation.degradation import (
     worst_drop,
 )
 from mmjax.evaluation.noise import Noise
-from mmjax.stream import Batch, Stream
+from mmjax.stream import Batch, Stream, by_index
 from mmjax.training import compile_effort
 from mmjax.typing import Float, Int, Key, Mapping, Shaped
 
@@ -46,6 +46,7 @@ __all__ = [
     "multibench",
     "pattern_rows",
     "patterns",
+    "presence",
     "retention",
     "right",
     "sweep",
@@ -257,7 +258,7 @@ def sweep(
     _check_target(target, sorted(noises))
     chosen = dict(noises) if target == ALL else {target: noises[target]}
     real = np.asarray(batch.index) >= 0
-    truth = _by_index(np.asarray(batch.target), batch.index)
+    truth = by_index(np.asarray(batch.target), batch.index)
     items, known = int(real.sum()), 0 if clean is None else sum(level == 0 for level in severities)
     levels = [level for level in severities if level != 0 or not known]
     if not levels or draws < 1:
@@ -271,7 +272,7 @@ def sweep(
             noisy = corrupted(batch, chosen, some, key, view=view)
             outputs = np.asarray(predict(noisy))
             parts.append(np.moveaxis(outputs.reshape(len(outputs), width, items, *outputs.shape[2:]), 1, 0))
-            there.append(_present(noisy).reshape(width, items) if keep else np.ones((width, 0), bool))
+            there.append(presence(noisy).reshape(width, items) if keep else np.ones((width, 0), bool))
         found.append((np.concatenate(parts)[: len(levels)], np.concatenate(there)[: len(levels)]))
     outputs, present = (np.stack(part, axis=1) for part in zip(*found))
     if known:
@@ -279,7 +280,7 @@ def sweep(
         if np.shape(clean) != outputs.shape[2:]:
             raise UsageError(f"clean outputs must be {outputs.shape[2:]}, [seeds, items, ...], got {np.shape(clean)}")
         before = np.broadcast_to(np.asarray(clean, np.float32), outputs.shape[1:])
-        unharmed = np.broadcast_to(_present(batch) if keep else False, present.shape[1:])
+        unharmed = np.broadcast_to(presence(batch) if keep else False, present.shape[1:])
         outputs, present = _insert(outputs, at, before), _insert(present, at, unharmed)
     scores = np.stack([[score(one, truth).mean(-1) for one in level] for level in outputs])
     return Sweep(scores, outputs, present) if keep else Sweep(scores)
@@ -369,16 +370,7 @@ def _apart(index: np.ndarray, group: np.ndarray, copies: int) -> tuple[np.ndarra
     return np.concatenate(numbered).astype(np.int32), np.concatenate(grouped).astype(np.int32)
 
 
-def _by_index(values: np.ndarray, index: Any) -> np.ndarray:
-    """Values of the labelled items in the order of their index."""
-    index = np.asarray(index)
-    real = index >= 0
-    ordered = np.empty((int(real.sum()), *values.shape[index.ndim :]), values.dtype)
-    ordered[index[real]] = values[real]
-    return ordered
-
-
-def _present(batch: Batch) -> np.ndarray:
+def presence(batch: Batch) -> np.ndarray:
     """Whether each labelled item has any stream, ``[items]``; a stream that has no step axis counts for all steps."""
     index = np.asarray(batch.index)
     found: Any = False
@@ -387,7 +379,7 @@ def _present(batch: Batch) -> np.ndarray:
         steps = mask.shape[: index.ndim] == index.shape
         there = mask.reshape(*(index.shape if steps else (*mask.shape[:1], *(1,) * (index.ndim - 1))), -1).any(-1)
         found = found | np.broadcast_to(there, index.shape)
-    return _by_index(np.asarray(found), index)
+    return by_index(np.asarray(found), index)
 
 
 def _insert(values: np.ndarray, places: Sequence[int], extra: np.ndarray) -> np.ndarray:

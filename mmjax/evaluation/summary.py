@@ -33,7 +33,6 @@ class _Run:
     logits: dict[str, np.ndarray]
     scores: dict[str, np.ndarray]  # by split, [seeds, items], higher is better
     analysis: Analysis | None  # what was measured beyond the scores
-    measured: Mapping[str, Any]  # and how
 
 
 def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
@@ -42,7 +41,8 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
     Reads of ``config.json``: ``table``, ``title``, ``note``, ``dataset``, ``primary``, ``majority``, ``chance``,
     ``seeds``, ``references`` and ``rows``, each with ``name``, ``section``, ``streams``, ``kind``, ``single``,
     ``paper``, ``config_hash`` and, optionally, ``seeds``, ``notes``, ``extra`` and ``role``; optionally ``metric``
-    (name with its convention), ``streams`` and ``noise`` (what severity means, by modality). A row whose records are of
+    (name with its convention), ``streams`` and ``noise`` (what severity means, by modality), and in a row
+    ``modality_dropout`` (the rate at which it lost modalities in training). A row whose records are of
     another configuration, or whose logits are damaged, counts as not run.
 
     Raises:
@@ -112,8 +112,7 @@ def _read(store: RecordStore, config: Mapping, row: Mapping, targets: Mapping) -
         scores[split] = _scores(name, logits[split], target, config["primary"])
     digest, arrays = store.analysis(name) or ({}, {})
     of_row = digest.get("config_hash") == row["config_hash"] and digest.get("seeds") == there == seeds
-    measured = digest if of_row else {}
-    return _Run(seeds, [records[seed] for seed in seeds], logits, scores, arrays if of_row else None, measured)
+    return _Run(seeds, [records[seed] for seed in seeds], logits, scores, arrays if of_row else None)
 
 
 def _scores(name: str, logits: np.ndarray, target: np.ndarray, primary: str) -> np.ndarray:
@@ -128,6 +127,7 @@ def _scores(name: str, logits: np.ndarray, target: np.ndarray, primary: str) -> 
 def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: str, metric: str) -> dict[str, Any]:
     cells: dict[str, Any] = {key: row.get(key) for key in ("name", "section", "streams", "kind", "single", "paper")}
     cells |= {"notes": row.get("notes", ""), "extra": bool(row.get("extra", False)), "role": row.get("role") or None}
+    cells["modality_dropout"] = row.get("modality_dropout") or 0.0
     if cells["single"] and not cells["role"]:
         cells["role"] = "single"
     if paper := row.get("paper"):
@@ -262,9 +262,14 @@ def _add_measured(
                     singles={name: one["mean"] * (1 if classes else -1) for name, one in alone.items()},
                     chosen_by={name: one["validation"] * (1 if classes else -1) for name, one in alone.items()},
                     scales=scales,
-                    regime="clean-trained",
+                    regime=_regime(row),
                 )
         _add_multibench(section, late)
+
+
+def _regime(row: Mapping[str, Any]) -> str:
+    rate = row["modality_dropout"]
+    return f"trained with modality dropout {rate:g}" if rate else "clean-trained"
 
 
 def _add_multibench(section: list[dict], late: dict | None) -> None:

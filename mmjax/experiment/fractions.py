@@ -99,7 +99,7 @@ def run_fractions(
             say(f"{name}, {100 * fraction:g} % of train: {items} items")
             note = " ".join(filter(None, (table.note, f"Trained on {items} items, {100 * fraction:g} % of train.")))
             part = dataclasses.replace(whole, note=note, fraction=None if fraction == 1 else fraction)
-            only = Measure(robustness=False, interactions="none")
+            only = Measure(noise="none", interactions="none")
             place = folder(workdir, fraction)
             run(part, name=name, workdir=place, rows=names, measure=only, say=say, **folders, **arguments)
         return write_fractions(workdir)

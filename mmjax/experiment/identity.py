@@ -2,7 +2,10 @@
 
 import dataclasses
 import importlib.metadata
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import flax.linen as nn
 
 import mmjax
 from mmjax.datasets.base import Dataset
@@ -10,9 +13,10 @@ from mmjax.environment import environment
 from mmjax.evaluation.noise import default_noises
 from mmjax.experiment.settings import describe, digest
 from mmjax.experiment.table import Row, Table
+from mmjax.models import ModalityDropout
 from mmjax.typing import Mapping
 
-__all__ = ["config_hash", "table_config"]
+__all__ = ["config_hash", "modality_dropout", "table_config"]
 
 
 def config_hash(table: Table, row: Row, dataset: Dataset) -> str:
@@ -25,6 +29,23 @@ def config_hash(table: Table, row: Row, dataset: Dataset) -> str:
     data += [table.limit] if table.limit else []
     data += [{"fraction": table.fraction}] if table.fraction is not None else []
     return digest([method, row.task or table.task, data, members, mmjax.__version__, versions])
+
+
+def modality_dropout(row: Row) -> float:
+    """The rate at which the row's network loses modalities in training; 0 = it is trained on all there are."""
+    return max((part.rate for part in _modules(row.model) if isinstance(part, ModalityDropout)), default=0.0)
+
+
+def _modules(value: Any) -> Iterator[nn.Module]:
+    """The module and all that stand in its fields."""
+    if isinstance(value, nn.Module):
+        yield value
+        value = [getattr(value, field.name) for field in dataclasses.fields(value) if field.name != "parent"]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        for part in value:
+            yield from _modules(part)
 
 
 def _known_answers(dataset: Dataset) -> list[dict[str, Any]]:
@@ -71,6 +92,7 @@ def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str,
                 "extra": row.name in table.extra,
                 "seeds": list(range(row.seeds)) if row.seeds else None,
                 "notes": row.notes,
+                "modality_dropout": modality_dropout(row),
                 "config_hash": hashes[row.name],
                 "method": describe(row.model or row.fit),
             }

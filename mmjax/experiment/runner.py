@@ -1,5 +1,6 @@
 """Runs a table: every row over its seeds, records on disk, the report at the end. Killed, the same call continues."""
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
@@ -9,7 +10,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mmjax.checkpoint import Checkpoints, export_params
@@ -17,13 +17,15 @@ from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.environment import device, environment
 from mmjax.errors import UsageError
-from mmjax.evaluation.cost import count_params, flops_by_formula, fusion_params
+from mmjax.evaluation.cost import count_params, count_program, fusion_params, shapes_of
 from mmjax.evaluation.records import HELD_OUT, Record, RecordStore, make_record
 from mmjax.evaluation.report import write_report
+from mmjax.evaluation.robustness import presence
 from mmjax.evaluation.summary import summarise
 from mmjax.experiment import folds
+from mmjax.experiment.ahead import ahead
 from mmjax.experiment.analyses import Measure, analyse
-from mmjax.experiment.checks import check_model, naming
+from mmjax.experiment.checks import abstract_variables, check_model, naming
 from mmjax.experiment.console import Lines
 from mmjax.experiment.controls import control_rows
 from mmjax.experiment.data import load_raw, row_data
@@ -32,8 +34,8 @@ from mmjax.experiment.matched import resolve
 from mmjax.experiment.table import Member, Row, Table
 from mmjax.experiment.workdir import claim
 from mmjax.metrics import compute
-from mmjax.resident import Fit, fit
-from mmjax.stream import Batch
+from mmjax.resident import Fit, Prepared, prepare
+from mmjax.stream import Batch, by_index, select
 from mmjax.tasks import Task
 from mmjax.training import Train, init_state, make_optimizer, make_train_step, predict
 from mmjax.typing import Mapping, PyTree
@@ -130,18 +132,28 @@ def _finish_rows(run: _Run, name: str, table: Table, names: Sequence[str]) -> _R
     hashes = {row.name: config_hash(table, row, run.dataset) for row in table.rows}
     run.store.write_config(table_config(name, table, run.dataset, hashes))
     run = dataclasses.replace(run, table=table, hashes=hashes)
+    missing = []
     for number, row in enumerate((row for name in names for row in table.pick([name])), 1):
-        _finish_row(run, row, f"[{number:2d}/{len(names)}] {row.name}")
+        label = f"[{number:2d}/{len(names)}] {row.name}"
+        if run.store.done(row.name, hashes[row.name], run.seeds(row)):
+            run.say(f"{label}: done before")
+        else:
+            with naming(row.name):
+                missing.append((label, row, row_data(run.dataset, row, run.viewed)))
+    with contextlib.closing(ahead(lambda one: _prepare(run, *one[1:]), missing)) as coming:
+        for (label, row, data), prepared in coming:
+            _finish_row(run, row, data, prepared, label)
     return run
 
 
-def _finish_row(run: _Run, row: Row, label: str) -> None:
-    if run.store.done(row.name, run.hashes[row.name], run.seeds(row)):
-        run.say(f"{label}: done before")
-        return
+def _finish_row(run: _Run, row: Row, data: Dataset, prepared: Callable[[], "_Prepared | None"], label: str) -> None:
     clock = time.perf_counter()
     with naming(row.name):
-        result = _run_row(run, row, label)
+        network = prepared()
+        if network is None:
+            result = _run_fit(row, run.table.pick(row.members), data, run.seeds(row), run.store)
+        else:
+            result = _run_network(run, row, data, network, label)
     result.timing["total_seconds"] = seconds = time.perf_counter() - clock
     records = _records(run, row, result)
     run.store.write_row(row.name, records, result.logits, result.timing, result.history)
@@ -175,55 +187,71 @@ class _Result:
     selection_rule: str = "none: fixed hyper-parameters"
 
 
-def _run_row(run: _Run, row: Row, label: str) -> _Result:
-    data, seeds = row_data(run.dataset, row, run.viewed), run.seeds(row)
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """The compiled programs of a network: of its fit, of its refit if it has one; and what it costs."""
+
+    first: Prepared
+    refit: Prepared | None
+    cost: dict[str, Any]
+
+
+def _prepare(run: _Run, row: Row, data: Dataset) -> _Prepared | None:
+    """Checks and compiles a network; None for a method that is none. Runs nothing, so that it may run ahead."""
     if row.fit is not None:
-        return _run_fit(row, run.table.pick(row.members), data, seeds, run.store)
+        return None
     model, task, train = row.network, row.task or run.table.task, row.train or run.table.train
     check_model(model, task, train, data)
+    first = prepare(model, task, train, data.splits, run.seeds(row))
+    refit = prepare(model, task, train, views.refit_splits(data).splits, run.seeds(row)) if train.refit else None
+    return _Prepared(first, refit, _cost(model, task, train, data))
 
-    def once(splits: Mapping[str, Batch], tag: str, **arguments: Any) -> Fit:
+
+def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: str) -> _Result:
+    task, train = row.task or run.table.task, row.train or run.table.train
+
+    def once(prepared: Prepared, tag: str, stop_at: Any = None) -> Fit:
         def on_epoch(number: int, metrics: dict[str, np.ndarray]) -> None:
             value = metrics[f"validation/{train.select}"].mean()
             run.say(f"{label}: {tag}epoch {number + 1}/{train.epochs}, validation {train.select} {value:.4f}\r")
 
         with Checkpoints(run.snapshots(row) / (tag.strip() or "fit")) as snapshots:
-            arguments |= {"snapshots": snapshots, "snapshot_seconds": run.snapshot_seconds, "on_epoch": on_epoch}
-            return fit(model, task, train, splits, seeds, **arguments)
+            arguments: dict[str, Any] = {"snapshots": snapshots, "snapshot_seconds": run.snapshot_seconds}
+            return prepared.run(stop_at=stop_at, on_epoch=on_epoch, **arguments)
 
-    fitted = first = once(data.splits, "")
+    fitted = first = once(network.first, "")
     if (first.epoch < 0).any():
         raise UsageError(f"validation {train.select} was no number in any epoch of seed {int(np.argmin(first.epoch))}")
-    if train.refit:
-        fitted = once(views.refit_splits(data).splits, "refit ", stop_at=first.epoch)
+    if network.refit is not None:
+        fitted = once(network.refit, "refit ", first.epoch)
     outputs = {"validation": first.outputs["validation"], "test": fitted.outputs["test"]}
-    logits = {k: np.stack([_by_item(_logits(task, o), data.splits[k]) for o in _unstack(outputs[k])]) for k in HELD_OUT}
+    index = {k: data.splits[k].index for k in HELD_OUT}
+    logits = {k: np.stack([by_index(_logits(task, o), index[k]) for o in _unstack(outputs[k])]) for k in HELD_OUT}
     folder = run.store.workdir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     export_params(folder / f"{run.hashes[row.name]}.safetensors", fitted.variables)
     runs = [first, fitted] if train.refit else [first]
-    seconds = {f"{key}_seconds": sum(one.seconds[key] for one in runs) for key in first.seconds}
+    seconds = {f"{key}_seconds": sum(one.seconds[key] for one in runs) for key in ("compile", "train")}
     primary = fitted.history[f"test/{data.card.primary_metric}"]
     lower = data.card.primary_metric in task.lower_is_better
     return _Result(
         logits=logits,
-        timing={**seconds, "mapped": fitted.mapped},
+        timing={**seconds, "step_ms": first.step_ms, "peak_mb": first.peak_mb, "mapped": fitted.mapped},
         history=first.history,
         epoch=first.epoch,
         test_selected=primary.min(0) if lower else primary.max(0),
-        cost=_cost(model, task, train, fitted.variables, data.splits["train"]),
+        cost=network.cost,
         selection_rule=f"epoch of best validation {train.select}" + (", refit on train + validation" * train.refit),
     )
 
 
-def _present(batch: Batch, streams: Sequence[str]) -> np.ndarray:
-    masks = [np.asarray(batch.streams[name].mask).reshape(batch.size, -1).any(1) for name in streams]
-    return np.any(masks, axis=0)
-
-
 def _run_fit(row: Row, members: Sequence[Row], data: Dataset, seeds: Sequence[int], store: RecordStore) -> _Result:
     outputs: list[Mapping[str, Any]] = []
-    present = {m.name: {k: _present(data.splits[k], m.streams or data.streams) for k in HELD_OUT} for m in members}
+
+    def present(member: Row, batch: Batch) -> np.ndarray:
+        return presence(batch.replace(streams=select(batch.streams, member.streams or data.streams)))
+
+    there = {m.name: {k: present(m, data.splits[k]) for k in HELD_OUT} for m in members}
     stored = {m.name: {k: store.logits(m.name, k) for k in HELD_OUT} for m in members}
     for seed in seeds:
         if outputs and not row.varies:
@@ -231,12 +259,9 @@ def _run_fit(row: Row, members: Sequence[Row], data: Dataset, seeds: Sequence[in
             continue
         voters = {}
         for name, logits in stored.items():
-            if seed not in (there := store.seeds(name)):
-                raise UsageError(f"its member {name!r} has only the seeds {there}, not {seed}")
-            place = there.index(seed)
-            order = [*range(place, len(there)), *range(place)]
-            runs = tuple({k: logits[k][one] for k in HELD_OUT} for one in order)
-            voters[name] = Member(runs[0], present[name], runs)
+            if seed not in (known := store.seeds(name)):
+                raise UsageError(f"its member {name!r} has only the seeds {known}, not {seed}")
+            voters[name] = Member.of_seed(logits, known, seed, there[name])
         outputs.append(row.fit(data, seed, voters))
     logits = {k: np.stack([np.asarray(one[k], np.float32) for one in outputs]) for k in HELD_OUT}
     for split, values in logits.items():
@@ -248,7 +273,7 @@ def _run_fit(row: Row, members: Sequence[Row], data: Dataset, seeds: Sequence[in
 
 def _logits(task: Task, outputs: PyTree) -> np.ndarray:
     read = getattr(task, "logits", None)
-    return np.asarray(read(outputs) if read else outputs)
+    return np.asarray(read(outputs) if read else outputs, np.float32)
 
 
 def _unstack(outputs: PyTree) -> list[PyTree]:
@@ -256,48 +281,26 @@ def _unstack(outputs: PyTree) -> list[PyTree]:
     return [jax.tree.map(lambda x, i=i: x[i], outputs) for i in range(count)]
 
 
-def _by_item(values: np.ndarray, batch: Batch) -> np.ndarray:
-    """Values of labelled items in the order of their index, whatever the rows of the batch were."""
-    index = np.asarray(batch.index)
-    real = index >= 0
-    ordered = np.empty((real.sum(), *values.shape[index.ndim :]), np.float32)
-    ordered[index[real]] = values[real]
-    return ordered
-
-
 def _targets(batch: Batch) -> dict[str, np.ndarray]:
     return {"target": np.asarray(batch.target), "group": np.asarray(batch.group)}
 
 
-def _cost(model: nn.Module, task: Task, train: Train, variables: PyTree, batch: Batch) -> dict[str, Any]:
+def _cost(model: nn.Module, task: Task, train: Train, data: Dataset) -> dict[str, Any]:
     """Parameters, and FLOPs of one example: forward by formula and by XLA, its share of a training step by XLA."""
-    first = jax.tree.map(lambda x: x[0], variables)
-    params = first.get("params", {})
-    tx = make_optimizer(train, 1)
-    size = min(train.batch_size, batch.size)
-
-    def forward(variables: PyTree, batch: Batch) -> PyTree:
-        return predict(model, variables, batch)
-
-    some, one = (jax.tree.map(lambda x, n=n: jnp.asarray(x[:n]), batch) for n in (size, 1))
-    state = jax.eval_shape(lambda key: init_state(model, tx, some.streams, key), jax.random.key(0))
-    step = jax.jit(make_train_step(model, task, tx)).lower(state, some, jax.random.key(0))
-    train_flops = _xla_flops(step)
+    variables, batch, tx = abstract_variables(model, data), data.splits["train"], make_optimizer(train, 1)
+    params, size = variables.get("params", {}), min(train.batch_size, batch.size)
+    some, one = shapes_of(batch, size), shapes_of(batch, 1)
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(lambda streams, key: init_state(model, tx, streams, key), some.streams, key)
+    forward = count_program(lambda variables, batch: predict(model, variables, batch), variables, one)
+    step = count_program(make_train_step(model, task, tx), state, some, key)
     return {
         "params": count_params(params),
         "params_fusion": fusion_params(params),
-        "flops": flops_by_formula(forward, first, one),
-        "flops_xla": _xla_flops(jax.jit(forward).lower(first, one)),
-        "train_flops_xla": None if train_flops is None else train_flops / size,
+        "flops": forward.formula,
+        "flops_xla": forward.xla,
+        "train_flops_xla": None if step.xla is None else step.xla / size,
     }
-
-
-def _xla_flops(lowered: Any) -> float | None:
-    """XLA's count, before it optimises; it counts the body of a loop once, so of a program with loops there is none."""
-    if "stablehlo.while" in lowered.as_text():
-        return None
-    cost = lowered.cost_analysis()
-    return float(cost["flops"]) if cost and "flops" in cost else None
 
 
 def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
@@ -334,6 +337,7 @@ def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
                 cost=result.cost,
                 env=env,
                 notes=row.notes,
+                data_fraction=run.table.fraction or 1.0,
             )
         )
     return records

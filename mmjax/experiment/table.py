@@ -59,6 +59,14 @@ class Member:
     present: Outputs
     runs: tuple[Outputs, ...] = ()
 
+    @classmethod
+    def of_seed(cls, outputs: Outputs, seeds: Sequence[int], seed: int, present: Outputs) -> "Member":
+        """What one seed sees of a row whose outputs are ``[seeds, items, classes]`` by split."""
+        place = seeds.index(seed)
+        order = [*range(place, len(seeds)), *range(place)]
+        runs = tuple({split: values[one] for split, values in outputs.items()} for one in order)
+        return cls(runs[0], present, runs)
+
 
 @dataclasses.dataclass(frozen=True)
 class Matched:

@@ -13,6 +13,7 @@ from mmjax.evaluation.cost import (
     compile_program,
     count_contractions,
     count_params,
+    count_program,
     device_peak_bytes,
     epochs_to_target,
     flops_by_formula,
@@ -223,6 +224,22 @@ def test_dropout_does_not_hide_the_count():
     compiled, _ = compile_program(loop, floats(4), compiler_options=HASTE)
     assert read_compiled(compiled).flops is None
     assert xla_cost(loop, floats(4), compiler_options=HASTE).flops is None
+
+
+def test_one_trace_gives_both_counts():
+    state, step, batch = trained()
+    args = state, shapes_of(batch, 4), jax.random.key(1)
+    both = count_program(step, *args)
+    assert both.formula == flops_by_formula(step, *args)
+    assert 0.9 * both.formula < both.xla < 3 * both.formula
+    product = lambda a, b: a @ b  # noqa: E731
+    assert count_program(product, floats(2, 3), floats(3, 5)) == (60, 60)
+    turned = lambda x: jax.lax.fori_loop(0, 3, lambda i, c: c @ c, x)  # noqa: E731
+    assert count_program(turned, floats(4, 4)) == (3 * 2 * 4**3, None)  # XLA would count one turn
+    assert count_program(lambda x: jax.lax.while_loop(lambda c: c.sum() < 9, lambda c: c @ c, x), floats(4, 4)) == (
+        None,
+        None,
+    )
 
 
 def test_step_time_waits_and_carries():

@@ -1,31 +1,51 @@
-"""Runs of whole tables in a few seconds: what is compiled once is compiled once, and nothing is drawn."""
+"""Runs of whole tables in a few seconds: what is traced and compiled once is so once, and nothing is drawn."""
 
 import contextlib
+import dataclasses
 
 import jax
+import jax.numpy as jnp
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
+from mmjax.evaluation.mixing import Probe
 from mmjax.experiment import runner
+from mmjax.resident import concat_batches
+from tests.compiled import cached_programs
 
 
 @contextlib.contextmanager
 def quickly(folder):
-    """Plots have tests of their own, compiled programs are kept in ``folder``, and no commit comes in between."""
-    options = {"jax_compilation_cache_dir": str(folder)}
-    options |= {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
-    before = {name: getattr(jax.config, name) for name in options}
-    with pytest.MonkeyPatch.context() as patch:
+    """Plots have tests of their own, programs are kept here and in ``folder``, and no commit comes in between."""
+    prepare, cost, begin = runner.prepare, runner._cost, Probe.__init__
+    prepared, costs, probed = {}, {}, {}
+
+    def prepare_once(model, task, train, splits, seeds, **others):
+        """The programs of an equal row, for these data."""
+        key = repr((model, task, train, shapes(splits), tuple(seeds), others))
+        if key not in prepared:
+            prepared[key] = prepare(model, task, train, splits, seeds, **others)
+        held_out = concat_batches(*(splits[name] for name in prepared[key].sizes))
+        data, held_out = jax.tree.map(jnp.asarray, (splits["train"], held_out))
+        return dataclasses.replace(prepared[key], data=data, held_out=held_out)
+
+    def cost_once(model, task, train, data):
+        key = repr((model, task, train, shapes(data.splits["train"])))
+        if key not in costs:
+            costs[key] = cost(model, task, train, data)
+        return costs[key]
+
+    def begin_once(probe, model, task, variables, **others):
+        begin(probe, model, task, variables, **others)
+        probe._programs = probed.setdefault(repr((model, task, others)), probe._programs)
+
+    with pytest.MonkeyPatch.context() as patch, cached_programs(folder):
         patch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: {})
         patch.setattr(runner, "environment", lambda: {"commit": "any"})
-        _configure(options)
-        try:
-            yield
-        finally:
-            _configure(before)
+        patch.setattr(runner, "prepare", prepare_once)
+        patch.setattr(runner, "_cost", cost_once)
+        patch.setattr(Probe, "__init__", begin_once)
+        yield
 
 
-def _configure(options):
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+def shapes(tree):
+    return jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), tree)

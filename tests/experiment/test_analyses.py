@@ -155,9 +155,9 @@ def test_noise_is_that_of_the_protocol_and_a_vote_votes_with_the_noisy_outputs(f
     train = {k: s.values.astype(np.float64) for k, s in DATA.splits["train"].streams.items()}
     mean, deviation = ({k: getattr(v, what)((0, 1)) for k, v in train.items()} for what in ("mean", "std"))
     standard = {k: s.replace(values=np.float32((s.values - mean[k]) / deviation[k])) for k, s in TEST.streams.items()}
-    for place, touched in enumerate((["left"], ["right"], ["left", "right"])):
+    for touched in (["left"], ["right"], ["left", "right"]):
         for draw in range(2):
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), place), draw)
+            key = jax.random.fold_in(jax.random.key(0), draw)
             noisy = corrupted(TEST.replace(streams=standard), {k: noises[k] for k in touched}, [0.5, 1.0], key)
             streams = {
                 k: s.replace(values=np.float32(s.values * deviation[k] + mean[k])) for k, s in noisy.streams.items()
@@ -187,7 +187,7 @@ def test_an_additive_vote_has_no_interaction_and_shapley_values_sum_to_what_is_g
 
 
 def test_measured_again_the_bytes_are_the_same_and_nothing_is_trained(copy, finished, monkeypatch):
-    monkeypatch.setattr("mmjax.experiment.runner.fit", None)
+    monkeypatch.setattr("mmjax.experiment.runner.prepare", None)
     before = {path.name: path.read_bytes() for path in (copy / "checkpoints").iterdir()}
     shutil.rmtree(copy / "analysis")
     run(copy)
@@ -214,22 +214,66 @@ def which_run(monkeypatch, workdir, *arguments, **others):
 def test_what_was_measured_is_not_measured_again_nor_are_its_models_read(copy, monkeypatch):
     shutil.rmtree(copy / "checkpoints")
     monkeypatch.setattr(analyses, "_patterns", None)
-    monkeypatch.setattr("mmjax.experiment.runner.fit", None)
+    monkeypatch.setattr("mmjax.experiment.runner.prepare", None)
     assert which_run(monkeypatch, copy) == set()
 
 
-def test_other_settings_are_measured_anew(copy, rows, monkeypatch):
+def test_only_what_is_asked_for_otherwise_is_measured_anew(copy, rows, monkeypatch):
     several = {name for name, row in rows.items() if len(row["streams"]) > 1}
     assert which_run(monkeypatch, copy, measure=dataclasses.replace(MEASURE, seeds=2)) == several
     assert found(copy, "joined")["emap/gap"].shape == (2, 3)
     short = dataclasses.replace(MEASURE, levels=1, draws=1, interactions="none")
+    before = found(copy, "joined")
     assert which_run(monkeypatch, copy, measure=short) == set(rows)
-    assert found(copy, "joined")["noise/all"].shape == (2, 1, 2) and "emap/gap" not in found(copy, "joined")
-    assert which_run(monkeypatch, copy, measure=dataclasses.replace(short, robustness=False)) == set(rows)
-    assert {key.partition("/")[0] for key in found(copy, "joined")} == {"pattern"}
+    after = found(copy, "joined")
+    assert after["noise/all"].shape == (2, 1, 2) and before["noise/all"].shape == (3, 2, 2)
+    assert set(after) == set(before) and (after["emap/gap"] == before["emap/gap"]).all()  # nothing is thrown away
+    assert which_run(monkeypatch, copy, measure=dataclasses.replace(short, noise="none")) == set()
     path = next((copy / "analysis").glob("joined-????????.npz"))
     path.write_bytes(path.read_bytes()[:-7])  # damaged: as if it were not there
-    assert which_run(monkeypatch, copy, measure=dataclasses.replace(short, robustness=False)) == {"joined"}
+    assert which_run(monkeypatch, copy, measure=dataclasses.replace(short, noise="none")) == {"joined"}
+    assert {key.partition("/")[0] for key in found(copy, "joined")} == {"pattern"}
+
+
+def test_killed_while_it_measures_it_goes_on_from_the_part_it_was_at(copy, finished, monkeypatch):
+    shutil.rmtree(copy / "analysis")
+    before = RecordStore(copy)
+    before._write_records([{k: v for k, v in r.items() if k not in MEASURED} for r in before._all()])
+
+    class Killed(BaseException):
+        pass
+
+    def dying(*arguments, **others):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(analyses.interactions, "measure", dying)
+        run(copy)
+    assert "noise/all" in found(copy, "joined") and "emap/gap" not in found(copy, "joined")
+    monkeypatch.setattr(analyses, "sweep", None)  # what is there is not made again
+    monkeypatch.setattr(analyses, "_patterns", None)
+    run(copy)
+    assert measured_files(copy) == measured_files(finished)
+    assert (copy / "records.jsonl").read_bytes() == (finished / "records.jsonl").read_bytes()
+
+
+MEASURED = ("per_mask", "emap", "shapley", "perceptual", "robustness")
+
+
+def test_records_hold_what_was_measured_of_their_seed(finished, rows):
+    for name, row in rows.items():
+        first, second = RecordStore(finished).records(name)
+        several = len(row["streams"]) > 1
+        assert {*MEASURED} & set(first) == {*MEASURED} - ({"emap", "shapley", "perceptual"} if not several else set())
+        assert "emap" not in second and first["data_fraction"] == 1  # interactions are of the first seed only
+        for record, value in zip((first, second), row["values"]):
+            assert record["per_mask"]["+".join(row["streams"])] == value
+            assert {level[0] for level in record["robustness"].values()} == {round(value, 6)}
+        if several:
+            emap = row["interaction"]["emap"]
+            assert first["emap"] == pytest.approx({"score": emap["score"], "gap": emap["gap"], "n": 20}, abs=1e-9)
+            shares = {k: cell["value"] for k, cell in row["interaction"]["shapley"].items()}
+            assert first["shapley"] == pytest.approx(shares, abs=1e-6)
 
 
 def test_another_configuration_is_measured_anew_and_so_is_what_uses_it(copy, monkeypatch):
@@ -258,9 +302,14 @@ def scoped(scores, interactions="scope", primary="accuracy", test=None):
     roles = {"voted": "mean of logits", "joined": "concatenation", "shuffled": "shuffled control"}
     names = {**dict.fromkeys(roles, 0.0), **scores}
     subjects = {
-        name: types.SimpleNamespace(row=Row(name, fit=small.guess, role=roles.get(name, "")), streams=("a", "b"))
+        name: types.SimpleNamespace(
+            row=Row(name, fit=small.guess, role=roles.get(name, "")), streams=("a", "b"), per_step=False
+        )
         for name in names
     }
+    subjects["steps"] = types.SimpleNamespace(
+        row=Row("steps", fit=small.guess, role="concatenation"), streams=("a", "b"), per_step=True
+    )
     subjects["alone"] = types.SimpleNamespace(row=Row("alone", fit=small.guess), streams=("a",))
     names = {**names, "alone": 1.0}
 
@@ -285,7 +334,8 @@ def test_the_scope_is_the_baselines_the_controls_and_the_three_best_by_validatio
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"interactions": "some"}, "interactions are none, scope or all, got 'some'"),
+        ({"interactions": "some"}, "interactions is measured of none, scope, all, got 'some'"),
+        ({"noise": True}, "noise is measured of none, scope, all, got True"),
         ({"levels": 0}, "levels must be at least 1, got 0"),
         ({"draws": 0}, "draws must be at least 1"),
         ({"seeds": -1}, "seeds must be at least 1"),

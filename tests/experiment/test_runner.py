@@ -16,7 +16,7 @@ from mmjax.experiment import Row, run_table, runner
 from mmjax.experiment.analyses import Measure
 from mmjax.experiment.commands import report
 from mmjax.experiment.settings import apply_settings
-from mmjax.resident import fit
+from mmjax.resident import Prepared
 from mmjax.training import Train
 from tests.experiment import small
 from tests.experiment.quick import quickly
@@ -155,7 +155,7 @@ def test_killed_between_its_parts_it_ends_with_the_same_bytes(whole, tmp_path, m
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(place, name, death)
             run(tmp_path, small.conforming())
-    monkeypatch.setattr(runner, "fit", None)
+    monkeypatch.setattr(runner, "prepare", None)
     _, lines = run(tmp_path, small.conforming())
     assert sum("done before" in line for line in lines) == 14 and not any("presence" in line for line in lines)
     assert product(tmp_path) == product(whole) and len(product(whole)) == 4 + 14
@@ -168,7 +168,7 @@ def test_the_report_is_made_again_from_files_alone(whole, tmp_path, monkeypatch)
     for name in names:
         (tmp_path / "copy" / name).unlink()
     shutil.rmtree(tmp_path / "copy" / "checkpoints")
-    for name in ("fit", "analyse", "load_raw"):
+    for name in ("prepare", "analyse", "load_raw"):
         monkeypatch.setattr(runner, name, None)
     assert report(tmp_path / "copy") == (whole / "table.md").read_text()
     for name in names:
@@ -186,7 +186,7 @@ def test_a_table_of_some_rows_says_what_it_lacks(whole, tmp_path, monkeypatch):
     assert "left alone" not in text and len(lines) == 3  # no controls either
     # Of a whole table no row is lost: the report is one without controls until all rows are asked for again.
     shutil.copytree(whole, tmp_path / "copy")
-    monkeypatch.setattr(runner, "fit", None)
+    monkeypatch.setattr(runner, "prepare", None)
     text, _ = run(tmp_path / "copy", small.conforming(), rows=["left"])
     missing = summary_of(tmp_path / "copy")["missing_parts"]
     assert [part.partition(" (")[0] for part in missing] == ["shuffled control", "ensemble control"]
@@ -203,6 +203,8 @@ def test_a_row_killed_inside_continues_with_the_same_bits(tmp_path, monkeypatch)
     run(tmp_path / "reference", with_a_model(refit=True))
     seen, deadly = [], [("fit", 1), ("refit", 1)]
 
+    train = Prepared.run
+
     def dying(*arguments, on_epoch, **others):
         def once(number, metrics):
             on_epoch(number, metrics)
@@ -211,9 +213,9 @@ def test_a_row_killed_inside_continues_with_the_same_bits(tmp_path, monkeypatch)
                 deadly.pop(0)
                 raise Killed
 
-        return fit(*arguments, on_epoch=once, **others)
+        return train(*arguments, on_epoch=once, **others)
 
-    monkeypatch.setattr(runner, "fit", dying)
+    monkeypatch.setattr(Prepared, "run", dying)
     for _ in range(2):
         with pytest.raises(Killed):
             run(tmp_path / "killed", with_a_model(refit=True), snapshot_seconds=0.0)
@@ -226,15 +228,17 @@ def test_a_row_killed_inside_continues_with_the_same_bits(tmp_path, monkeypatch)
 
 
 def test_a_snapshot_of_fewer_seeds_is_not_taken_for_this_row(tmp_path, monkeypatch):
+    train = Prepared.run
+
     def dying(*arguments, on_epoch, **others):
         def once(number, metrics):
             if number == 1:
                 raise Killed
 
-        return fit(*arguments, on_epoch=once, **others)
+        return train(*arguments, on_epoch=once, **others)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "fit", dying)
+        patch.setattr(Prepared, "run", dying)
         with pytest.raises(Killed):
             run(tmp_path, with_a_model(), snapshot_seconds=0.0)
     run(tmp_path, dataclasses.replace(with_a_model(), seeds=1), rows=["both"])

@@ -1,0 +1,151 @@
+"""Noise in the test split at every severity, and what all rows of a table make of it."""
+
+import concurrent.futures
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmjax.datasets.base import Dataset
+from mmjax.evaluation.degradation import ALL
+from mmjax.evaluation.noise import Noise, default_noises
+from mmjax.evaluation.robustness import corrupted, presence
+from mmjax.experiment.data import row_data
+from mmjax.experiment.subjects import Subject, combine, pattern_name, scores
+from mmjax.experiment.table import Table
+from mmjax.stream import Batch, where_mask
+from mmjax.typing import Mapping
+
+__all__ = ["side_by_side", "sweep", "targets"]
+
+
+def sweep(
+    table: Table,
+    raw: Dataset,
+    dataset: Dataset,
+    active: Sequence[Subject],
+    target: str,
+    *,
+    severities: Sequence[float],
+    draws: int,
+    say: Callable[[str], None],
+) -> dict[str, np.ndarray]:
+    """Scores ``[levels, draws, seeds]`` of the rows under noise on one modality, or on all at once; none at level 0.
+
+    All rows meet the same noise, and "all" the noise that each modality meets by itself.
+
+    Args:
+      table, raw, dataset: as in ``analyse``.
+      active: the rows, with the members of those that combine others.
+      target: one of ``targets``.
+      severities: of the levels, without none.
+      draws: of the noise, at every level.
+      say: takes a line of progress.
+    """
+    clock, noises = time.perf_counter(), default_noises(raw.card.kinds)
+    touched = {name: noises[name] for name in (dataset.streams if target == ALL else (target,))}
+    curves: dict[str, list[np.ndarray]] = {subject.row.name: [] for subject in active}
+    for draw in range(draws):
+        noisy = _noisy(table, raw, dataset, touched, severities, jax.random.fold_in(jax.random.key(0), draw))
+        for name, values in _scores_under(active, noisy, len(severities)):
+            curves[name].append(values)
+        say(f"noise on {target}: draw {draw + 1}/{draws}\r")
+    found = {}
+    for subject in active:
+        clean = scores(subject, subject.found[pattern_name(subject.streams)], 1)  # [1, seeds]
+        values = np.stack(curves[subject.row.name])  # [draws, levels, seeds]
+        none = np.broadcast_to(clean, (len(values), *clean.shape))
+        found[subject.row.name] = np.concatenate([none, values], axis=1).swapaxes(0, 1)
+    said = f"{len(severities)} levels, {draws} draws, {len(active)} rows"
+    say(f"noise on {target}: {said}: {time.perf_counter() - clock:.1f} s")
+    return found
+
+
+def targets(dataset: Dataset) -> list[str]:
+    """What noise is put on: each modality, and all at once where there are several."""
+    return [*dataset.streams, *([ALL] if len(dataset.streams) > 1 else [])]
+
+
+def _noisy(
+    table: Table, raw: Dataset, dataset: Dataset, noises: Mapping[str, Noise], severities: Sequence[float], key: Any
+) -> Dataset:
+    """The data with a copy of the test split for every severity, as the table's rows see it.
+
+    Noise on features is in units of their deviation on train, whether or not the table's view standardised them.
+    """
+    scales = {name: _scale(dataset, name) for name, noise in noises.items() if noise.kind == "feature"}
+
+    def view(copies: Batch) -> Batch:
+        seen = dataclasses.replace(raw, splits={**raw.splits, "test": copies})
+        return _rescaled((table.view(seen) if table.view else seen).splits["test"], scales)
+
+    if any(noise.raw for noise in noises.values()):
+        test = corrupted(raw.splits["test"], noises, severities, key, view=view)
+    else:
+        test = corrupted(_rescaled(dataset.splits["test"], scales), noises, severities, key)
+    test = _rescaled(jax.tree.map(np.asarray, test), scales, back=True)
+    return dataclasses.replace(dataset, splits={**dataset.splits, "test": test})
+
+
+def _scale(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and deviation of each feature over the real items of train; None where they are standardised already."""
+    stream = dataset.splits["train"].streams[name]
+    items = np.asarray(stream.values)[np.asarray(stream.mask)].astype(np.float64)
+    mean, deviation = items.mean(0), items.std(0)
+    deviation = np.where(deviation > 1e-6, deviation, 1.0)
+    near = np.abs(mean).max() < 1e-3 and np.abs(deviation - 1).max() < 1e-3
+    return None if near else (mean, deviation)
+
+
+def _rescaled(batch: Batch, scales: Mapping[str, Any], back: bool = False) -> Batch:
+    """The batch with features in units of ``scales``, or back from them; padding stays as it is."""
+    streams = dict(batch.streams)
+    for name, scale in scales.items():
+        if scale is None:
+            continue
+        values, (mean, deviation) = np.asarray(streams[name].values), scale
+        changed = (values * deviation + mean if back else (values - mean) / deviation).astype(np.float32)
+        mask = np.asarray(streams[name].mask)
+        streams[name] = streams[name].replace(values=np.where(where_mask(mask, values), changed, values))
+    return batch.replace(streams=streams)
+
+
+def _scores_under(seen: Sequence[Subject], noisy: Dataset, copies: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and ``[levels, seeds]`` of every row; networks first, whose outputs the combining rows take."""
+    known: dict[int, Dataset] = {}
+    test = noisy.splits["test"]
+    trained = [subject for subject in seen if subject.probe is not None]
+    batches = {subject.row.name: row_data(noisy, subject.row, known).splits["test"] for subject in trained}
+
+    def forward(subject: Subject) -> np.ndarray:
+        return subject.network.outputs(batches[subject.row.name])
+
+    outputs = {s.row.name: logits for s, logits in zip(trained, side_by_side(forward, trained))}
+    for subject in seen:
+        if subject.probe is not None:
+            logits = outputs.pop(subject.row.name) if len(subject.streams) > 1 else outputs[subject.row.name]
+        else:
+            of, present = {}, {}
+            for member in subject.members:
+                name, (stream,) = member.row.name, member.streams
+                clean = member.found[pattern_name(member.streams)]
+                of[name] = outputs[name] if name in outputs else np.tile(clean, (1, copies, *(1,) * (clean.ndim - 2)))
+                present[name] = presence(test.replace(streams={stream: test.streams[stream]}))
+            logits = combine(subject.row, subject.seeds, subject.data, subject.members, of, present)
+        yield subject.row.name, scores(subject, logits, copies)
+
+
+def side_by_side(function: Callable[[Subject], Any], subjects: Sequence[Subject]) -> list[Any]:
+    """The function of every subject, in their order; on a CPU several at once, since a probe keeps one core busy.
+
+    Models that scan or convolve go one by one: several loops at once may starve XLA's threads until they hang.
+    """
+    cores = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+    with concurrent.futures.ThreadPoolExecutor(min(cores, 4)) as pool:
+        begun = {s.row.name: pool.submit(function, s) for s in subjects if not s.loops}
+        done = {name: future.result() for name, future in begun.items()}
+    return [done[s.row.name] if s.row.name in done else function(s) for s in subjects]
