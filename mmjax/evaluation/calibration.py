@@ -16,6 +16,7 @@ __all__ = [
     "Coverage",
     "ErrorInterval",
     "Reliability",
+    "before_and_after",
     "brier",
     "calibration_error",
     "calibration_interval",
@@ -253,6 +254,17 @@ def fit_temperature(logits: Any, target: Int[np.ndarray, " items"]) -> float:
 
     bounds = tuple(np.log(_BOUNDS))
     return float(np.exp(minimize_scalar(objective, bounds=bounds, method="bounded", options={"xatol": 1e-5}).x))
+
+
+def before_and_after(
+    validation: Any, validation_target: Int[np.ndarray, " n"], test: Any, test_target: Int[np.ndarray, " items"]
+) -> dict[str, float]:
+    """``measure`` of the test logits as they are and, under names that end in ``_scaled``, divided by the
+    ``temperature`` that fits validation."""
+    temperature = fit_temperature(validation, validation_target)
+    after = measure(test, test_target, temperature)
+    scaled = {f"{name}_scaled": value for name, value in after.items()}
+    return {"temperature": temperature, **measure(test, test_target), **scaled}
 
 
 def _nll(logp: np.ndarray, target: np.ndarray) -> float:

@@ -110,8 +110,9 @@ def _gains(summary: Mapping[str, Any]) -> list[Column]:
                "validation score, same seeds, same items; in brackets the 95 % interval over seeds and " + unit + ".",
                ("gain",), over_single),
         Column("p", "p", "gain",
-               f"Of no gain: the larger of a sign-flip permutation test over {unit} (10,000 flips) and a "
-               f"paired t-test over seeds, corrected for {compared} comparisons (Holm).", ("gain",), p),
+               f"Of no gain: the largest of a sign-flip permutation test over {unit} (10,000 flips), a "
+               "paired t-test over seeds, and a t-test whose standard error has both sources; corrected for "
+               f"{compared} comparisons (Holm).", ("gain",), p),
         Column("verdict", "verdict", "gain", "`better` or `worse`: the 95 % interval excludes zero and p < 0.05"
                f"{margin * point}; `inconclusive`: neither. Fewer than 5 seeds allow none. In simulated tables "
                "without any difference at most 3.3 % have a `better`, but 2 to 9 % a `worse`: the best single modality "
@@ -185,6 +186,12 @@ def _robustness(summary: Mapping[str, Any]) -> list[Column]:
             return Cell()
         return Cell(", ".join(cell["harmful"]) or "none", len(cell["harmful"]))
 
+    def regime(row: Mapping[str, Any]) -> Cell:
+        if not row.get("robustness"):
+            return Cell()
+        rate = row.get("modality_dropout") or 0.0
+        return Cell(f"dropout {rate:g}" if rate else "clean", rate)
+
     return [
         Column("kept_missing", "kept, missing, %", "robustness",
                "Of what the row has above ignoring the input, the share kept on average as a growing "
@@ -192,6 +199,8 @@ def _robustness(summary: Mapping[str, Any]) -> list[Column]:
                ("robustness",), kept("missing")),
         Column("kept_noise", "kept, noise, %", "robustness", "The same as a modality becomes noisier.", ("robustness",),
                kept("noise")),
+        Column("regime", "trained", "robustness", "On all modalities (clean), or losing each at this rate (modality "
+               "dropout).", ("modality_dropout",), regime),
         Column("worst_drop", "worst drop", "robustness", "What full noise on one modality costs; the worst one, in "
                "brackets.", ("robustness",), drop),
         Column("harmful", "harmful", "robustness",

@@ -298,9 +298,18 @@ def _records(
             cost=cost,
             env={"mmjax": mmjax.__version__, "python": platform.python_version(), "numpy": np.__version__},
             notes="logits given by the user",
+            calibration=_calibration({k: values[seed] for k, values in outputs.items()}, truth),
         )
         for seed in range(len(outputs["test"]))
     ]
+
+
+def _calibration(logits: Mapping[str, np.ndarray], truth: Mapping[str, Mapping]) -> dict[str, float] | None:
+    """Of one seed; None for scores."""
+    if logits["test"].ndim != 2:
+        return None
+    validation, test = (truth[split]["target"] for split in ("validation", "test"))
+    return calibration.before_and_after(logits["validation"], validation, logits["test"], test)
 
 
 def _metrics(outputs: np.ndarray, target: np.ndarray) -> dict[str, float]:

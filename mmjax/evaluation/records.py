@@ -48,6 +48,7 @@ class Record(TypedDict):
       conforming: whether the protocol was kept.
       notes: what a reader must know.
       data_fraction: share of the training examples that it saw.
+      calibration: of the test logits, as they are and scaled by ``temperature``; not there for scores.
       per_mask: primary score with only some modalities present, by pattern (``audio+text``, ``none``); higher is
         better, as in the fields that follow. These are there once they have been measured.
       emap: ``score``, ``gap``, ``n`` (items of a background).
@@ -75,6 +76,7 @@ class Record(TypedDict):
     conforming: bool
     notes: str
     data_fraction: NotRequired[float]
+    calibration: NotRequired[dict[str, float]]
     per_mask: NotRequired[dict[str, float]]
     emap: NotRequired[dict[str, float]]
     shapley: NotRequired[dict[str, float]]
@@ -100,6 +102,7 @@ def make_record(
     conforming: bool = True,
     notes: str = "",
     data_fraction: float = 1.0,
+    calibration: Mapping[str, float] | None = None,
 ) -> Record:
     """A record; see ``Record`` for the fields. ``RecordStore.write_row`` fills in where the logits are.
 
@@ -110,7 +113,7 @@ def make_record(
         raise UsageError(f"the method of row {row!r} needs a config_hash, it has {sorted(method)}")
     if primary not in metrics:
         raise UsageError(f"the primary metric {primary!r} of row {row!r} is not among its metrics {sorted(metrics)}")
-    return Record(
+    record = Record(
         standard=STANDARD,
         row=row,
         streams=list(streams),
@@ -131,6 +134,9 @@ def make_record(
         notes=notes,
         data_fraction=float(data_fraction),
     )
+    if calibration is not None:
+        record["calibration"] = {name: float(value) for name, value in calibration.items()}
+    return record
 
 
 class RecordStore:

@@ -173,12 +173,10 @@ def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _calibration(run: _Run, targets: Mapping) -> dict[str, Any]:
     """Means over seeds, before and after temperature scaling on validation, and the diagram of all seeds."""
-    (target, groups), cells = targets["test"], []
-    for position in range(len(run.seeds)):
-        temperature = calibration.fit_temperature(run.logits["validation"][position], targets["validation"][0])
-        before = calibration.measure(run.logits["test"][position], target)
-        after = calibration.measure(run.logits["test"][position], target, temperature)
-        cells.append({"temperature": temperature, **before, **{f"{name}_scaled": v for name, v in after.items()}})
+    target, groups = targets["test"]
+    held = zip(run.logits["validation"], run.logits["test"])
+    known = targets["validation"][0]
+    cells = [calibration.before_and_after(validation, known, test, target) for validation, test in held]
     interval = calibration.calibration_interval(run.logits["test"], target, groups)
     diagram = calibration.reliability(run.logits["test"], target)
     return {
@@ -292,7 +290,9 @@ def _interaction_note(row: Mapping[str, Any], run: _Run) -> str:
         return ""
     if len(row["streams"]) < 2:
         return "one modality"
-    return "not in scope: --interactions all" if run.analysis else "not defined, or not measured"
+    if run.analysis is None:
+        return "not defined, or not measured"
+    return str(run.analysis.get("interactions/note", "not in scope: --interactions all"))
 
 
 def _plain_gain(

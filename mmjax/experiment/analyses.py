@@ -28,6 +28,7 @@ from mmjax.typing import Mapping
 __all__ = ["Measure", "analyse"]
 
 SCOPES = ("none", "scope", "all")
+PER_STEP = "not defined: a label per step, so that an item is no example of its own"
 BASELINES = ("mean of logits", "prior-corrected product", "concatenation", "joint transformer", *CONTROLS)
 
 
@@ -108,6 +109,9 @@ def analyse(
         clock = time.perf_counter()
         side_by_side(interact, asked)
         say(f"interactions of {len(asked)} rows in {time.perf_counter() - clock:.1f} s")
+    for subject in subjects.values():
+        if subject.per_step and len(subject.streams) > 1 and subject.parts.get("interactions") != PER_STEP:
+            keep(subject, "interactions", PER_STEP, {"interactions/note": np.asarray(PER_STEP)})
     store.annotate({name: record_fields(one.found, one.streams, truth(one)) for name, one in subjects.items()})
 
 

@@ -17,6 +17,7 @@ from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.environment import device, environment
 from mmjax.errors import UsageError
+from mmjax.evaluation.calibration import before_and_after
 from mmjax.evaluation.cost import count_params, count_program, fusion_params, shapes_of
 from mmjax.evaluation.records import HELD_OUT, Record, RecordStore, make_record
 from mmjax.evaluation.report import write_report
@@ -338,9 +339,18 @@ def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
                 env=env,
                 notes=row.notes,
                 data_fraction=run.table.fraction or 1.0,
+                calibration=_calibration(run.store, {k: result.logits[k][position] for k in HELD_OUT}),
             )
         )
     return records
+
+
+def _calibration(store: RecordStore, logits: Mapping[str, np.ndarray]) -> dict[str, float] | None:
+    """Of one seed; None for scores."""
+    if logits["test"].ndim != 2:
+        return None
+    truth = {split: store.targets(split)[0] for split in HELD_OUT}
+    return before_and_after(logits["validation"], truth["validation"], logits["test"], truth["test"])
 
 
 def _sizes(dataset: Dataset) -> str:

@@ -50,7 +50,7 @@ def test_gains_are_over_the_best_single_modality_of_the_section_by_validation(wo
     gains = {name: row["gain"] for name, row in rows.items() if row["gain"]}
     for name, gain in gains.items():
         assert gain["mean"] == pytest.approx(rows[name]["mean"] - rows[gain["over"]]["mean"], abs=1e-9)
-        assert gain["p"] == max(gain["p_permutation"], gain["p_t"])
+        assert gain["p"] == max(gain["p_permutation"], gain["p_t"], gain["p_both"])
     np.testing.assert_allclose([g["p_holm"] for g in gains.values()], holm([g["p"] for g in gains.values()]), atol=1e-9)
     assert gains["other both"]["verdict"] == "better"
 

@@ -2,11 +2,14 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.significance import (
     Gain,
     Verdict,
+    _crossed_t,
+    _paired_t,
     hierarchical_interval,
     holm,
     mcnemar,
@@ -111,6 +114,34 @@ def test_paired_t_by_hand():
         paired_gain(scores, scores, np.arange(29))
 
 
+def test_both_sources_by_hand():
+    """Two seeds and ten items: differences 1 and 0 on item 0 and item 1, and 1 on items 2 and 3 for both seeds."""
+    scores = np.zeros((2, 10))
+    scores[:, 2:4], scores[0, 0] = 1, 1
+    found = paired_gain(scores, np.zeros((2, 10)), np.arange(10))
+    by_seed, by_item = np.array([0.3, 0.2]), np.array([0.5, 0, 1, 1, 0, 0, 0, 0, 0, 0])
+    of_seeds, of_items = by_seed.var(ddof=1) / 2, by_item.var(ddof=1) / 10
+    freedom = (of_seeds + of_items) ** 2 / (of_seeds**2 / 1 + of_items**2 / 9)
+    expected = 2 * scipy.stats.t.sf(0.25 / np.sqrt(of_seeds + of_items), freedom)
+    assert found.p_both == pytest.approx(expected)
+    assert found.p == max(found.p_permutation, found.p_t, found.p_both)
+    in_pairs = paired_gain(scores.repeat(2, 1), np.zeros((2, 20)), np.arange(10).repeat(2))
+    assert in_pairs.p_both == pytest.approx(expected)  # an item twice, in one group, is no more evidence
+
+
+def test_with_luck_of_both_kinds_the_level_holds_where_either_test_alone_breaks_it():
+    """2,000 runs of ten seeds and forty groups whose luck weighs alike: 5 % of them, give or take 1.5, may err."""
+    draw = np.random.default_rng(7)
+    alone, both = [], []
+    for _ in range(2000):
+        luck = draw.normal(size=(10, 1)) / np.sqrt(40) * np.sqrt(10) + draw.normal(size=(1, 40))
+        sums = luck + 0.1 * draw.normal(size=(10, 40))
+        both.append(_crossed_t(sums, np.ones(40)))
+        alone.append(_paired_t(sums.mean(1)))
+    assert np.mean(np.array(both) < 0.05) < 0.065
+    assert np.mean(np.array(alone) < 0.05) > 0.1
+
+
 def test_mcnemar_by_hand():
     right = np.array([1] * 9 + [0] * 1 + [1] * 20 + [0] * 5, bool)
     reference = np.array([0] * 9 + [1] * 1 + [1] * 20 + [0] * 5, bool)
@@ -126,7 +157,7 @@ def test_holm_by_hand():
 
 
 def gain_of(lower, upper, lower90, upper90):
-    return Gain((lower + upper) / 2, lower, upper, lower90, upper90, 0.01, 0.01, "group")
+    return Gain((lower + upper) / 2, lower, upper, lower90, upper90, 0.01, 0.01, 0.01, "group")
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax import datasets, fusion
 from mmjax.checkpoint import import_params
+from mmjax.datasets import views
 from mmjax.errors import UsageError
 from mmjax.evaluation.noise import default_noises
 from mmjax.evaluation.records import RecordStore
 from mmjax.evaluation.robustness import corrupted, right
 from mmjax.experiment import Row, analyses, run_table
 from mmjax.experiment.analyses import Measure
+from mmjax.experiment.baselines import decision_rows
 from mmjax.experiment.checks import abstract_variables
 from mmjax.experiment.settings import apply_settings
 from mmjax.fusion import decision
+from mmjax.heads import ClassificationHead
+from mmjax.models import Multimodal, PerStep
 from tests.experiment import small
 from tests.experiment.quick import quickly
 
@@ -70,12 +75,12 @@ def measured_files(workdir):
     return {path.name: path.read_bytes() for path in (workdir / "analysis").iterdir()}
 
 
-def variables_of(workdir, name):
+def variables_of(workdir, name, table=TABLE):
     """Model and trained variables of a row, read from its file."""
     config = {row["name"]: row for row in RecordStore(workdir).config()["rows"]}
-    model = TABLE.pick([name])[0].model
-    streams = {k: TEST.streams[k] for k in config[name]["streams"]}
-    data = types.SimpleNamespace(splits={"train": DATA.splits["train"].replace(streams=streams)})
+    model, train = table.pick([name])[0].model, table.dataset.splits["train"]
+    streams = {k: train.streams[k] for k in config[name]["streams"]}
+    data = types.SimpleNamespace(splits={"train": train.replace(streams=streams)})
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((2, *a.shape), a.dtype), abstract_variables(model, data))
     path = workdir / "checkpoints" / f"{config[name]['config_hash']}.safetensors"
     return jax.vmap(lambda v, s: model.apply(v, s), (0, None)), import_params(path, like)
@@ -145,23 +150,33 @@ def test_a_vote_under_a_pattern_is_its_rule_on_the_members_logits(finished):
     assert not alone["pattern/"].any()
 
 
-def test_noise_is_that_of_the_protocol_and_a_vote_votes_with_the_noisy_outputs(finished):
-    """Worked out again from the stored parameters: the noise of each draw, the models on it, the rule on their logits.
+def noisy_streams(data, touched, draw):
+    """The test split at severities 0.5 and 1, one after the other, worked out again.
 
     Features that the table did not standardise meet noise in units of their deviation on train.
     """
-    target, noises = RecordStore(finished).targets("test")[0], default_noises(DATA.card.kinds)
-    models = {name: variables_of(finished, name) for name in ("left", "right", "joined")}
-    train = {k: s.values.astype(np.float64) for k, s in DATA.splits["train"].streams.items()}
+    noises, test = default_noises(data.card.kinds), data.splits["test"]
+    train = {k: s.values.astype(np.float64) for k, s in data.splits["train"].streams.items()}
     mean, deviation = ({k: getattr(v, what)((0, 1)) for k, v in train.items()} for what in ("mean", "std"))
-    standard = {k: s.replace(values=np.float32((s.values - mean[k]) / deviation[k])) for k, s in TEST.streams.items()}
+    standard = {k: s.replace(values=np.float32((s.values - mean[k]) / deviation[k])) for k, s in test.streams.items()}
+    key = jax.random.fold_in(jax.random.key(0), draw)
+    noisy = corrupted(test.replace(streams=standard), {k: noises[k] for k in touched}, [0.5, 1.0], key)
+    return {k: s.replace(values=np.float32(s.values * deviation[k] + mean[k])) for k, s in noisy.streams.items()}
+
+
+def scores_of(logits, target):
+    """``[levels, seeds]`` of logits ``[seeds, levels * items, classes]``."""
+    return right(logits, np.tile(target, 2)).reshape(len(logits), 2, len(target)).mean(-1).T
+
+
+def test_noise_is_that_of_the_protocol_and_a_vote_votes_with_the_noisy_outputs(finished):
+    """Worked out again from the stored parameters: the noise of each draw, the models on it, the rule on their logits;
+    noise on all is that on each."""
+    target = RecordStore(finished).targets("test")[0]
+    models = {name: variables_of(finished, name) for name in ("left", "right", "joined")}
     for touched in (["left"], ["right"], ["left", "right"]):
         for draw in range(2):
-            key = jax.random.fold_in(jax.random.key(0), draw)
-            noisy = corrupted(TEST.replace(streams=standard), {k: noises[k] for k in touched}, [0.5, 1.0], key)
-            streams = {
-                k: s.replace(values=np.float32(s.values * deviation[k] + mean[k])) for k, s in noisy.streams.items()
-            }
+            streams = noisy_streams(DATA, touched, draw)
             logits = {
                 name: np.asarray(apply(variables, streams if name == "joined" else {name: streams[name]}))
                 for name, (apply, variables) in models.items()
@@ -169,8 +184,8 @@ def test_noise_is_that_of_the_protocol_and_a_vote_votes_with_the_noisy_outputs(f
             vote = np.stack([decision.mean_of_logits({k: logits[k][i] for k in ("left", "right")}) for i in range(2)])
             name = "all" if len(touched) > 1 else touched[0]
             for row, outputs in {"joined": logits["joined"], "mean of logits": vote}.items():
-                scores = right(outputs, np.tile(target, 2)).reshape(2, 2, 20).mean(-1).T  # [levels, seeds]
-                np.testing.assert_allclose(found(finished, row)[f"noise/{name}"][1:, draw], scores, atol=1e-12)
+                measured = found(finished, row)[f"noise/{name}"][1:, draw]
+                np.testing.assert_allclose(measured, scores_of(outputs, target), atol=1e-12)
     assert (found(finished, "joined")["noise/all"][2] != found(finished, "joined")["noise/all"][0]).any()
 
 
@@ -295,6 +310,49 @@ def test_models_that_were_thrown_away_are_missed_when_they_are_needed(copy):
     with pytest.raises(UsageError, match=r"row 'left' cannot be measured: no parameters in .*logits/") as error:
         run(copy, measure=dataclasses.replace(MEASURE, draws=1))
     assert "\n" not in str(error.value)
+
+
+def in_sequences():
+    """Rows with a label per step: twenty groups of three items, votes among them."""
+    rng = np.random.default_rng(1)
+    target = rng.integers(0, 3, 60)
+    drawn = {name: rng.normal(rng.normal(size=(3, 4))[target], 0.8) for name in ("left", "right")}
+    data = datasets.from_arrays(
+        drawn, target, split=np.repeat([0, 1, 2], 20), group=np.arange(60) // 5, name="sequences"
+    )
+    head = ClassificationHead(3, pool=None)
+
+    def row(name, streams=("left", "right"), **fields):
+        model = Multimodal({}, PerStep(fusion.Concat(4)), head)
+        return Row(name, model=model, streams=streams, view=views.by_group, **fields)
+
+    singles = [row("left", ("left",)), row("right", ("right",))]
+    return small.table(dataset=data, rows=[*singles, *decision_rows(("left", "right")), row("joined")])
+
+
+def test_rows_with_a_label_per_step_have_patterns_and_noise_on_demand_and_say_why_they_have_no_interactions(tmp_path):
+    table, measure = in_sequences(), dataclasses.replace(MEASURE, draws=1)
+    run(tmp_path, table, measure)
+    assert not any(key.startswith("noise/") for key in found(tmp_path, "joined"))
+    run(tmp_path, table, dataclasses.replace(measure, noise="all"))
+    store = RecordStore(tmp_path)
+    target = store.targets("test")[0]
+    told = {row["name"]: row for row in json.loads((tmp_path / "table.json").read_bytes())["rows"]}
+    for name in ("left", "joined", "mean of logits"):
+        arrays, logits = found(tmp_path, name), store.logits(name, "test")
+        np.testing.assert_allclose(arrays["pattern/" + "+".join(told[name]["streams"])], logits, atol=1e-5)
+        assert arrays["noise/left"].shape == (3, 1, 2) and arrays["pattern/"].shape == (2, 20, 3)
+        np.testing.assert_array_equal(arrays["noise/left"][0, 0], right(logits, target).mean(-1))
+    assert "label per step" in told["joined"]["interaction_note"] and told["joined"]["interaction"] is None
+    assert store.records("joined")[0]["robustness"]["left"][0] == round(told["joined"]["values"][0], 6)
+    # The concatenation at every step is the concatenation of every item: noise and patterns are those of the items.
+    apply, variables = variables_of(tmp_path, "joined", table)
+    streams, test = noisy_streams(table.dataset, ["left"], 0), table.dataset.splits["test"]
+    measured = found(tmp_path, "joined")
+    outputs = np.asarray(apply(variables, streams))[:, :, 0]
+    np.testing.assert_allclose(measured["noise/left"][1:, 0], scores_of(outputs, target), atol=1e-12)
+    gone = {**test.streams, "left": test.streams["left"].absent(jnp.ones(20, bool))}
+    np.testing.assert_allclose(measured["pattern/right"], np.asarray(apply(variables, gone))[:, :, 0], atol=1e-5)
 
 
 def scoped(scores, interactions="scope", primary="accuracy", test=None):
