@@ -49,7 +49,7 @@ def columns(summary: Mapping[str, Any], timing: Mapping[str, Any] | None = None)
 def _result(summary: Mapping[str, Any]) -> list[Column]:
     papers = [row["paper"] for row in summary["rows"] if row["paper"]] + summary["references"]
     sources = "; ".join(dict.fromkeys(paper["source"] for paper in papers))
-    unit = _unit(summary)
+    unit, percent = _unit(summary), summary["primary"] == "accuracy"
 
     def ours(row: Mapping[str, Any]) -> Cell:
         half = f" ± {value(summary, row['half_width'])}" if row["half_width"] else ""
@@ -61,16 +61,20 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
         return Cell(" to ".join(value(summary, bound) for bound in row["interval"]), row["interval"][0])
 
     def status(row: Mapping[str, Any]) -> Cell:
-        target = row.get("target")
-        return Cell(target["status"], target["status"]) if target else Cell()
+        if not (target := row.get("target")):
+            return Cell()
+        tolerance = target["tolerance"] or 0.0
+        return Cell(target["status"] + f" (± {tolerance:.1f})" * (percent and tolerance > 1), target["status"])
 
     return [
         Column("paper", "paper", "paper",
                "The published number. `unchecked`: recalled, not yet compared with the paper "
                "itself." + f" From: {sources}." * bool(sources), ("paper",), lambda row: paper(summary, row["paper"])),
         Column("target", "reproduced?", "paper",
-               "Whether the published number is met: `reproduced` within its tolerance, "
-               "`close`, `not reproduced`, or `cannot run`.", ("target",), status),
+               "Whether the published number is met: `reproduced` within its tolerance, `close` within twice that, "
+               "`not reproduced`, or `cannot run`. The tolerance is a point, or two standard deviations over seeds if "
+               "those are more: it stands in brackets then, and shows how little one run of the paper can say.",
+               ("target",), status),
         Column("ours", "ours", "result",
                "Mean over seeds ± half the 95 % interval over seeds (t); the epoch is chosen on "
                "validation. The interval shows what the chance in training does, on these test items; a row without ± "

@@ -291,6 +291,11 @@ def test_a_published_number_has_a_status_and_other_conventions_are_refused(tmp_p
         "never": "cannot run",
     }
     assert "reproduced" in lines_of(write_report(tmp_path).partition("behind the scores")[0])["both"]
+    both = next(row for row in summary["rows"] if row["name"] == "both")
+    cell = next(c for c in columns(summary) if c.key == "target").cell
+    assert cell({**both, "target": {**both["target"], "tolerance": 1.0}}).text == "reproduced"
+    assert cell({**both, "target": {**both["target"], "tolerance": 7.04}}).text == "reproduced (± 7.0)"
+    assert cell({**both, "target": {**both["target"], "tolerance": None, "status": "cannot run"}}).text == "cannot run"
     rows[5]["paper"] = {**paper, "metric": "acc2_non0"}
     store.write_config(config(rows=rows, metric="acc2_has0"))
     with pytest.raises(UsageError, match=r"row 'both' measures acc2_has0 .* reports acc2_non0 .* not compared"):
