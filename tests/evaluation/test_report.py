@@ -6,6 +6,7 @@ import pytest
 
 from mmjax.errors import UsageError
 from mmjax.evaluation import RecordStore, format_table, make_record, summarise, write_report
+from mmjax.evaluation.columns import columns
 from mmjax.evaluation.significance import holm, seed_interval
 from tests.evaluation.table import SEEDS, config, targets, toy, write_toy_row
 
