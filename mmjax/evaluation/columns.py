@@ -64,7 +64,7 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
         if not (target := row.get("target")):
             return Cell()
         tolerance = target["tolerance"] or 0.0
-        return Cell(target["status"] + f" (± {tolerance:.1f})" * (percent and tolerance > 1), target["status"])
+        return Cell(target["status"] + f" (± {tolerance:.1f})" * (percent and tolerance >= 1.05), target["status"])
 
     return [
         Column("paper", "paper", "paper",
