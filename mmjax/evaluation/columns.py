@@ -119,8 +119,8 @@ def _gains(summary: Mapping[str, Any]) -> list[Column]:
                f"{compared} comparisons (Holm).", ("gain",), p),
         Column("verdict", "verdict", "gain", "`better` or `worse`: the 95 % interval excludes zero and p < 0.05"
                f"{margin * point}; `inconclusive`: neither. Fewer than 5 seeds allow none. In simulated tables "
-               "without any difference at most 3.3 % have a `better`, but 2 to 9 % a `worse`: the best single modality "
-               "is also the luckiest.", ("gain",), verdict),
+               "without any difference at most 2.4 % have a `better`, but 1.5 to 5.6 % a `worse`: the best single "
+               "modality is also the luckiest.", ("gain",), verdict),
         Column("gain_late_mean", "gain over late mean", "gain", "Over the mean of the single modalities' logits, which "
                "needs no training of its own.", ("gain_late_mean",),
                lambda row: gain(summary, row.get("gain_late_mean"))),
