@@ -10,7 +10,7 @@ import numpy as np
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.significance import MIN_GROUPS, bootstrap_counts
-from mmjax.typing import Float, Int, Shaped
+from mmjax.typing import Float, Int, Mapping, Shaped
 
 __all__ = [
     "Coverage",
@@ -256,15 +256,20 @@ def fit_temperature(logits: Any, target: Int[np.ndarray, " items"]) -> float:
     return float(np.exp(minimize_scalar(objective, bounds=bounds, method="bounded", options={"xatol": 1e-5}).x))
 
 
-def before_and_after(
-    validation: Any, validation_target: Int[np.ndarray, " n"], test: Any, test_target: Int[np.ndarray, " items"]
-) -> dict[str, float]:
+def before_and_after(logits: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, float] | None:
     """``measure`` of the test logits as they are and, under names that end in ``_scaled``, divided by the
-    ``temperature`` that fits validation."""
-    temperature = fit_temperature(validation, validation_target)
-    after = measure(test, test_target, temperature)
-    scaled = {f"{name}_scaled": value for name, value in after.items()}
-    return {"temperature": temperature, **measure(test, test_target), **scaled}
+    ``temperature`` that fits validation; None for scores.
+
+    Args:
+      logits: ``[items, classes]`` of ``validation`` and ``test``.
+      target: ``[items]`` likewise.
+    """
+    if np.ndim(logits["test"]) != 2:
+        return None
+    temperature = fit_temperature(logits["validation"], target["validation"])
+    scaled = measure(logits["test"], target["test"], temperature)
+    before = measure(logits["test"], target["test"])
+    return {"temperature": temperature, **before, **{f"{name}_scaled": value for name, value in scaled.items()}}
 
 
 def _nll(logp: np.ndarray, target: np.ndarray) -> float:

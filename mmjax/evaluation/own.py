@@ -282,6 +282,7 @@ def _records(
     data = {name: config["dataset"][name] for name in ("name", "version", "sha256", "split_id")}
     data |= {"n": len(truth["test"]["target"]), "group": config["dataset"]["card"]["group"]}
     method = {"name": row["name"], "config_hash": row["config_hash"], "params": cost["params"], "trials": None}
+    known = {split: truth[split]["target"] for split in HELD_OUT}
     return [
         make_record(
             row=row["name"],
@@ -298,18 +299,10 @@ def _records(
             cost=cost,
             env={"mmjax": mmjax.__version__, "python": platform.python_version(), "numpy": np.__version__},
             notes="logits given by the user",
-            calibration=_calibration({k: values[seed] for k, values in outputs.items()}, truth),
+            calibration=calibration.before_and_after({k: outputs[k][seed] for k in HELD_OUT}, known),
         )
         for seed in range(len(outputs["test"]))
     ]
-
-
-def _calibration(logits: Mapping[str, np.ndarray], truth: Mapping[str, Mapping]) -> dict[str, float] | None:
-    """Of one seed; None for scores."""
-    if logits["test"].ndim != 2:
-        return None
-    validation, test = (truth[split]["target"] for split in ("validation", "test"))
-    return calibration.before_and_after(logits["validation"], validation, logits["test"], test)
 
 
 def _metrics(outputs: np.ndarray, target: np.ndarray) -> dict[str, float]:

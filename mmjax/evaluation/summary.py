@@ -174,9 +174,9 @@ def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def _calibration(run: _Run, targets: Mapping) -> dict[str, Any]:
     """Means over seeds, before and after temperature scaling on validation, and the diagram of all seeds."""
     target, groups = targets["test"]
-    held = zip(run.logits["validation"], run.logits["test"])
-    known = targets["validation"][0]
-    cells = [calibration.before_and_after(validation, known, test, target) for validation, test in held]
+    truth = {split: known for split, (known, _) in targets.items()}
+    of_seeds = [{split: run.logits[split][place] for split in truth} for place in range(len(run.seeds))]
+    cells = [calibration.before_and_after(logits, truth) or {} for logits in of_seeds]
     interval = calibration.calibration_interval(run.logits["test"], target, groups)
     diagram = calibration.reliability(run.logits["test"], target)
     return {

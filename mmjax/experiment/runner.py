@@ -315,7 +315,7 @@ def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
         "group": dataset.card.group,
     }
     method = {"name": row.name, "config_hash": run.hashes[row.name], "params": result.cost["params"], "trials": 1}
-    env = environment()
+    env, truth = environment(), {split: run.store.targets(split)[0] for split in HELD_OUT}
     records = []
     for position, seed in enumerate(run.seeds(row)):
         metrics = {
@@ -339,18 +339,10 @@ def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
                 env=env,
                 notes=row.notes,
                 data_fraction=run.table.fraction or 1.0,
-                calibration=_calibration(run.store, {k: result.logits[k][position] for k in HELD_OUT}),
+                calibration=before_and_after({k: result.logits[k][position] for k in HELD_OUT}, truth),
             )
         )
     return records
-
-
-def _calibration(store: RecordStore, logits: Mapping[str, np.ndarray]) -> dict[str, float] | None:
-    """Of one seed; None for scores."""
-    if logits["test"].ndim != 2:
-        return None
-    truth = {split: store.targets(split)[0] for split in HELD_OUT}
-    return before_and_after(logits["validation"], truth["validation"], logits["test"], truth["test"])
 
 
 def _sizes(dataset: Dataset) -> str:

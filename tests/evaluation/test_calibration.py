@@ -3,6 +3,7 @@ import pytest
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.calibration import (
+    before_and_after,
     brier,
     calibration_error,
     calibration_interval,
@@ -191,3 +192,19 @@ def test_intervals_of_scores_cover_what_they_promise():
     assert interval_coverage(seeds[0], target, seeds[0], truth) == pytest.approx(found)
     harder = interval_coverage(seeds, target, seeds, 2 * truth)
     assert harder.coverage == pytest.approx(0.59, abs=0.03)  # P(|z| < 1.645 / 2)
+
+
+def test_before_and_after_scaling_are_the_measures_by_the_temperature_of_validation():
+    logits, target = sample(3.0)
+    halves = {"validation": slice(None, 2000), "test": slice(2000, None)}
+    of, truth = ({split: values[part] for split, part in halves.items()} for values in (logits, target))
+    found = before_and_after(of, truth)
+    assert found["temperature"] == fit_temperature(of["validation"], truth["validation"])
+    scaled = measure(of["test"], truth["test"], found["temperature"])
+    assert found == {
+        "temperature": found["temperature"],
+        **measure(of["test"], truth["test"]),
+        **{f"{name}_scaled": value for name, value in scaled.items()},
+    }
+    assert found["nll_scaled"] < found["nll"]
+    assert before_and_after({"validation": target, "test": target}, truth) is None

@@ -280,6 +280,8 @@ def test_records_hold_what_was_measured_of_their_seed(finished, rows):
         first, second = RecordStore(finished).records(name)
         several = len(row["streams"]) > 1
         assert {*MEASURED} & set(first) == {*MEASURED} - ({"emap", "shapley", "perceptual"} if not several else set())
+        for name_of, value in first["calibration"].items():
+            assert np.mean([value, second["calibration"][name_of]]) == pytest.approx(row["calibration"][name_of])
         assert "emap" not in second and first["data_fraction"] == 1  # interactions are of the first seed only
         for record, value in zip((first, second), row["values"]):
             assert record["per_mask"]["+".join(row["streams"])] == value
