@@ -157,8 +157,9 @@ def _interaction(summary: Mapping[str, Any]) -> list[Column]:
                "five seeds, on three draws of 200 test items.",
                ("interaction", "interaction_note"), emap),
         Column("shapley", "Shapley shares, %", "interaction",
-               "How much of the score each modality brings, averaged over "
-               "the orders in which they could be added.", ("interaction",), shares),
+               "How much of the score each modality brings, averaged over the orders in which they could be added. "
+               "An absent one is that of another item; in rows trained with modality dropout it is blank.",
+               ("interaction",), shares),
         Column("perceptual", "perceptual scores, %", "interaction",
                "The share of the score that is lost when the modality "
                "is permuted among the test items.", ("interaction",), perceptual),
