@@ -42,8 +42,8 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
     ``seeds``, ``references`` and ``rows``, each with ``name``, ``section``, ``streams``, ``kind``, ``single``,
     ``paper``, ``config_hash`` and, optionally, ``seeds``, ``notes``, ``extra`` and ``role``; optionally ``metric``
     (name with its convention), ``streams`` and ``noise`` (what severity means, by modality), and in a row
-    ``modality_dropout`` (the rate at which it lost modalities in training). A row whose records are of
-    another configuration, or whose logits are damaged, counts as not run.
+    ``modality_dropout`` (the rate at which it lost modalities in training) and ``members`` (rows that it combines). A
+    row whose records are of another configuration, or whose logits are damaged, counts as not run.
 
     Raises:
       UsageError: no work directory, a primary metric that is no mean over items, logits that do not fit the targets.
@@ -127,6 +127,7 @@ def _scores(name: str, logits: np.ndarray, target: np.ndarray, primary: str) -> 
 def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: str, metric: str) -> dict[str, Any]:
     cells: dict[str, Any] = {key: row.get(key) for key in ("name", "section", "streams", "kind", "single", "paper")}
     cells |= {"notes": row.get("notes", ""), "extra": bool(row.get("extra", False)), "role": row.get("role") or None}
+    cells["members"] = list(row.get("members") or [])
     cells["modality_dropout"] = row.get("modality_dropout") or 0.0
     if cells["single"] and not cells["role"]:
         cells["role"] = "single"

@@ -192,6 +192,18 @@ def test_cost_leaves_out_rows_without_a_count_and_knows_errors(summary):
     assert [line.split() for line in figure.texts[0].get_text().split("\n")] == [["a", "cheap"], ["b", "good"]]
 
 
+def test_a_row_that_combines_others_costs_what_they_do():
+    def row(name, flops, members=(), role=None, streams=("a",)):
+        return {"name": name, "flops": flops, "members": list(members), "role": role, "streams": list(streams),
+                "status": "done", "mean": 0.5, "interval": None}  # fmt: skip
+
+    rows = [row("a", 3), row("b", 5, streams=("b",)), row("unknown", None),
+            row("vote", None, ("a", "b"), streams=("a", "b")), row("half known", None, ("a", "unknown")),
+            row("two of a", None, ("a",), "ensemble control")]  # fmt: skip
+    points = cost_points({"rows": rows, "streams": ["a", "b"]}, "flops")
+    assert {point["name"]: point["cost"] for point in points} == {"a": 3, "b": 5, "vote": 8, "two of a": 6}
+
+
 def test_critical_difference_joins_what_no_test_tells_apart():
     ranks = {"a": 1.0, "b": 1.9, "c": 3.1, "d": 4.0}
     joined = [
