@@ -47,12 +47,14 @@ CAPTIONS = {
     )
     + SCOPE,
     "Cost in flops": (
-        "Every row with counted operations; a row that combines others has theirs together. Rows on the orange staircase are not beaten by a cheaper row; letters"
+        "Every row with counted operations; a row that combines others has theirs together. Rows on the "
+        "orange staircase are not beaten by a cheaper row; letters"
         " name them, thin lines are their 95 % intervals. A step much smaller than these is no reason to pay for "
         "it."
     ),
     "Cost in params": (
-        "Every row with trained parameters; a row that combines others has theirs together. Rows on the orange staircase are not beaten by a smaller row; letters"
+        "Every row with trained parameters; a row that combines others has theirs together. Rows on the "
+        "orange staircase are not beaten by a smaller row; letters"
         " name them, thin lines are their 95 % intervals. A step much smaller than these is no reason to pay for "
         "it."
     ),
