@@ -364,10 +364,14 @@ def _permuted(
 ) -> np.ndarray:
     """Mean score ``[seeds]`` with all but ``kept`` from other items."""
     n, kept, total = len(target), set(kept), []
-    for draw in range(draws):
-        others = np.random.default_rng((seed, draw)).permutation(n)
-        rows: Mapping[str, np.ndarray] = {name: np.arange(n) if name in kept else others for name in names}
-        total.append(_mean_score(score, _finite(mixed(rows)), target))
+    at_once = max(1, _ROWS // n)  # draws of a call: one of few items would fill a chunk with repeats
+    for start in range(0, draws, at_once):
+        some = range(start, min(start + at_once, draws))
+        others = np.concatenate([np.random.default_rng((seed, draw)).permutation(n) for draw in some])
+        own = np.tile(np.arange(n), len(some))
+        outputs = _finite(mixed({name: own if name in kept else others for name in names}))
+        parts = np.split(outputs, len(some), axis=1)
+        total += [_mean_score(score, part, target) for part in parts]
     return total[0] + np.mean(total - total[0], axis=0)  # equal scores have exactly their own mean
 
 

@@ -37,7 +37,7 @@ class Probe:
       chunk: examples of one call of the compiled programs; ``mixtures`` the same of fusion and head alone.
     """
 
-    def __init__(self, model: nn.Module, task: Task, variables: PyTree, *, chunk: int = 1024, mixtures: int = 4096):
+    def __init__(self, model: nn.Module, task: Task, variables: PyTree, *, chunk: int = 1024, mixtures: int = 1024):
         self.model, self.task, self.chunk, self.mixtures = model, task, chunk, mixtures
         self.variables = jax.tree.map(jnp.asarray, variables)
         self._programs: dict[str, Any] = {}
