@@ -52,10 +52,11 @@ def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
     chosen = plain + sorted(fused, key=lambda row: -sign * done[row.name]["validation"])[:1]
     kept = best[0]["streams"][0]
     others = tuple(name for name in streams if name != kept)
+    shuffled = " and ".join(others) if len(others) < 3 else f"all but {kept}"
     rows = [
         dataclasses.replace(
             row,
-            name=f"{row.name}: {' and '.join(others)} shuffled",
+            name=f"{row.name}: {shuffled} shuffled",
             view=functools.partial(_shuffled_view, names=others, then=row.view),
             role="shuffled control",
             paper=None,

@@ -62,6 +62,17 @@ def test_they_are_for_the_concatenation_and_the_fused_network_that_is_best_on_va
     assert names(higher_is_better=False)[1] == "second: right shuffled"
 
 
+@pytest.mark.parametrize(("others", "said"), [("bc", "b and c"), ("bcd", "all but a")])
+def test_many_modalities_are_named_by_the_one_that_stays(others, said):
+    streams = ("a", *others)
+    rows = [Row(name, fit=small.guess, streams=(name,)) for name in streams]
+    rows += [Row("joined", model=small.model(), streams=streams, role="concatenation")]
+    cells = [{"name": row.name, "status": "done", "section": "", "streams": list(row.streams), "validation": 0.5,
+              "best_single": row.name == "a"} for row in rows]  # fmt: skip
+    controls = control_rows(small.table(rows=rows), {"rows": cells, "higher_is_better": True})
+    assert [row.name for row in controls] == [f"joined: {said} shuffled", f"{len(streams)} models of a"]
+
+
 def test_without_a_concatenation_or_a_best_modality_of_its_own_there_are_none():
     assert names(joined=None) == [] and names(best=None) == []
     done = summary()
