@@ -84,13 +84,17 @@ class Snapshots(Protocol):
 def is_loopy(function: Callable, *args: Any) -> bool:
     """Whether a function scans, loops or convolves: on a CPU its seeds are mapped one after the other.
 
-    A vmapped scan inside a scanned epoch starves XLA:CPU's thread pool until it hangs, and a vmapped convolution is
-    1.4 to 2.5 times slower than one seed at a time.
+    That is faster there: a vmapped convolution takes 1.4 to 2.5 times as long, a vmapped recurrence somewhat longer.
     """
+    return _uses(("scan", "while", "conv_general_dilated"), function, *args)
+
+
+def _uses(primitives: Sequence[str], function: Callable, *args: Any) -> bool:
+    """Whether any of these stands anywhere in what the function does."""
 
     def search(jaxpr: Any) -> bool:
         for equation in jaxpr.eqns:
-            if equation.primitive.name in ("scan", "while", "conv_general_dilated"):
+            if equation.primitive.name in primitives:
                 return True
             for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
                 inner = getattr(value, "jaxpr", value)
@@ -318,10 +322,14 @@ def prepare(
         loopy = jax.default_backend() == "cpu" and is_loopy(lambda v: predict(model, v, sample), variables)
         mapped = "map" if loopy else "vmap"
     over_seeds = map_seeds(mapped)
+    # The QR of several matrices at once (orthogonal kernels of all seeds) waits for threads of XLA:CPU's pool while it
+    # holds one: two of them at the same time on two cores wait for ever. So such seeds begin one after the other.
+    alone = jax.default_backend() == "cpu" and _uses(("qr",), begin, jax.eval_shape(jax.random.key, 0))
+    begin_seeds = map_seeds("map" if alone else mapped)
     # On a CPU the code is optimised less: of the initialisation, which runs once, not at all (a fifth of the time), of
     # the epoch at level 1 (three quarters of the time to compile, the same to run).
-    first = jax.jit(over_seeds(begin), compiler_options=compile_effort(0)).lower(keys)
-    like = shard_seeds(jax.eval_shape(over_seeds(begin), keys), enabled=mapped == "vmap")
+    first = jax.jit(begin_seeds(begin), compiler_options=compile_effort(0)).lower(keys)
+    like = shard_seeds(jax.eval_shape(begin_seeds(begin), keys), enabled=mapped == "vmap")
     epoch = _make_epoch(model, task, train, tx, sizes)
     try:
         lowered = jax.jit(

@@ -3,6 +3,9 @@
 import concurrent.futures
 import dataclasses
 import functools
+import os
+import subprocess
+import sys
 
 import flax.linen as nn
 import jax
@@ -141,6 +144,33 @@ def test_loops_and_convolutions_are_found_wherever_they_stand():
     assert is_loopy(lambda x: conv.init_with_output(jax.random.key(0), x)[0], x)
     assert is_loopy(jax.checkpoint(lambda x: jax.lax.fori_loop(0, 3, lambda i, c: c + i, x)), x)
     assert not is_loopy(lambda x: jnp.tanh(x).sum(), x)
+
+
+TEN_SEEDS = """
+import numpy as np
+from mmjax.datasets import from_arrays
+from mmjax.encoders import Recurrent
+from mmjax.fusion import Concat
+from mmjax.heads import ClassificationHead
+from mmjax.models import Multimodal
+from mmjax.resident import fit
+from mmjax.tasks import Classification
+from mmjax.training import Train
+
+arrays = {name: np.random.default_rng(0).normal(size=(60, 5, 8)).astype(np.float32) for name in "abc"}
+data = from_arrays(arrays, np.arange(60) % 2, split=(0.6, 0.2, 0.2), name="sequences")
+model = Multimodal({n: Recurrent(64, bidirectional=True) for n in arrays}, Concat(64), ClassificationHead(2))
+found = fit(model, Classification(2), Train(epochs=1), data.splits, range(10), mapped="vmap")
+print(len(found.epoch), "seeds")
+"""
+
+
+def test_ten_seeds_of_two_way_recurrences_begin_on_two_threads():
+    """Six QRs of ten times four matrices at once used to wait for each other for ever, nearly every time."""
+    settings = {**os.environ, "NPROC": "2", "XLA_FLAGS": ""}
+    run = [sys.executable, "-c", TEN_SEEDS]
+    ended = subprocess.run(run, env=settings, capture_output=True, text=True, timeout=200)
+    assert ended.stdout == "10 seeds\n", ended.stderr
 
 
 class TestConcat:

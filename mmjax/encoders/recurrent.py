@@ -155,11 +155,15 @@ _recur.defvjp(_recur_forward, _recur_backward)
 
 
 def _gates(init: nn.initializers.Initializer, count: int) -> nn.initializers.Initializer:
-    """Draws each of ``count`` gates on its own, side by side: an orthogonal kernel is orthogonal gate by gate."""
+    """Draws each of ``count`` gates on its own, side by side: an orthogonal kernel is orthogonal gate by gate.
+
+    One after the other, never mapped: the QR of several matrices at once waits for threads of XLA:CPU's pool while it
+    holds one, so that two of them at the same time on two cores wait for ever (jaxlib 0.10.2).
+    """
 
     def draw(key: Any, shape: Any, dtype: Any = jnp.float32) -> Any:
         each = (*shape[:-1], shape[-1] // count)
-        return jnp.concatenate(jax.vmap(lambda key: init(key, each, dtype))(jax.random.split(key, count)), -1)
+        return jnp.concatenate([init(key, each, dtype) for key in jax.random.split(key, count)], -1)
 
     return draw
 

@@ -1,5 +1,7 @@
 """LSTM and GRU: values, first and second derivatives against flax; holes against the sequence without them."""
 
+import re
+
 import chex
 import flax.linen as nn
 import jax
@@ -128,6 +130,15 @@ def test_first_values_of_parameters():
     np.testing.assert_array_equal(params["bias"], np.repeat([0.0, 2.0, 0.0, 0.0], 3))
     for gate in np.split(np.asarray(params["kernel"]), 4, -1):
         np.testing.assert_allclose(gate @ gate.T, np.eye(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_an_orthogonal_kernel_is_no_batch_of_matrices(name):
+    """The QR of a batch can wait for ever on XLA:CPU; see ``mmjax.encoders.recurrent``."""
+    cell = CELLS[name][0](3)
+    text = str(jax.make_jaxpr(cell.init)(jax.random.key(0), _inputs(), ALL))
+    shapes = re.findall(r":f32\[([\d,]+)\](?: \w+:f32\[[\d,]+\])* = qr\[", text)
+    assert set(shapes) == {"3,3"}
 
 
 def test_seeds_by_vmap_and_by_map():
