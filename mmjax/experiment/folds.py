@@ -102,7 +102,9 @@ def _markdown(pooled: Mapping[str, Any]) -> str:
         [row["name"].replace("|", "\\|"), *(show(row.get(key)) for key in ("mean", "sd", "min", "max"))]
         + [show(mean) for mean in row["folds"]]
         for row in pooled["rows"]
+        if any(mean is not None for mean in row["folds"])
     ]
+    idle = [row["name"] for row in pooled["rows"] if not any(mean is not None for mean in row["folds"])]
     widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
     lines = [[cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(x, widths))] for x in body]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -115,6 +117,7 @@ def _markdown(pooled: Mapping[str, Any]) -> str:
         "each fold's own table, with its intervals and tests, stands in its folder fold-K."
     )
     parts = [f"# {pooled['title']}: folds pooled", *filter(None, [pooled["note"]]), said, table]
+    parts += [f"Not run: {'; '.join(idle)}."] if idle else []
     return "\n\n".join(parts) + "\n"
 
 

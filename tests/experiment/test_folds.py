@@ -40,6 +40,7 @@ def test_the_pooled_table_is_the_mean_and_spread_of_the_folds(folded, tmp_path):
         expected = [means.mean(), abs(means[0] - means[1]) / np.sqrt(2), means.min(), means.max()]
         np.testing.assert_allclose([row[k] for k in ("mean", "sd", "min", "max")], expected, atol=1e-9)
     assert table["rows"][2]["folds"] == [None, None] and "mean" not in table["rows"][2]
+    assert text.endswith("\n\nNot run: long.\n") and "| long" not in text
     line = next(line for line in text.splitlines() if line.startswith("| left"))
     assert f"{100 * np.mean([alone[3]['left'], alone[5]['left']]):.1f}" in line and "sd between folds" in text
 
