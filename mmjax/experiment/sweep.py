@@ -142,7 +142,7 @@ def _scores_under(seen: Sequence[Subject], noisy: Dataset, copies: int) -> Itera
 def side_by_side(function: Callable[[Subject], Any], subjects: Sequence[Subject]) -> list[Any]:
     """The function of every subject, in their order; on a CPU several at once, since a probe keeps one core busy.
 
-    Models that scan or convolve go one by one: several loops at once may starve XLA's threads until they hang.
+    Models that scan or convolve go one by one: they use several cores themselves.
     """
     cores = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
     with concurrent.futures.ThreadPoolExecutor(min(cores, 4)) as pool:
