@@ -10,7 +10,7 @@ __all__ = ["watchdog"]
 
 ADVICE = (
     "mmjax: no progress for {seconds:.0f} s, ending with the stacks of all threads. Batches of LAPACK calls (QR, "
-    "Cholesky) at the same time can starve XLA's thread pool on a machine of few cores: set NPROC=16 and start the same "
+    "Cholesky) at the same time can starve XLA's threads on a machine of few cores: set NPROC=16 and start the same "
     "command again; it continues."
 )
 
