@@ -19,6 +19,9 @@ def bare_summary(name="cmu_mosi"):
             row.pop(field, None)
         for field in ("reliability", "ece_interval", "classwise_ece"):
             (row.get("calibration") or {}).pop(field, None)
+    for published in summary["references"]:
+        for field in ("metric", "split", "tolerance", "cannot_run", "reason"):
+            published.pop(field, None)
     for field in ("conforming", "missing_parts", "metric_name"):
         summary.pop(field, None)
     return summary
