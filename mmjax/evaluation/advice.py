@@ -295,6 +295,9 @@ def _calibration(summary: Mapping[str, Any], choice: Choice) -> Iterator[str]:
     ends = cells.get("ece_interval")
     interval = f", 95 % interval {100 * ends[0]:.1f} to {100 * ends[1]:.1f}, bias taken off" if ends else ""
     yield f"Expected calibration error {100 * cells['ece']:.1f} points{interval}{_source(row, 'calibration.ece')}."
+    if "nll_scaled" not in cells:
+        yield "No temperature was fitted: its validation scores are of items it was fitted on."
+        return
     helps = cells["nll_scaled"] < cells["nll"]
     first = f"Divide the logits by T = {cells['temperature']:.2f}" if helps else "Leave the logits as they are"
     fitted = "" if helps else f" by T = {cells['temperature']:.2f}"

@@ -256,16 +256,22 @@ def fit_temperature(logits: Any, target: Int[np.ndarray, " items"]) -> float:
     return float(np.exp(minimize_scalar(objective, bounds=bounds, method="bounded", options={"xatol": 1e-5}).x))
 
 
-def before_and_after(logits: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, float] | None:
+def before_and_after(
+    logits: Mapping[str, Any], target: Mapping[str, Any], *, fitted: bool = False
+) -> dict[str, float] | None:
     """``measure`` of the test logits as they are and, under names that end in ``_scaled``, divided by the
     ``temperature`` that fits validation; None for scores.
 
     Args:
       logits: ``[items, classes]`` of ``validation`` and ``test``.
       target: ``[items]`` likewise.
+      fitted: whether the validation logits are of items that the method was fitted on: they are too good, so no
+        temperature is fitted on them and nothing is scaled.
     """
     if np.ndim(logits["test"]) != 2:
         return None
+    if fitted:
+        return measure(logits["test"], target["test"])
     temperature = fit_temperature(logits["validation"], target["validation"])
     scaled = measure(logits["test"], target["test"], temperature)
     before = measure(logits["test"], target["test"])

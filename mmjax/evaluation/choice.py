@@ -8,7 +8,7 @@ import math
 from typing import Any, Literal
 
 from mmjax.evaluation.columns import sections
-from mmjax.evaluation.protocol import ROLES
+from mmjax.evaluation.protocol import ROLES, is_fitted_on_validation
 from mmjax.typing import Mapping
 
 __all__ = ["UNTRAINED", "Choice", "choose", "role_of"]
@@ -76,20 +76,15 @@ def _section(summary: Mapping[str, Any], title: str, rows: list[dict], sign: int
         if (set(row["streams"]) == every or not row["streams"]) and not row["single"] and role_of(row) not in CONTROLS
     ]
     fused = [row for row in fused if len(row["streams"]) != 1]
-    honest = [row for row in fused if not _fitted_on_validation(row)]
+    honest = [row for row in fused if not is_fitted_on_validation(row)]
     if not honest:
         return None
     best = max(honest, key=lambda row: (sign * row["validation"], -(row.get("params") or 0)))
     single = next((row for row in done if row.get("best_single")), None)
     fusion, noise = _simplest(summary, best, done, sign)
     use, reason = _decide(fusion, single, sign)
-    left_out = tuple(row["name"] for row in fused if _fitted_on_validation(row))
+    left_out = tuple(row["name"] for row in fused if is_fitted_on_validation(row))
     return Choice(title, done, best, fusion, noise, single, len(honest), left_out, use, reason)
-
-
-def _fitted_on_validation(row: Row) -> bool:
-    """Stacking fits its weights on the validation items, so its score there is one of training."""
-    return row["kind"] == "fit" and row["name"].startswith("stacking")
 
 
 def _simplest(summary: Mapping[str, Any], best: Row, done: tuple[Row, ...], sign: int) -> tuple[Row, float | None]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmjax.typing import Mapping
 
-__all__ = ["ROLES", "missing_parts"]
+__all__ = ["ROLES", "VALIDATION", "is_fitted_on_validation", "missing_parts"]
 
 ROLES = {
     "single": "a modality alone",
@@ -18,6 +18,19 @@ ROLES = {
     "ensemble control": "as many models of the best single modality as there are modalities",
 }
 """What a row stands for in the protocol. All but the controls are baselines; every role must be filled."""
+
+VALIDATION = ("held out", "cross-fitted", "fitted")
+"""What the validation scores of a row may be: of items it never saw, each by a fit on other items, or of its own."""
+
+
+def is_fitted_on_validation(row: Mapping[str, Any]) -> bool:
+    """Whether the validation scores of a row of a configuration or a summary are those of items it was fitted on.
+
+    Tables of before there was a field for it have stacking fitted so, and it is told by its name.
+    """
+    if scores := row.get("validation_scores"):
+        return scores == "fitted"
+    return row["kind"] == "fit" and row["name"].startswith("stacking")
 
 
 def missing_parts(rows: Sequence[Mapping[str, Any]], streams: Sequence[str], majority: float | None) -> list[str]:

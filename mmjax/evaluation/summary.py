@@ -12,7 +12,7 @@ from mmjax.errors import UsageError
 from mmjax.evaluation import calibration, significance
 from mmjax.evaluation.degradation import multibench
 from mmjax.evaluation.measured import Analysis, decision_cells, interaction_cells, robustness_cells
-from mmjax.evaluation.protocol import missing_parts
+from mmjax.evaluation.protocol import is_fitted_on_validation, missing_parts
 from mmjax.evaluation.records import STANDARD, RecordStore
 from mmjax.evaluation.targets import check_metric, judge
 from mmjax.typing import Mapping
@@ -127,6 +127,7 @@ def _scores(name: str, logits: np.ndarray, target: np.ndarray, primary: str) -> 
 def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: str, metric: str) -> dict[str, Any]:
     cells: dict[str, Any] = {key: row.get(key) for key in ("name", "section", "streams", "kind", "single", "paper")}
     cells |= {"notes": row.get("notes", ""), "extra": bool(row.get("extra", False)), "role": row.get("role") or None}
+    cells["validation_scores"] = row.get("validation_scores")
     cells["members"] = list(row.get("members") or [])
     cells["modality_dropout"] = row.get("modality_dropout") or 0.0
     if cells["single"] and not cells["role"]:
@@ -159,7 +160,7 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: st
         "target": judge(paper, values, scale=scale),
         "test_selected": None if None in selected else float(np.mean(selected)),
         "metrics": _means([record["metrics"] for record in run.records]),
-        "calibration": _calibration(run, targets) if primary == "accuracy" else None,
+        "calibration": _calibration(run, targets, is_fitted_on_validation(row)) if primary == "accuracy" else None,
         "params": run.records[0]["cost"].get("params"),
         "flops": run.records[0]["cost"].get("flops"),
         "cost": run.records[0]["cost"],
@@ -172,12 +173,12 @@ def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([one[name] for one in metrics])) for name in sorted(metrics[0])}
 
 
-def _calibration(run: _Run, targets: Mapping) -> dict[str, Any]:
+def _calibration(run: _Run, targets: Mapping, fitted: bool) -> dict[str, Any]:
     """Means over seeds, before and after temperature scaling on validation, and the diagram of all seeds."""
     target, groups = targets["test"]
     truth = {split: known for split, (known, _) in targets.items()}
     of_seeds = [{split: run.logits[split][place] for split in truth} for place in range(len(run.seeds))]
-    cells = [calibration.before_and_after(logits, truth) or {} for logits in of_seeds]
+    cells = [calibration.before_and_after(logits, truth, fitted=fitted) or {} for logits in of_seeds]
     interval = calibration.calibration_interval(run.logits["test"], target, groups)
     diagram = calibration.reliability(run.logits["test"], target)
     return {

@@ -193,5 +193,6 @@ def _scope(store: RecordStore, subjects: Mapping[str, Subject], measure: Measure
         values = [record["validation_metrics"][record["primary"]] for record in records]
         return float(np.mean(values)) * (-1 if records[0]["primary"] == "mae" else 1)
 
-    fused = sorted((row for row in rows if row.role not in BASELINES), key=score, reverse=True)[:3]
+    honest = [row for row in rows if row.role not in BASELINES and row.validation_scores != "fitted"]
+    fused = sorted(honest, key=score, reverse=True)[:3]
     return {row.name for row in rows if row.role in BASELINES} | {row.name for row in fused}

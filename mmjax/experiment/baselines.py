@@ -15,12 +15,12 @@ from mmjax.evaluation.protocol import ROLES
 from mmjax.evaluation.records import HELD_OUT
 from mmjax.experiment.table import Matched, Member, Row
 from mmjax.fusion import decision
-from mmjax.stream import Batch
+from mmjax.stream import Batch, by_index
 from mmjax.typing import Mapping
 
 __all__ = ["decide", "decision_rows", "linear_svm", "logistic", "matched_rows", "stack"]
 
-_STACKED: dict[str, decision.Stacking] = {}
+_STACKED: dict[str, tuple[decision.Stacking, np.ndarray]] = {}
 NOTHING: Mapping[str, int] = types.MappingProxyType({})
 
 
@@ -104,27 +104,33 @@ def decide(
     """
     arguments = {}
     if prior:
-        counts = (
-            np.bincount(np.asarray(data.splits["train"].target).reshape(-1), minlength=data.card.num_classes or 0) + 1.0
-        )
+        train = data.splits["train"]
+        counts = np.bincount(by_index(train.target, train.index), minlength=data.card.num_classes or 0) + 1.0
         arguments["log_prior"] = np.log(counts / counts.sum())
     return {split: rule(*_outputs(members, split), **arguments) for split in HELD_OUT}
 
 
 def stack(data: Dataset, seed: int, members: Mapping[str, Member]) -> dict[str, np.ndarray]:
-    """Stacking (Wolpert 1992): weights fitted on the members' validation outputs, never on train."""
+    """Stacking (Wolpert 1992): weights fitted on the members' validation outputs, never on train.
+
+    Test scores are by a fit on all of validation; those of validation are cross-fitted, each item by a fit on other
+    groups, so that an epoch, a row or a temperature may be chosen by them.
+    """
     logits, present = _outputs(members, "validation")
-    target = np.asarray(data.splits["validation"].target)
+    batch = data.splits["validation"]
+    target, group = (by_index(values, batch.index) for values in (batch.target, batch.group))
     # Under noise the same fit is asked for again and again: validation stays clean.
-    parts = [np.ascontiguousarray(part) for _, part in sorted({**logits, " target": target}.items())]
+    parts = [np.ascontiguousarray(part) for _, part in sorted({**logits, " target": target, " group": group}.items())]
     parts += [np.ascontiguousarray(part) for _, part in sorted(present.items())]
-    known = hashlib.sha256(repr(sorted(logits)).encode() + b"".join(part.tobytes() for part in parts)).hexdigest()
-    fitted = _STACKED.get(known)
+    key = hashlib.sha256(repr(sorted(logits)).encode() + b"".join(part.tobytes() for part in parts)).hexdigest()
+    fitted = _STACKED.get(key)
     if fitted is None:
         if len(_STACKED) > 200:
             _STACKED.clear()
-        fitted = _STACKED[known] = decision.fit_stacking(logits, target, present)  # rows are measured in threads
-    return {split: fitted(*_outputs(members, split)) for split in HELD_OUT}
+        whole = decision.fit_stacking(logits, target, present)
+        crossed = decision.cross_fit_stacking(logits, target, present, group=group)
+        fitted = _STACKED[key] = whole, crossed  # rows are measured in threads
+    return {"validation": fitted[1], "test": fitted[0](*_outputs(members, "test"))}
 
 
 def decision_rows(members: Sequence[str], *, section: str = "", suffix: str = "") -> list[Row]:
@@ -137,7 +143,14 @@ def decision_rows(members: Sequence[str], *, section: str = "", suffix: str = ""
         "stacking": stack,
     }
     return [
-        Row(name + suffix, fit=fit, members=tuple(members), section=section, role=name if name in ROLES else "")
+        Row(
+            name + suffix,
+            fit=fit,
+            members=tuple(members),
+            section=section,
+            role=name if name in ROLES else "",
+            validation_scores="cross-fitted" if fit is stack else "held out",
+        )
         for name, fit in rules.items()
     ]
 

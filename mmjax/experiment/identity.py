@@ -88,7 +88,10 @@ def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str,
                 "kind": "fit" if row.fit else "model",
                 "members": list(row.members),
                 "role": row.role,
-                "single": row.baseline and len(row.streams or dataset.streams) == 1,
+                "validation_scores": row.validation_scores,
+                "single": row.baseline
+                and row.validation_scores != "fitted"
+                and len(row.streams or dataset.streams) == 1,
                 "paper": None if row.paper is None else dataclasses.asdict(row.paper),
                 "extra": row.name in table.extra,
                 "seeds": list(range(row.seeds)) if row.seeds else None,

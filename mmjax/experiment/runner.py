@@ -339,7 +339,9 @@ def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
                 env=env,
                 notes=row.notes,
                 data_fraction=run.table.fraction or 1.0,
-                calibration=before_and_after({k: result.logits[k][position] for k in HELD_OUT}, truth),
+                calibration=before_and_after(
+                    {k: result.logits[k][position] for k in HELD_OUT}, truth, fitted=row.validation_scores == "fitted"
+                ),
             )
         )
     return records

@@ -8,7 +8,7 @@ import flax.linen as nn
 
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
-from mmjax.evaluation.protocol import ROLES
+from mmjax.evaluation.protocol import ROLES, VALIDATION
 from mmjax.tasks import Task
 from mmjax.training import Train
 from mmjax.typing import Mapping
@@ -97,6 +97,9 @@ class Row:
       varies: whether the seed matters to ``fit``; where not, it runs once.
       baseline: whether the row may be "the best single modality" when it has one stream.
       role: what it stands for in the protocol (see ``mmjax.evaluation.protocol``); empty = a method.
+      validation_scores: what its scores on validation are: ``held out`` (nothing was fitted there), ``cross-fitted``
+        (of each item by a fit on others) or ``fitted`` (of the items it was fitted on: no evidence, so nothing is
+        chosen by them and no temperature is fitted on them).
       train: instead of the table's.
       task: instead of the table's.
       seeds: number of seeds, instead of the table's.
@@ -114,6 +117,7 @@ class Row:
     varies: bool = True
     baseline: bool = True
     role: str = ""
+    validation_scores: str = "held out"
     train: Train | None = None
     task: Task | None = None
     seeds: int | None = None
@@ -127,6 +131,8 @@ class Row:
             raise UsageError(f"row {self.name!r} has a dot in its name; --set could not reach it")
         if self.role and self.role not in ROLES:
             raise UsageError(f"row {self.name!r} has the role {self.role!r}; the roles are: {', '.join(ROLES)}")
+        if self.validation_scores not in VALIDATION:
+            raise UsageError(f"row {self.name!r}: {self.validation_scores=} is none of {', '.join(VALIDATION)}")
 
     @property
     def network(self) -> nn.Module:

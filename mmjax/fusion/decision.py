@@ -14,6 +14,7 @@ from mmjax.typing import Mapping
 
 __all__ = [
     "Stacking",
+    "cross_fit_stacking",
     "fit_stacking",
     "mean_of_logits",
     "mean_of_probabilities",
@@ -74,16 +75,20 @@ def prior_corrected_product(logits: Logits, present: Present = None, *, log_prio
     members are exact posteriors and the independence holds. Returns log-probabilities.
 
     Args:
-      log_prior: ``[classes]``, the log of the class frequencies the members were trained on.
+      log_prior: ``[classes]``, the log of the class frequencies the members were trained on. A class of prior 0
+        (``-inf``) has posterior 0 whatever the members say.
 
     Raises:
       ValueError: as ``mean_of_logits``, or a prior of another shape.
     """
     xp, members, mask = _members(logits, present)
-    log_prior = _log_softmax(xp, xp.asarray(log_prior, dtype=members.dtype))
+    log_prior = xp.asarray(log_prior, dtype=members.dtype)
     if log_prior.shape != members.shape[-1:]:
         raise ValueError(f"{log_prior.shape=} must be {members.shape[-1:]}, one entry per class")
-    evidence = _where(xp, mask, _log_softmax(xp, _where(xp, mask, members)) - log_prior)
+    possible = log_prior > -xp.inf
+    log_prior = _log_softmax(xp, log_prior)
+    finite = xp.where(possible, log_prior, xp.zeros_like(log_prior))  # posterior / prior is 0 / 0 at a prior of 0
+    evidence = _where(xp, mask & possible, _log_softmax(xp, _where(xp, mask, members)) - finite)
     return _log_softmax(xp, log_prior + evidence.sum(0))  # prior * prod (posterior / prior): P - 1 needs no count
 
 
@@ -155,6 +160,57 @@ def fit_stacking(logits: Logits, target: Any, present: Present = None, *, penalt
     return Stacking(tuple(sorted(logits)), kernel, bias[0])
 
 
+def cross_fit_stacking(
+    logits: Logits,
+    target: Any,
+    present: Present = None,
+    *,
+    group: Any = None,
+    folds: int = 5,
+    penalty: float = 1.0,
+) -> np.ndarray:
+    """Scores ``[batch, classes]`` of each example by a ``Stacking`` fitted on the examples of the other folds.
+
+    What is measured or fitted on these (an accuracy to choose by, a temperature) is not flattered by the fit, as the
+    scores of a stacking on its own examples are. Whole groups stand in one fold, classes as evenly spread as they
+    allow.
+
+    Args:
+      group: ``[batch]``, e.g. the video of each example; None = each is its own.
+      folds: at most; fewer where there are fewer groups. With a single group its examples are the units.
+
+    Raises:
+      ValueError: as ``fit_stacking``, or fewer than two examples.
+    """
+    target = np.asarray(target)
+    if len(target) < 2:
+        raise ValueError(f"cross-fitting needs two examples at least, got {len(target)}")
+    logits = {name: np.asarray(values, np.float64) for name, values in logits.items()}
+    present = {name: np.ones(len(target), bool) for name in logits} if present is None else present
+    fold = _folds(target, np.arange(len(target)) if group is None else np.asarray(group), folds)
+    scores = np.zeros((len(target), next(iter(logits.values())).shape[-1]))
+    for number in range(fold.max() + 1):
+        (seen, here), (held_out, there) = (
+            tuple({name: np.asarray(values)[rows] for name, values in of.items()} for of in (logits, present))
+            for rows in (fold != number, fold == number)
+        )
+        scores[fold == number] = fit_stacking(seen, target[fold != number], here, penalty=penalty)(held_out, there)
+    return scores
+
+
+def _folds(target: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
+    """The fold of each example: groups dealt in turn, sorted by the class that most of their examples have."""
+    names, code = np.unique(group, return_inverse=True)
+    if names.size < 2:
+        code = np.arange(len(target))
+    votes = np.zeros((code.max() + 1, target.max() + 1))
+    np.add.at(votes, (code, target), 1)
+    order = np.argsort(votes.argmax(1), kind="stable")
+    fold = np.empty(len(votes), np.int64)
+    fold[order] = np.arange(len(votes)) % min(count, len(votes))
+    return fold[code]
+
+
 def _members(logits: Logits, present: Present) -> tuple[Any, Any, Any]:
     """The array library, the logits ``[member, batch, classes]`` in sorted order, their mask ``[member, batch, 1]``."""
     if not logits:
@@ -186,7 +242,10 @@ def _where(xp: Any, mask: Any, members: Any) -> Any:
 
 def _log_sum_exp(xp: Any, x: Any, axis: int) -> Any:
     highest = x.max(axis, keepdims=True)
-    return highest + xp.log(xp.exp(x - highest).sum(axis, keepdims=True))
+    highest = xp.where(highest == -xp.inf, xp.zeros_like(highest), highest)  # of a class that is impossible to all
+    total = xp.exp(x - highest).sum(axis, keepdims=True)
+    nothing = total == 0
+    return xp.where(nothing, -xp.inf, highest + xp.log(xp.where(nothing, xp.ones_like(total), total)))
 
 
 def _log_softmax(xp: Any, x: Any) -> Any:

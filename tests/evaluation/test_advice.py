@@ -147,10 +147,14 @@ def test_a_gain_that_the_shuffled_control_keeps_is_regularisation():
     assert 'Shuffled control "late: audio shuffled"' in advise(summary(*base, *other))
 
 
-def test_stacking_is_left_out_since_it_saw_validation():
-    text = advise(summary(*singles(), fused(), fused("stacking", 1.0, 0.9, kind="fit")))
-    assert 'USE THE FUSION "gated".' in text
-    assert '"stacking" was left out' in text
+@pytest.mark.parametrize("scores", [None, "fitted"])
+def test_what_was_fitted_on_validation_is_left_out(scores):
+    """By the field of the row; tables of before there was one have stacking fitted so."""
+    name = "stacking" if scores is None else "any name"
+    text = advise(summary(*singles(), fused(), fused(name, 1.0, 0.9, kind="fit", validation_scores=scores)))
+    assert f'"{name}" was left out' in text
+    held_out = fused("stacking", 1.0, 0.9, kind="fit", validation_scores="cross-fitted")
+    assert headline(*singles(), fused(), held_out).startswith('USE THE FUSION "stacking".')
 
 
 def test_only_fusions_of_all_modalities_and_no_control_are_considered():

@@ -13,6 +13,7 @@ from sklearn.svm import LinearSVC
 
 from mmjax import datasets
 from mmjax.errors import UsageError
+from mmjax.evaluation.calibration import before_and_after, measure
 from mmjax.evaluation.protocol import ROLES
 from mmjax.experiment import Member, Row, baselines
 from mmjax.experiment.baselines import decide, decision_rows, linear_svm, logistic, matched_rows, stack
@@ -125,16 +126,35 @@ def test_stacking_is_fitted_on_validation_and_never_sees_train():
     assert np.abs(moved["test"] - scores["test"]).max() > 1e-3
 
 
+def test_the_temperature_of_a_stack_is_not_fitted_on_what_it_was_fitted_on():
+    """On members that say nothing a fit to 60 items is sure of itself; what is measured on its own items agrees."""
+    rng = np.random.default_rng(0)
+    target, split = rng.integers(0, 12, 180), np.repeat([0, 1, 2], 60)
+    data = datasets.from_arrays({"x": rng.normal(size=(180, 1))}, target, split=split)
+    outputs = {name: {s: 3 * rng.normal(size=(60, 12)) for s in ("validation", "test")} for name in "ab"}
+    members = {name: Member(of, dict.fromkeys(of, np.ones(60, bool))) for name, of in outputs.items()}
+    scores = stack(data, 0, members)
+    truth = {name: data.splits[name].target for name in scores}
+    honest = before_and_after(scores, truth)
+    logits = {name: of["validation"] for name, of in outputs.items()}
+    own = decision.fit_stacking(logits, truth["validation"])(logits)
+    flattered = before_and_after({"validation": own, "test": scores["test"]}, truth)
+    assert flattered["nll_scaled"] > flattered["nll"] + 0.5  # what was done before
+    assert honest["nll_scaled"] < honest["nll"] and honest["nll_scaled"] < flattered["nll_scaled"] - 1
+    assert set(before_and_after(scores, truth, fitted=True)) == set(measure(scores["test"], truth["test"]))
+
+
 def test_a_stack_is_fitted_once_for_the_same_validation_outputs(monkeypatch):
     """Under noise the same fit is asked for again and again; whatever it could depend on makes another one."""
     monkeypatch.setattr(baselines, "_STACKED", {})
     fits, fit = [], decision.fit_stacking
-    monkeypatch.setattr(decision, "fit_stacking", lambda *given: fits.append(given) or fit(*given))
+    monkeypatch.setattr(decision, "fit_stacking", lambda *given, **others: fits.append(given) or fit(*given, **others))
     data, members = small.arrays(), {"left": member(1), "right": member(2)}
     first = stack(data, 0, members)["test"]
     noisy = {k: Member({**m.outputs, "test": m.outputs["test"] + 1}, m.present) for k, m in members.items()}
     second = stack(data, 0, noisy)["test"]
-    assert len(fits) == 1 and (first != second).any()  # other test outputs, the same fit
+    once = len(fits)
+    assert once == 6 and (first != second).any()  # one of all, five to cross-fit
     np.testing.assert_array_equal(stack(data, 0, members)["test"], first)
     gone = {**members, "left": member(1, np.arange(20) > 3)}
     swapped = {"left": members["right"], "right": members["left"]}
@@ -143,9 +163,9 @@ def test_a_stack_is_fitted_once_for_the_same_validation_outputs(monkeypatch):
     other = dataclasses.replace(data, splits={**data.splits, "validation": target})
     for count, (given, voters) in enumerate([(data, gone), (data, swapped), (data, renamed), (other, members)], 2):
         stack(given, 0, voters)
-        assert len(fits) == count
+        assert len(fits) == count * once
     np.testing.assert_array_equal(stack(data, 0, members)["test"], first)
-    assert len(fits) == 5
+    assert len(fits) == 5 * once
 
 
 def test_fits_that_are_kept_are_few(monkeypatch):
@@ -163,6 +183,10 @@ def test_rows_have_their_roles():
     assert set(roles.values()) - {""} <= set(ROLES)
     with pytest.raises(UsageError, match="'odd' has the role 'champion'; the roles are: single, matched"):
         Row("odd", fit=small.guess, role="champion")
+    said = {row.name: row.validation_scores for row in decision_rows(("left", "right"))}
+    assert said.pop("stacking") == "cross-fitted" and set(said.values()) == {"held out"}
+    with pytest.raises(UsageError, match="validation_scores='odd' is none of held out, cross-fitted, fitted"):
+        Row("odd", fit=small.guess, validation_scores="odd")
     for role in ROLES:
         assert Row("one", fit=small.guess, role=role).role == role
 

@@ -9,6 +9,8 @@ from scipy.stats import multivariate_normal
 from sklearn.linear_model import LogisticRegression
 
 from mmjax.fusion.decision import (
+    _folds,
+    cross_fit_stacking,
     fit_stacking,
     mean_of_logits,
     mean_of_probabilities,
@@ -110,6 +112,28 @@ def test_with_nothing_present_only_the_prior_is_left(fuse):
     np.testing.assert_allclose(softmax(scores, -1), np.tile(expected, (BATCH, 1)), atol=1e-12)
 
 
+def test_a_class_of_prior_zero_has_posterior_zero():
+    """One of three classes never occurs in train: of the other two the result is that of a world without it."""
+    prior = np.array([0.7, 0.0, 0.3])
+    with np.errstate(divide="ignore"):
+        scores = prior_corrected_product(WORLD.posteriors, SOME, log_prior=np.log(prior))
+    assert not np.isnan(scores).any() and (softmax(scores, -1)[:, 1] == 0).all()
+    without = {name: np.delete(logits, 1, axis=1) for name, logits in WORLD.posteriors.items()}
+    expected = softmax(prior_corrected_product(without, SOME, log_prior=np.log([0.7, 0.3])), -1)
+    # p(y | x) / p(y) of the classes that occur, up to a factor that no class sees
+    np.testing.assert_allclose(np.delete(softmax(scores, -1), 1, axis=1), expected, atol=1e-12)
+    grads = jax.grad(lambda x: prior_corrected_product({"a": x}, log_prior=jnp.log(jnp.asarray(prior)))[:, 0].sum())
+    assert jnp.isfinite(grads(jnp.asarray(WORLD.posteriors["audio"][:5]))).all()
+
+
+def test_a_class_that_is_impossible_to_all_members_stays_so():
+    logits = {"a": np.array([[0.0, -np.inf, 1.0]]), "b": np.array([[2.0, -np.inf, 0.0]])}
+    for fuse in (mean_of_logits, mean_of_probabilities, product):
+        scores = fuse(logits)
+        assert scores[0, 1] == -np.inf and np.isfinite(scores[0, [0, 2]]).all()
+    assert np.isnan(mean_of_probabilities({**logits, "b": np.full((1, 3), np.nan)})).all()  # never hidden
+
+
 @every_function
 def test_jax_arrays_and_tracers_give_the_same(fuse):
     as_jax = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), WORLD.posteriors)
@@ -146,6 +170,35 @@ class TestStacking:
         scores = fit_stacking(WORLD.posteriors, target)(WORLD.posteriors)
         assert scores.shape == (BATCH, CLASSES) and np.isfinite(scores).all()
         assert softmax(scores, -1)[:, 2].max() < 0.1
+
+    def test_a_cross_fitted_score_is_by_a_fit_that_saw_neither_the_item_nor_its_group(self):
+        group = np.arange(BATCH) // 20
+        fold = _folds(WORLD.target, group, 5)
+        assert all(np.unique(fold[group == one]).size == 1 for one in range(20))
+        scores = cross_fit_stacking(WORLD.posteriors, WORLD.target, SOME, group=group)
+        for number in range(5):
+            own, others = fold == number, fold != number
+            rest, part = ({n: x[rows] for n, x in WORLD.posteriors.items()} for rows in (others, own))
+            here, there = ({n: x[rows] for n, x in SOME.items()} for rows in (others, own))
+            expected = fit_stacking(rest, WORLD.target[others], here)(part, there)
+            np.testing.assert_array_equal(scores[own], expected)
+        each = _folds(WORLD.target, np.arange(BATCH), 5)
+        counts = np.stack([np.bincount(WORLD.target[each == number], minlength=CLASSES) for number in range(5)])
+        assert (np.ptp(counts, axis=0) <= 1).all()  # every class is spread evenly where groups allow it
+
+    def test_what_is_measured_on_cross_fitted_scores_is_not_flattered(self):
+        noise = {name: np.random.default_rng(1).normal(size=(60, 12)) for name in ("a", "b")}
+        target = np.random.default_rng(2).integers(0, 12, 60)
+        flattered = (fit_stacking(noise, target, penalty=1e-3)(noise).argmax(-1) == target).mean()
+        honest = (cross_fit_stacking(noise, target, penalty=1e-3).argmax(-1) == target).mean()
+        assert honest < 0.2 and flattered > 0.5  # the members say nothing
+
+    def test_every_item_has_a_score_however_few_groups_there_are(self):
+        for count in (1, 2, 3):
+            scores = cross_fit_stacking(WORLD.posteriors, WORLD.target, group=np.arange(BATCH) % count)
+            assert np.isfinite(scores).all() and (scores.argmax(-1) == WORLD.target).mean() > 0.7
+        with pytest.raises(ValueError, match="two examples at least, got 1"):
+            cross_fit_stacking({"a": np.zeros((1, 3))}, [0])
 
     def test_refuses_what_it_cannot_fit(self):
         with pytest.raises(ValueError, match=r"penalty=0 must be positive"):
