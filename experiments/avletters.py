@@ -16,7 +16,7 @@ from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.encoders import FrameVideo, LeNet, Recurrent
 from mmjax.experiment import Paper, Row, Table
-from mmjax.experiment.baselines import decision_rows, logistic, matched_rows
+from mmjax.experiment.baselines import decision_rows, logistic, matched_rows, statistics_rows
 from mmjax.heads import ClassificationHead
 from mmjax.models import ModalityDropout, Multimodal
 from mmjax.tasks import Classification
@@ -89,6 +89,7 @@ def rows():
     joint = classifier(fusion.JointTransformer(DIM, per_modality=True))
     yield network("joint transformer (SimBaMM)", model=joint, role="joint transformer")
     yield network("late, modality dropout", model=classifier(ModalityDropout(fusion.Concat(DIM))))
+    yield from statistics_rows(MODALITIES, refit=True)
     for streams in (("video",), ("audio",), MODALITIES):
         fit = functools.partial(logistic, C=0.01, components={"video": 150, "audio": 100})
         yield Row(f"logistic {'+'.join(streams)}", fit=fit, streams=streams, varies=False, section="linear")

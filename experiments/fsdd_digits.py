@@ -20,7 +20,7 @@ from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.encoders import LeNet, LogMel, TemporalConv
 from mmjax.experiment import Row, Table
-from mmjax.experiment.baselines import decision_rows, matched_rows
+from mmjax.experiment.baselines import decision_rows, matched_rows, statistics_rows
 from mmjax.heads import ClassificationHead
 from mmjax.models import ModalityDropout, Multimodal
 from mmjax.stream import Stream
@@ -103,6 +103,7 @@ TABLE = Table(
             model=classifier(fusion.JointTransformer(DIM, per_modality=True)),
             role="joint transformer",
         ),
+        *statistics_rows(MODALITIES),
         Row("late, modality dropout", model=classifier(ModalityDropout(fusion.Concat(DIM, hidden_dims=(64,))))),
     ],
     folds=(0, 1, 2, 3, 4, 5),

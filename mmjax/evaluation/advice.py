@@ -5,7 +5,7 @@ from typing import Any
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.cells import count, value
-from mmjax.evaluation.choice import UNTRAINED, Choice, choose, role_of
+from mmjax.evaluation.choice import CONTROLS, UNTRAINED, Choice, choose, role_of
 from mmjax.evaluation.columns import usual_seeds
 from mmjax.typing import Mapping
 
@@ -105,10 +105,42 @@ def _why(summary: Mapping[str, Any], choice: Choice) -> Iterator[str]:
             f"{_alone(choice)} is the best single modality on validation: "
             f"{_score(summary, single['validation'])}{_source(single, 'validation')}."
         )
+    yield from _linear(summary, choice)
     for name in choice.left_out:
         yield f'"{name}" was left out: it was fitted on validation, so its score there is no evidence.'
     if len({row["section"] for row in summary["rows"]}) > 1:
         yield f'All this within "{choice.section}": no other part of the table has a better row on validation.'
+
+
+def _linear(summary: Mapping[str, Any], choice: Choice) -> Iterator[str]:
+    """Where a linear model reaches what the networks do: all modalities, then each alone."""
+    sign = 1 if summary["higher_is_better"] else -1
+
+    def best(rows: Sequence[Row]) -> Row | None:
+        return max(rows, key=lambda row: sign * row["validation"], default=None)
+
+    trained = [row for row in choice.rows if role_of(row) not in (*UNTRAINED, *CONTROLS)]
+    networks = [row for row in trained if row["kind"] == "model"]
+    linear, network = best([row for row in choice.rows if role_of(row) == "linear"]), best(networks)
+    if linear and network and sign * network["validation"] <= sign * linear["validation"]:
+        yield (
+            f'No network beats the linear model "{linear["name"]}": {_score(summary, linear["validation"])}'
+            f'{_source(linear, "validation")} on validation, the best network "{network["name"]}" '
+            f"{_score(summary, network['validation'])}{_source(network, 'validation')}. What the networks gain over "
+            "each other says little of fusion; train them otherwise first (--trials, more epochs, another rate)."
+        )
+    for name in sorted({row["streams"][0] for row in trained if row["single"]}):
+        alone = [row for row in trained if row["single"] and row["streams"] == [name]]
+        fitted, network = (
+            best([row for row in alone if row["kind"] == "fit"]),
+            best([row for row in alone if row in networks]),
+        )
+        if fitted and network and sign * network["validation"] < sign * fitted["validation"]:
+            yield (
+                f"Of {name.upper()} alone the network stays behind a fit without one: "
+                f"{_score(summary, network['validation'])}{_source(network, 'validation')} against "
+                f"{_score(summary, fitted['validation'])}{_source(fitted, 'validation')} on validation."
+            )
 
 
 def _gains(summary: Mapping[str, Any], choice: Choice) -> Iterator[str]:

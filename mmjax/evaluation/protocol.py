@@ -12,12 +12,14 @@ ROLES = {
     "matched": "a modality alone, with as many parameters as the concatenation",
     "mean of logits": "mean of the single modalities' logits, untrained",
     "prior-corrected product": "product of the single modalities' probabilities over the prior, untrained",
+    "linear": "a linear model of means, deviations and quantiles of the items",
     "concatenation": "concatenation and an MLP",
     "joint transformer": "a transformer over modality tokens",
     "shuffled control": "the same method trained with the other modalities shuffled among the examples",
     "ensemble control": "as many models of the best single modality as there are modalities",
 }
-"""What a row stands for in the protocol. All but the controls are baselines; every role must be filled."""
+"""What a row stands for in the protocol. All but the controls are baselines; every role must be filled, ``linear`` in a
+table of sequences."""
 
 VALIDATION = ("held out", "cross-fitted", "fitted")
 """What the validation scores of a row may be: of items it never saw, each by a fit on other items, or of its own."""
@@ -33,13 +35,16 @@ def is_fitted_on_validation(row: Mapping[str, Any]) -> bool:
     return row["kind"] == "fit" and row["name"].startswith("stacking")
 
 
-def missing_parts(rows: Sequence[Mapping[str, Any]], streams: Sequence[str], majority: float | None) -> list[str]:
+def missing_parts(
+    rows: Sequence[Mapping[str, Any]], streams: Sequence[str], majority: float | None, *, sequences: bool = False
+) -> list[str]:
     """What a table lacks, in words; empty = it conforms.
 
     Args:
       rows: of the summary, with ``role``, ``single``, ``streams``, ``status`` and ``best_single``.
       streams: the modalities of the data.
       majority: the share of the most frequent class; None where there are no classes.
+      sequences: whether an example holds several items of some modality; then a linear row is asked for.
     """
     done = [row for row in rows if row["status"] == "done"]
     missing = [
@@ -49,7 +54,8 @@ def missing_parts(rows: Sequence[Mapping[str, Any]], streams: Sequence[str], maj
         return missing
     classes = majority is not None
     decision = ("mean of logits", "prior-corrected product")
-    wanted = [role for role in ROLES if role not in ("single", "matched") and (classes or role not in decision)]
+    spared = ("single", "matched", *(() if classes else decision), *(() if sequences else ("linear",)))
+    wanted = [role for role in ROLES if role not in spared]
     missing += [f"{role} ({ROLES[role]})" for role in wanted if not any(row["role"] == role for row in done)]
     best = [row["streams"] for row in done if row["best_single"]]
     if not any(row["role"] == "matched" and row["streams"] in best for row in done):

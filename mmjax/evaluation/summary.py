@@ -63,7 +63,7 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
     _add_gains(rows, runs, groups, primary)
     _add_measured(rows, runs, targets["test"], config)
     streams = config.get("streams") or sorted({name for row in rows for name in row["streams"]})
-    missing = missing_parts(rows, streams, config.get("majority"))
+    missing = missing_parts(rows, streams, config.get("majority"), sequences=config.get("sequences", False))
     units = np.unique(groups).size
     card = config["dataset"].get("card", {})
     summary = {

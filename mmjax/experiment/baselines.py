@@ -1,5 +1,6 @@
 """Rows that are no networks: linear classifiers on features, and combinations of trained models' outputs."""
 
+import dataclasses
 import functools
 import hashlib
 import types
@@ -10,15 +11,25 @@ import flax.linen as nn
 import numpy as np
 
 from mmjax.datasets.base import Dataset
+from mmjax.datasets.statistics import has_sequences, statistics
 from mmjax.datasets.views import refit_splits
 from mmjax.evaluation.protocol import ROLES
 from mmjax.evaluation.records import HELD_OUT
-from mmjax.experiment.table import Matched, Member, Row
+from mmjax.experiment.table import Matched, Member, Row, Table
 from mmjax.fusion import decision
 from mmjax.stream import Batch, by_index
 from mmjax.typing import Mapping
 
-__all__ = ["decide", "decision_rows", "linear_svm", "logistic", "matched_rows", "stack"]
+__all__ = [
+    "decide",
+    "decision_rows",
+    "linear_svm",
+    "logistic",
+    "matched_rows",
+    "stack",
+    "statistics_rows",
+    "with_baselines",
+]
 
 _STACKED: dict[str, tuple[decision.Stacking, np.ndarray]] = {}
 NOTHING: Mapping[str, int] = types.MappingProxyType({})
@@ -153,6 +164,48 @@ def decision_rows(members: Sequence[str], *, section: str = "", suffix: str = ""
         )
         for name, fit in rules.items()
     ]
+
+
+def statistics_rows(streams: Sequence[str], *, C: float = 0.01, refit: bool = False, section: str = "") -> list[Row]:
+    """Logistic regression on means, deviations and quantiles of the items (``statistics``): of each modality alone, and
+    of all. A network on the sequences that stays below it says nothing of fusion.
+
+    Args:
+      streams: all modalities of the table.
+      C: inverse strength of the ridge.
+      refit: as the table's ``Train.refit``, so that these rows see the examples that its networks see.
+    """
+    fit, several = functools.partial(logistic, C=C, refit=refit), len(streams) > 1
+    return [
+        Row(
+            f"logistic on statistics of {'+'.join(names)}",
+            fit=fit,
+            streams=names,
+            view=statistics,
+            varies=False,
+            section=section,
+            role="linear" if names == tuple(streams) and several else "",
+        )
+        for names in [*((name,) for name in streams), *([tuple(streams)] if several else [])]
+    ]
+
+
+def with_baselines(table: Table, dataset: Dataset) -> Table:
+    """The table with the baselines that its kind of data asks for and that it does not have.
+
+    Of sequences with a class per example these are ``statistics_rows``, where no row has the role ``linear``.
+
+    Args:
+      dataset: the table's, after its view.
+    """
+    added: list[Row] = []
+    plain = next((row for row in table.rows if row.role == "concatenation"), None)
+    if dataset.card.num_classes and has_sequences(dataset) and not any(row.role == "linear" for row in table.rows):
+        names = {row.name for row in table.rows}
+        section = plain.section if plain else ""
+        rows = statistics_rows(dataset.streams, refit=table.train.refit, section=section)
+        added += [row for row in rows if row.name not in names]
+    return dataclasses.replace(table, rows=[*table.rows, *added]) if added else table
 
 
 def matched_rows(

@@ -9,6 +9,7 @@ import flax.linen as nn
 
 import mmjax
 from mmjax.datasets.base import Dataset
+from mmjax.datasets.statistics import has_sequences
 from mmjax.environment import environment
 from mmjax.evaluation.noise import default_noises
 from mmjax.experiment.settings import describe, digest
@@ -74,6 +75,7 @@ def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str,
         "primary": dataset.card.primary_metric,
         "metric": dataset.card.metric or dataset.card.primary_metric,
         "streams": list(dataset.streams),
+        "sequences": has_sequences(dataset),
         "noise": {name: noise.scale for name, noise in default_noises(dataset.card.kinds).items()},
         "majority": dataset.majority() if classes else None,
         "chance": 1 / classes if classes else None,

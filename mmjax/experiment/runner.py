@@ -26,6 +26,7 @@ from mmjax.evaluation.summary import summarise
 from mmjax.experiment import folds
 from mmjax.experiment.ahead import ahead
 from mmjax.experiment.analyses import Measure, analyse
+from mmjax.experiment.baselines import with_baselines
 from mmjax.experiment.checks import abstract_variables, check_model, naming
 from mmjax.experiment.console import Lines
 from mmjax.experiment.controls import control_rows
@@ -106,13 +107,15 @@ def run_table(
     folders = {"data_dir": data_dir, "cache_dir": cache_dir}
     pooled = folds.is_pooled(table)
     workdir = pathlib.Path(workdir or pathlib.Path("runs") / (f"{name}-folds" if pooled else name))
-    chosen = table.chosen(rows)
+    table.chosen(rows)  # an unknown name is said before anything is read
     if pooled:
         options = {"rows": rows, "measure": measure, "snapshot_seconds": snapshot_seconds, "say": say, **folders}
         with claim(workdir, {"table": name, "row": None, "folds": list(table.folds), "measured": None}):
             return folds.run_folds(run_table, table, name, workdir, **options)
     raw = load_raw(table, **folders)
     dataset = table.view(raw) if table.view else raw
+    table = with_baselines(table, dataset)
+    chosen = table.chosen(rows)
     with claim(workdir, {"table": name, "row": None, "folds": None, "measured": None}):
         say(f"{name}: {_sizes(dataset)}; {len(chosen)} rows, {table.seeds} seeds, on {device()}")
         store = RecordStore(workdir)

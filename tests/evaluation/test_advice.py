@@ -157,6 +157,34 @@ def test_what_was_fitted_on_validation_is_left_out(scores):
     assert headline(*singles(), fused(), held_out).startswith('USE THE FUSION "stacking".')
 
 
+def linear(validation, **fields):
+    return row("logistic on statistics of audio+text", ["audio", "text"], validation, validation, kind="fit",
+               role="linear", gain=gain(0.05, 0.03, 0.07), **fields)  # fmt: skip
+
+
+def test_a_table_whose_networks_stay_below_the_linear_model_says_so():
+    said = 'No network beats the linear model "logistic on statistics of audio+text": 91.0 %'
+    assert said in advise(summary(*singles(), late(), fused(), linear(0.91)))
+    text = advise(summary(*singles(), late(), fused(), linear(0.91)))
+    assert 'the best network "gated" 90.0 % [gated: validation].' in text
+    for rows in ([fused(), linear(0.89)], [fused()]):  # one network reaches it; there is none
+        assert "No network" not in advise(summary(*singles(), late(), *rows))
+    # A control and rows that train nothing are no networks that reach it.
+    assert said in advise(summary(*singles(), late(0.99), fused(), linear(0.91), control(0, 0, 0) | {"validation": 1}))
+    worse = {"primary": "mae", "metric_name": "mae", "higher_is_better": False}
+    alone = [row("text", ["text"], 1.3, 1.3, best_single=True)]
+    assert "No network beats" in advise(summary(*alone, fused(validation=1.2), linear(1.1), **worse))
+    assert "No network beats" not in advise(summary(*alone, fused(validation=1.0), linear(1.1), **worse))
+
+
+def test_a_modality_whose_network_stays_behind_a_linear_model_is_named():
+    fits = [row("logistic on statistics of text", ["text"], 0.83, 0.83, kind="fit"),
+            row("logistic on statistics of audio", ["audio"], 0.5, 0.5, kind="fit")]  # fmt: skip
+    text = advise(summary(*singles(), fused(), *fits))
+    assert "Of TEXT alone the network stays behind a fit without one: 80.0 % [text: validation] against 83.0 %" in text
+    assert "Of AUDIO alone" not in text
+
+
 def test_only_fusions_of_all_modalities_and_no_control_are_considered():
     table = summary(*singles(), fused(), control(0.0, -0.1, 0.1) | {"validation": 1.0})
     table["streams"] = ["audio", "text", "video"]

@@ -25,7 +25,15 @@ def test_a_whole_table_conforms():
     assert missing_parts(whole(three), three, 0.5) == []
 
 
-@pytest.mark.parametrize("role", [role for role in ROLES if role != "single"])
+def test_a_linear_row_is_asked_for_where_there_are_sequences():
+    rows = [one for one in whole() if one["role"] != "linear"]
+    assert missing_parts(rows, BOTH, 0.5) == []
+    for classes in (0.5, None):
+        assert missing_parts(rows, BOTH, classes, sequences=True) == [f"linear ({ROLES['linear']})"]
+    assert missing_parts(whole(), BOTH, 0.5, sequences=True) == []
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role not in ("single", "linear")])
 def test_each_role_that_lacks_is_named_with_what_it_is(role):
     expected = [f"{role} ({ROLES[role]})"]
     assert missing_parts([one for one in whole() if one["role"] != role], BOTH, 0.5) == expected
@@ -62,4 +70,4 @@ def test_scores_have_no_decision_rows_and_one_modality_no_fusion():
 def test_an_empty_table_lacks_everything():
     found = missing_parts([], BOTH, 0.5)
     assert found[:2] == ["audio alone", "text alone"]
-    assert sorted(part.partition(" (")[0] for part in found[2:]) == sorted(set(ROLES) - {"single"})
+    assert sorted(part.partition(" (")[0] for part in found[2:]) == sorted(set(ROLES) - {"single", "linear"})

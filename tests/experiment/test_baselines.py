@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import warnings
 
 import numpy as np
@@ -15,8 +16,17 @@ from mmjax import datasets
 from mmjax.errors import UsageError
 from mmjax.evaluation.calibration import before_and_after, measure
 from mmjax.evaluation.protocol import ROLES
-from mmjax.experiment import Member, Row, baselines
-from mmjax.experiment.baselines import decide, decision_rows, linear_svm, logistic, matched_rows, stack
+from mmjax.experiment import Member, Row, baselines, run_table
+from mmjax.experiment.baselines import (
+    decide,
+    decision_rows,
+    linear_svm,
+    logistic,
+    matched_rows,
+    stack,
+    with_baselines,
+)
+from mmjax.experiment.data import row_data
 from mmjax.fusion import decision
 from tests.experiment import small
 
@@ -205,3 +215,42 @@ def test_the_decision_rows_name_their_members():
     rows = decision_rows(("left", "right"), suffix=" late", section="s")
     assert len({row.name for row in rows}) == 5 and all(row.name.endswith(" late") for row in rows)
     assert all(row.members == ("left", "right") and row.section == "s" for row in rows)
+
+
+def sequences(items=60):
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 3, items)
+    streams = {name: rng.normal(size=(items, 5, 2)) + target[:, None, None] for name in ("a", "b")}
+    return datasets.from_arrays(streams, target, split=np.repeat([0, 1, 2], items // 3))
+
+
+def test_a_table_of_sequences_gets_a_linear_model_of_their_statistics():
+    data, rows = sequences(), [Row("guess", fit=small.guess)]
+    added = with_baselines(small.table(dataset=data, rows=rows), data).rows[1:]
+    assert [row.name for row in added] == [f"logistic on statistics of {name}" for name in ("a", "b", "a+b")]
+    assert [row.role for row in added] == ["", "", "linear"]
+    assert [row.streams for row in added] == [("a",), ("b",), ("a", "b")]
+    for row in added:
+        viewed = row_data(data, row)
+        np.testing.assert_array_equal(
+            row.fit(viewed, 0, {})["test"], logistic(viewed, 0, {}, C=0.01, refit=False)["test"]
+        )
+        assert viewed.splits["train"].streams["a" if "a" in row.streams else "b"].values.shape == (20, 1, 40)
+    table = small.table(dataset=data, rows=[*rows, Row("mine", fit=small.guess, role="linear")])
+    assert with_baselines(table, data) is table  # it has one
+    plain = small.table()
+    assert with_baselines(plain, small.arrays()) is plain  # vectors are no sequences
+    refit = small.table(dataset=data, rows=rows, train=dataclasses.replace(small.table().train, refit=True))
+    row = with_baselines(refit, data).rows[-1]
+    expected = logistic(row_data(data, row), 0, {}, C=0.01, refit=True)["test"]
+    np.testing.assert_array_equal(row.fit(row_data(data, row), 0, {})["test"], expected)
+
+
+def test_it_runs_in_the_table_and_is_asked_for(tmp_path):
+    table = small.table(dataset=sequences(), rows=[Row("guess", fit=small.guess)])
+    text = run_table(table, workdir=tmp_path, say=[].append)
+    assert "| logistic on statistics of a+b |" in text and "linear (" not in text.partition("\n| row")[0]
+    summary = json.loads((tmp_path / "table.json").read_bytes())
+    assert {row["name"] for row in summary["rows"] if row["single"]} == {f"logistic on statistics of {n}" for n in "ab"}
+    part = run_table(table, workdir=tmp_path / "part", rows=["guess"], say=[].append)
+    assert f"linear ({ROLES['linear']})" in part

@@ -181,7 +181,7 @@ def test_a_table_of_some_rows_says_what_it_lacks(whole, tmp_path, monkeypatch):
     text, lines = run(tmp_path / "some", rows=["left", "right"])
     summary = summary_of(tmp_path / "some")
     assert not summary["conforming"] and "**Non-conforming**: the protocol also asks for mean of logits (" in text
-    for role in sorted(set(ROLES) - {"single"}):
+    for role in sorted(set(ROLES) - {"single", "linear"}):
         assert f"{role} ({ROLES[role]})" in summary["missing_parts"] and f"{role} ({ROLES[role]})" in text
     assert "left alone" not in text and len(lines) == 3  # no controls either
     # Of a whole table no row is lost: the report is one without controls until all rows are asked for again.
