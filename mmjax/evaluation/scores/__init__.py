@@ -1,0 +1,43 @@
+"""Primary metrics by their names, each with its convention; ``register`` adds one of your own."""
+
+from mmjax.errors import UsageError
+from mmjax.evaluation.scores import classes, labels, ranks, values
+from mmjax.evaluation.scores.score import OUTPUTS as OUTPUTS
+from mmjax.evaluation.scores.score import Outputs as Outputs
+from mmjax.evaluation.scores.score import Score as Score
+
+__all__ = ["OUTPUTS", "Outputs", "Score", "register", "score", "scores"]
+
+_SCORES: dict[str, Score] = {}
+
+
+def register(new: Score) -> Score:
+    """Adds a metric, so that tables can be made of it.
+
+    Raises:
+      UsageError: the name is taken.
+    """
+    if new.name in _SCORES:
+        raise UsageError(f"there is a score {new.name!r} already: {_SCORES[new.name].convention}")
+    _SCORES[new.name] = new
+    return new
+
+
+def score(name: str) -> Score:
+    """The metric of that name.
+
+    Raises:
+      UsageError: there is none; the message lists those that are.
+    """
+    if name not in _SCORES:
+        raise UsageError(f"no score {name!r}; there are {', '.join(sorted(_SCORES))}")
+    return _SCORES[name]
+
+
+def scores(outputs: str | None = None) -> dict[str, Score]:
+    """All metrics by name, or those of one kind of outputs (see ``OUTPUTS``)."""
+    return {name: one for name, one in _SCORES.items() if outputs in (None, one.outputs)}
+
+
+for _one in (*classes.SCORES, *values.SCORES, *labels.SCORES, *ranks.SCORES):
+    register(_one)

@@ -1,0 +1,168 @@
+"""What a primary metric is to the protocol: its name and unit, a number per item, and its value on resampled items.
+
+Intervals, paired tests and verdicts ask three things of a metric, whatever it is: its value, what each item adds to
+it, and its value where items are drawn again. A mean over items (accuracy, absolute error) has them at once. A metric
+of the whole set (F1, a correlation, AUROC) has jackknife pseudo-values in place of the second, and is computed anew for
+the third. So a new metric is one ``Score``, and nothing else in the package knows it by name.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from mmjax.errors import UsageError
+from mmjax.typing import Float, Shaped
+
+__all__ = ["OUTPUTS", "Outputs", "Score"]
+
+Outputs = Literal["classes", "values", "labels", "ranks"]
+OUTPUTS: dict[str, tuple[int, int]] = {"classes": (3, 1), "values": (2, 1), "labels": (3, 2), "ranks": (2, 1)}
+"""Kinds of outputs: number of axes of the outputs of all seeds and of the target.
+
+``classes``: logits ``[seeds, items, classes]`` of one class an item, target ``[items]``. ``values``: predictions
+``[seeds, items]`` of a number. ``labels``: logits ``[seeds, items, labels]`` of any number of labels an item, target
+``[items, labels]`` of 0 and 1. ``ranks``: ``[seeds, items]``, the place of the right answer among the candidates,
+counted from 0; the target is not read.
+"""
+_NUMBERS = 4_000_000  # of a block held at once: 32 MB
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A metric, given in one of three ways: ``items``, ``states`` with ``value``, or ``statistic``.
+
+    Attributes:
+      name: with its convention, e.g. ``acc2_has0``; numbers of different names are never compared.
+      convention: what is computed, in words.
+      label: what headings and axes say.
+      outputs: what it is computed from, see ``OUTPUTS``.
+      unit: behind a printed number, e.g. ``%``; empty = none.
+      factor: from the value to the printed number.
+      digits: of the printed number.
+      higher_is_better: else an error.
+      margin: a difference that does not matter, in units of the value; None = no such margin is known.
+      items: ``(outputs [seeds, items, ...], target [items, ...]) -> [seeds, items]``: a mean over items.
+      states: ``(outputs [items, ...] of one seed, target) -> [items, k]``, dense or sparse, additive over items ...
+      value: ... and ``[..., k] -> [...]``, the metric of their sum.
+      statistic: ``(outputs [items, ...] of one seed, target, weight [draws, items]) -> [draws]``, for what has no
+        additive states; the weight of an item is how often it was drawn.
+    """
+
+    name: str
+    convention: str
+    label: str
+    outputs: Outputs
+    unit: str = ""
+    factor: float = 1.0
+    digits: int = 3
+    higher_is_better: bool = True
+    margin: float | None = None
+    items: Callable[[Any, Any], Any] | None = None
+    states: Callable[[Any, Any], Any] | None = None
+    value: Callable[[Any], Any] | None = None
+    statistic: Callable[[Any, Any, Any], Any] | None = None
+
+    def __post_init__(self):
+        ways = (self.items is not None) + (self.states is not None) + (self.statistic is not None)
+        if ways != 1 or (self.states is None) != (self.value is None):
+            raise UsageError(
+                f"score {self.name!r} needs items=, or states= with value=, or statistic=, and one of them"
+            )
+        if self.outputs not in OUTPUTS:
+            raise UsageError(f"score {self.name!r} is of outputs {self.outputs!r}; there are {', '.join(OUTPUTS)}")
+
+    @classmethod
+    def share(cls, name: str, convention: str, label: str, *, outputs: Outputs, **ways: Callable) -> "Score":
+        """A share, printed in percent; a point more or less does not matter."""
+        shown: dict[str, Any] = {"unit": "%", "factor": 100.0, "digits": 1, "margin": 0.01}
+        return cls(name, convention, label, outputs, **shown, **ways)
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is a mean over items."""
+        return self.items is not None
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, else -1."""
+        return 1 if self.higher_is_better else -1
+
+    def check(self, outputs: Any, target: Any, row: str) -> None:
+        """Passes if the shapes are those of this metric.
+
+        Raises:
+          UsageError: naming the row, its shapes and the right ones.
+        """
+        axes, of_target = OUTPUTS[self.outputs]
+        shape, right = np.shape(outputs), np.shape(target)
+        same = shape[1 : 1 + of_target] == right or self.outputs == "ranks"
+        if len(shape) != axes or (len(right) != of_target and self.outputs != "ranks") or not same:
+            names = ("seeds", "items", "classes" if self.outputs == "classes" else "labels")[:axes]
+            raise UsageError(
+                f"row {row!r}: {self.name} needs outputs [{', '.join(names)}] with a target of the same items, got "
+                f"outputs {shape} and target {right}"
+            )
+
+    def of(
+        self, outputs: Shaped[np.ndarray, "seeds items ..."], target: Shaped[np.ndarray, "items ..."]
+    ) -> Float[np.ndarray, " seeds"]:
+        """The metric of each seed; NaN where it is not defined (a correlation with a constant)."""
+        if self.items is not None:
+            return np.asarray(self.items(outputs, target), np.float64).mean(1)
+        return self.resampled(outputs, target, np.ones((1, np.shape(outputs)[1])))[:, 0]
+
+    def per_item(
+        self, outputs: Shaped[np.ndarray, "seeds items ..."], target: Shaped[np.ndarray, "items ..."]
+    ) -> Float[np.ndarray, "seeds items"]:
+        """What each item adds, higher is better: its score or, of a metric of the whole set, its pseudo-value.
+
+        Pseudo-values are those of the jackknife (Tukey 1958), ``n V - (n - 1) V without the item``, moved so that
+        their mean is the metric itself; an item without which the metric is not defined adds the metric.
+        """
+        if self.items is not None:
+            return self.sign * np.asarray(self.items(outputs, target), np.float64)
+        whole = self.of(outputs, target)
+        without = np.stack([self._without(one, target) for one in np.asarray(outputs)])
+        n = without.shape[1]
+        change = np.where(np.isfinite(without), (n - 1) * (whole[:, None] - without), 0.0)
+        return self.sign * (whole[:, None] + change - change.mean(1, keepdims=True))
+
+    def resampled(
+        self,
+        outputs: Shaped[np.ndarray, "seeds items ..."],
+        target: Shaped[np.ndarray, "items ..."],
+        weight: Float[np.ndarray, "draws items"],
+    ) -> Float[np.ndarray, "seeds draws"]:
+        """The metric where items were drawn again, ``weight`` times each."""
+        weight = np.asarray(weight, np.float64)
+        if self.items is not None:
+            return np.asarray(self.items(outputs, target), np.float64) @ weight.T / weight.sum(1)
+        if self.statistic is not None:
+            return np.stack([np.asarray(self.statistic(one, target, weight)) for one in np.asarray(outputs)])
+        values = []
+        for one in np.asarray(outputs):
+            states = self.states(one, target)  # type: ignore[misc]
+            values.append(self._in_blocks(lambda rows, s=states: weight[rows] @ s, len(weight), states.shape[1]))
+        return np.stack(values)
+
+    def _without(self, outputs: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """The metric of one seed without each item in turn, ``[items]``."""
+        n = len(outputs)
+        if self.statistic is not None:
+            step = max(1, _NUMBERS // n)
+            parts = [1.0 - np.eye(n)[start : start + step] for start in range(0, n, step)]
+            return np.concatenate([np.asarray(self.statistic(outputs, target, part)) for part in parts])
+        states = self.states(outputs, target)  # type: ignore[misc]
+        total = np.asarray(states.sum(0), np.float64).reshape(1, -1)
+        return self._in_blocks(lambda rows: total - _dense(states[rows]), n, states.shape[1])
+
+    def _in_blocks(self, sums: Callable[[slice], Any], rows: int, width: int) -> np.ndarray:
+        step = max(1, _NUMBERS // max(width, 1))
+        parts = [np.asarray(self.value(sums(slice(i, i + step)))) for i in range(0, rows, step)]  # type: ignore[misc]
+        return np.concatenate(parts)
+
+
+def _dense(states: Any) -> np.ndarray:
+    return states.toarray() if hasattr(states, "toarray") else np.asarray(states)

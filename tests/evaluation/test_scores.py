@@ -1,0 +1,139 @@
+"""Metrics against scikit-learn, SciPy and hand-computed numbers; what resampling and pseudo-values give."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+
+from mmjax.errors import UsageError
+from mmjax.evaluation.scores import Score, register, score, scores
+
+RANDOM = np.random.default_rng(0)
+N = 60
+CLASS = RANDOM.integers(0, 3, N)
+LOGITS = RANDOM.normal(size=(2, N, 3)) + 1.5 * np.eye(3)[CLASS]
+VALUE = RANDOM.normal(size=N)
+PREDICTED = 0.6 * VALUE + 0.8 * RANDOM.normal(size=(2, N))
+LABEL = RANDOM.integers(0, 2, (N, 4))
+LABEL_LOGITS = RANDOM.normal(size=(2, N, 4)) + LABEL - 0.4
+RANK = RANDOM.integers(0, 20, (2, N))
+DATA = {
+    "classes": (LOGITS, CLASS),
+    "values": (PREDICTED, VALUE),
+    "labels": (LABEL_LOGITS, LABEL),
+    "ranks": (RANK, np.zeros(N)),
+}
+
+
+def softmax(logits):
+    mass = np.exp(logits)
+    return mass / mass.sum(-1, keepdims=True)
+
+
+PEERS = {
+    "accuracy": lambda p, t: sklearn.metrics.accuracy_score(t, p.argmax(-1)),
+    "accuracy_balanced": lambda p, t: sklearn.metrics.balanced_accuracy_score(t, p.argmax(-1)),
+    "f1_macro": lambda p, t: sklearn.metrics.f1_score(t, p.argmax(-1), average="macro"),
+    "f1_weighted": lambda p, t: sklearn.metrics.f1_score(t, p.argmax(-1), average="weighted"),
+    "auroc": lambda p, t: sklearn.metrics.roc_auc_score(t, softmax(p), multi_class="ovr"),
+    "mae": lambda p, t: sklearn.metrics.mean_absolute_error(t, p),
+    "mse": lambda p, t: sklearn.metrics.mean_squared_error(t, p),
+    "pearson": lambda p, t: scipy.stats.pearsonr(p, t).statistic,
+    "spearman": lambda p, t: scipy.stats.spearmanr(p, t).statistic,
+    "labels_f1_micro": lambda p, t: sklearn.metrics.f1_score(t, p > 0, average="micro"),
+    "labels_f1_macro": lambda p, t: sklearn.metrics.f1_score(t, p > 0, average="macro"),
+    "labels_f1_items": lambda p, t: sklearn.metrics.f1_score(t, p > 0, average="samples", zero_division=1),
+    "labels_exact": lambda p, t: sklearn.metrics.accuracy_score(t, p > 0),
+    "labels_auroc": lambda p, t: sklearn.metrics.roc_auc_score(t, p, average="macro"),
+    "labels_map": lambda p, t: sklearn.metrics.average_precision_score(t, p, average="macro"),
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_the_metric_is_that_of_its_peer(name):
+    metric = score(name)
+    outputs, target = DATA[metric.outputs]
+    expected = [PEERS[name](one, target) for one in outputs]
+    np.testing.assert_allclose(metric.of(outputs, target), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", scores())
+def test_a_draw_is_the_metric_of_the_items_drawn(name):
+    metric = score(name)
+    outputs, target = DATA[metric.outputs]
+    drawn = np.random.default_rng(1).integers(0, N, (3, N))
+    weight = np.stack([np.bincount(one, minlength=N) for one in drawn])
+    expected = np.stack([metric.of(outputs[:, one], target[one]) for one in drawn], axis=1)
+    rtol = 0.05 if name == "spearman" else 1e-9  # its ranks are taken once
+    np.testing.assert_allclose(metric.resampled(outputs, target, weight), expected, rtol=rtol)
+
+
+@pytest.mark.parametrize("name", scores())
+def test_what_items_add_has_the_metric_as_its_mean_and_the_bootstrap_as_its_spread(name):
+    metric = score(name)
+    outputs, target = DATA[metric.outputs]
+    added = metric.per_item(outputs, target)
+    np.testing.assert_allclose(added.mean(1), metric.sign * metric.of(outputs, target), rtol=1e-9)
+    weight = np.random.default_rng(2).multinomial(N, np.full(N, 1 / N), 4000)
+    spread = metric.resampled(outputs, target, weight).std(1)
+    np.testing.assert_allclose(added.std(1) / np.sqrt(N), spread, rtol=0.15)
+
+
+def test_pseudo_values_are_those_of_leaving_an_item_out():
+    metric = score("f1_macro")
+    added = metric.per_item(LOGITS, CLASS)
+    whole = metric.of(LOGITS, CLASS)
+    left = np.stack([metric.of(np.delete(LOGITS, i, axis=1), np.delete(CLASS, i)) for i in range(N)], axis=1)
+    pseudo = N * whole[:, None] - (N - 1) * left
+    np.testing.assert_allclose(added - added.mean(1, keepdims=True), pseudo - pseudo.mean(1, keepdims=True), atol=1e-9)
+
+
+def test_f1_by_hand():
+    logits = np.eye(3)[[0, 0, 1, 1, 1]][None]
+    target = np.array([0, 1, 1, 1, 0])  # class 0: 1 hit of 2 predicted and 2 there; class 1: 2 hits of 3 and 3
+    np.testing.assert_allclose(score("f1_macro").of(logits, target), (0.5 + 2 / 3) / 2)
+    np.testing.assert_allclose(score("f1_weighted").of(logits, target), (2 * 0.5 + 3 * 2 / 3) / 5)
+
+
+def test_a_correlation_survives_a_large_mean_and_none_is_made_of_a_constant():
+    far = score("pearson").of(PREDICTED + 2000, VALUE + 2000)
+    np.testing.assert_allclose(far, score("pearson").of(PREDICTED, VALUE), rtol=1e-8)
+    for constant in (np.full((1, N), 0.3), np.full((1, N), 0.1) + 1e-17):
+        assert np.isnan(score("pearson").of(constant, VALUE)).all()
+        assert np.isnan(score("spearman").of(constant, VALUE)).all()
+
+
+def test_ties_count_half_in_the_area():
+    outputs = np.array([[[0.0], [0.0], [1.0], [0.0]]])
+    target = np.array([[1], [0], [1], [0]])  # pairs: two ties and two wins of four
+    np.testing.assert_allclose(score("labels_auroc").of(outputs, target), 0.75)
+
+
+def test_recall_by_hand():
+    ranks = np.array([[0, 1, 4, 5, 9, 10]])
+    assert [float(score(f"recall@{k}").of(ranks, None)[0]) for k in (1, 5, 10)] == [1 / 6, 3 / 6, 5 / 6]
+
+
+def test_a_thousand_classes_take_no_memory_with_their_square():
+    import tracemalloc
+
+    target = np.arange(2000) % 1000
+    logits = np.random.default_rng(0).normal(size=(1, 2000, 1000)).astype(np.float32)
+    tracemalloc.start()
+    score("f1_macro").per_item(logits, target)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 400e6  # blocks of 32 MB with their temporaries
+
+
+def test_wrong_shapes_and_names_are_told():
+    with pytest.raises(UsageError, match=r"row 'text': accuracy needs outputs \[seeds, items, classes\]"):
+        score("accuracy").check(PREDICTED, CLASS, "text")
+    with pytest.raises(UsageError, match="row 'text': labels_f1_micro needs outputs"):
+        score("labels_f1_micro").check(LABEL_LOGITS, CLASS, "text")
+    with pytest.raises(UsageError, match="no score 'acuracy'; there are acc2_has0"):
+        score("acuracy")
+    with pytest.raises(UsageError, match="there is a score 'mae' already"):
+        register(score("mae"))
+    with pytest.raises(UsageError, match="needs items="):
+        Score("mine", "nothing", "mine", "values")
