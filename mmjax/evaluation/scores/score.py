@@ -74,7 +74,7 @@ class Score:
             raise UsageError(f"score {self.name!r} is of outputs {self.outputs!r}; there are {', '.join(OUTPUTS)}")
 
     @classmethod
-    def share(cls, name: str, convention: str, label: str, *, outputs: Outputs, **ways: Callable) -> "Score":
+    def share(cls, name: str, convention: str, label: str, *, outputs: Outputs, **ways: Any) -> "Score":
         """A share, printed in percent; a point more or less does not matter."""
         shown: dict[str, Any] = {"unit": "%", "factor": 100.0, "digits": 1, "margin": 0.01}
         return cls(name, convention, label, outputs, **shown, **ways)
