@@ -14,6 +14,7 @@ import numpy as np
 
 from mmjax.errors import UsageError
 from mmjax.metrics import compute
+from mmjax.search import Trial, draw_trials
 from mmjax.sharding import shard_seeds
 from mmjax.stream import Batch, Stream
 from mmjax.tasks import Task
@@ -53,6 +54,7 @@ class Fit:
       outputs: ``{"validation": ..., "test": ...}`` of the chosen epoch.
       epoch: the chosen epoch of each seed, counted from 0.
       history: ``{"train/loss": [epochs, seeds], "validation/accuracy": ..., "test/...": ...}``.
+      skipped: steps of each seed whose loss or gradient was not finite.
       mapped: how seeds were mapped, ``vmap`` or ``map``.
       seconds: what the clock said: ``compile`` and ``train``.
       step_ms: time of one step of one seed: that of the median epoch, evaluation included, over its steps and seeds;
@@ -65,6 +67,7 @@ class Fit:
     outputs: dict[str, PyTree]
     epoch: np.ndarray
     history: dict[str, np.ndarray]
+    skipped: np.ndarray
     mapped: str
     seconds: dict[str, float]
     step_ms: float | None
@@ -150,10 +153,9 @@ def _in_batches(rows: Any, size: int) -> tuple[Any, Any]:
 
 
 def _make_epoch(
-    model: nn.Module, task: Task, train: Train, tx: Any, sizes: Mapping[str, int]
+    model: nn.Module, task: Task, train: Train, total_steps: int, sizes: Mapping[str, int]
 ) -> Callable[..., tuple[Carry, dict[str, Any]]]:
     """One epoch of one seed: a scan over shuffled batches, then validation and test by one compiled forward pass."""
-    step = make_train_step(model, task, tx)
     sign = 1.0 if train.select in task.lower_is_better else -1.0
 
     def evaluate(variables: PyTree, held_out: Batch) -> tuple[PyTree, dict[str, Any]]:
@@ -169,8 +171,9 @@ def _make_epoch(
         return outputs, metrics
 
     def epoch(
-        carry: Carry, key: Key, number: Any, stop_at: Any, data: Batch, held_out: Batch
+        carry: Carry, key: Key, number: Any, stop_at: Any, trial: Trial | None, data: Batch, held_out: Batch
     ) -> tuple[Carry, dict[str, Any]]:
+        step = make_train_step(model, task, make_optimizer(train, total_steps, trial), trial)
         order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), number), data.size)
         batches = _in_batches(order.astype(jnp.int32), min(train.batch_size, data.size))
         step_key = jax.random.fold_in(key, 2)
@@ -193,12 +196,14 @@ class Prepared:
 
     Attributes:
       mapped: how seeds are mapped, ``vmap`` or ``map``.
+      searched: whether the programs take a trial of a search for each seed.
       compile_seconds: what the clock said of tracing and compiling.
       peak_mb: as in ``Fit``.
     """
 
     train: Train
     seeds: tuple[int, ...]
+    searched: bool
     sizes: Mapping[str, int]
     data: Batch
     held_out: Batch
@@ -212,17 +217,31 @@ class Prepared:
     def run(
         self,
         *,
+        seeds: Sequence[int] | None = None,
+        trials: Trial | None = None,
+        strict: bool = True,
         stop_at: Sequence[int] | None = None,
         snapshots: Snapshots | None = None,
         snapshot_seconds: float = 60.0,
         on_epoch: Callable[[int, dict[str, np.ndarray]], None] | None = None,
     ) -> Fit:
-        """Trains all seeds; arguments and errors are those of ``fit``."""
-        keys = _keys(self.seeds)
-        stops = jnp.asarray([-1] * len(self.seeds) if stop_at is None else stop_at, jnp.int32)
+        """Trains all seeds; arguments and errors are those of ``fit``.
+
+        Args:
+          seeds: others, as many; None = those it was prepared for.
+          trials: of programs that take them, ``[seeds]``; None = the given setting for every seed.
+          strict: whether a loss or gradient that is not finite is an error; else ``Fit.skipped`` counts such steps.
+        """
+        named = self.seeds if seeds is None else tuple(seeds)
+        keys = _keys(named)
+        stops = jnp.asarray([-1] * len(named) if stop_at is None else stop_at, jnp.int32)
+        if self.searched:
+            given = draw_trials(1)
+            trials = jax.tree.map(lambda x: np.repeat(x, len(named)), given) if trials is None else trials
+        arguments = jax.tree.map(jnp.asarray, trials), self.data, self.held_out
         with watchdog(WATCHDOG_SECONDS):
             carry = shard_seeds(self.begin(keys), enabled=self.mapped == "vmap")
-        history = {name: np.zeros((self.train.epochs, len(self.seeds)), np.float32) for name in self.measured}
+        history = {name: np.zeros((self.train.epochs, len(named)), np.float32) for name in self.measured}
         start = 0
         if snapshots is not None and (kept := snapshots.restore({"carry": carry, "history": history})) is not None:
             start, tree = kept
@@ -230,10 +249,10 @@ class Prepared:
         clocks = [saved := time.perf_counter()]
         for number in range(start, self.train.epochs):
             with watchdog(WATCHDOG_SECONDS):
-                carry, metrics = self.epoch(carry, keys, jnp.int32(number), stops, self.data, self.held_out)
+                carry, metrics = self.epoch(carry, keys, jnp.int32(number), stops, *arguments)
                 metrics, skipped = jax.device_get((metrics, carry.state.skipped))
-            if skipped.any():
-                seed = self.seeds[int(np.argmax(skipped > 0))]
+            if strict and skipped.any():
+                seed = named[int(np.argmax(skipped > 0))]
                 raise UsageError(
                     f"loss or gradient is not finite in epoch {number + 1} of seed {seed} ({int(skipped.max())} "
                     f"steps): lower train.learning_rate={self.train.learning_rate} or set train.clip_norm"
@@ -247,15 +266,15 @@ class Prepared:
             if snapshots is not None and due:
                 snapshots.save(number + 1, {"carry": carry, "history": history})
                 saved = time.perf_counter()
-        best = jax.device_get(carry.best)
+        best, skipped = jax.device_get((carry.best, carry.state.skipped))
         seconds = {"compile": self.compile_seconds, "train": time.perf_counter() - clocks[0]}
-        steps = len(self.seeds) * math.ceil(self.data.size / min(self.train.batch_size, self.data.size))
+        steps = len(named) * math.ceil(self.data.size / min(self.train.batch_size, self.data.size))
         step_ms = 1e3 * float(np.median(np.diff(clocks))) / steps if len(clocks) > 1 else None
         outputs, first = {}, 0
         for name, size in self.sizes.items():
             outputs[name] = jax.tree.map(lambda x: x[:, first : first + size], best.outputs)  # noqa: B023
             first += size
-        return Fit(best.variables, outputs, best.epoch, history, self.mapped, seconds, step_ms, self.peak_mb)
+        return Fit(best.variables, outputs, best.epoch, history, skipped, self.mapped, seconds, step_ms, self.peak_mb)
 
 
 def fit(
@@ -299,14 +318,20 @@ def prepare(
     seeds: Sequence[int],
     *,
     mapped: str | None = None,
+    search: bool = False,
 ) -> Prepared:
-    """Compiles what ``fit`` runs, and runs none of it; arguments and errors are those of ``fit``."""
+    """Compiles what ``fit`` runs, and runs none of it; arguments and errors are those of ``fit``.
+
+    Args:
+      search: whether the programs take a ``Trial`` for each seed, so that trials of a search share them.
+    """
     clock = time.perf_counter()
     data = jax.tree.map(jnp.asarray, splits["train"])
     sizes = {name: splits[name].size for name in ("validation", "test")}
     held_out = jax.tree.map(jnp.asarray, concat_batches(*(splits[name] for name in sizes)))
     steps = math.ceil(data.size / min(train.batch_size, data.size))
-    tx = make_optimizer(train, steps * train.epochs)
+    total_steps = steps * train.epochs
+    tx = make_optimizer(train, total_steps)
     sample = jax.tree.map(lambda a: a[: train.batch_size], data)
 
     def begin(key: Key) -> Carry:
@@ -330,22 +355,24 @@ def prepare(
     # the epoch at level 1 (three quarters of the time to compile, the same to run).
     first = jax.jit(begin_seeds(begin), compiler_options=compile_effort(0)).lower(keys)
     like = shard_seeds(jax.eval_shape(begin_seeds(begin), keys), enabled=mapped == "vmap")
-    epoch = _make_epoch(model, task, train, tx, sizes)
+    epoch = _make_epoch(model, task, train, total_steps, sizes)
+    scalar = jax.ShapeDtypeStruct((len(seeds),), jnp.float32)
+    trials = Trial(scalar, scalar, scalar) if search else None
     try:
         lowered = jax.jit(
-            lambda carry, keys, number, stop_at, data, held_out: over_seeds(
-                lambda c, k, s: epoch(c, k, number, s, data, held_out)
-            )(carry, keys, stop_at),
+            lambda carry, keys, number, stop_at, trials, data, held_out: over_seeds(
+                lambda c, k, s, t: epoch(c, k, number, s, t, data, held_out)
+            )(carry, keys, stop_at, trials),
             donate_argnums=0,
             compiler_options=compile_effort(1),
-        ).lower(like, keys, jax.ShapeDtypeStruct((), jnp.int32), stops, data, held_out)
+        ).lower(like, keys, jax.ShapeDtypeStruct((), jnp.int32), stops, trials, data, held_out)
     except KeyError as error:
         raise UsageError(f"train.select={train.select!r} is no metric of the task ({error} is missing)") from None
     programs = first.compile(), lowered.compile()
     seconds = time.perf_counter() - clock
     peak = getattr(programs[1].memory_analysis(), "peak_memory_in_bytes", 0) / 2**20 or None
     names = tuple(lowered.out_info[1])
-    return Prepared(train, tuple(seeds), sizes, data, held_out, mapped, *programs, names, seconds, peak)
+    return Prepared(train, tuple(seeds), search, sizes, data, held_out, mapped, *programs, names, seconds, peak)
 
 
 def _keys(seeds: Any) -> Key:

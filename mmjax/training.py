@@ -1,5 +1,6 @@
 """The only train step. Both feeds call it: ``mmjax.resident`` (data on the device) and ``mmjax.streaming`` (Grain)."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mmjax.errors import UsageError
+from mmjax.search import Trial, dropout_rate
 from mmjax.stream import Batch, Stream, drop_rows
 from mmjax.tasks import Task, item_weight
 from mmjax.typing import Key, Mapping, PyTree
@@ -71,10 +73,14 @@ def warmup_cosine(learning_rate: float, total_steps: int, *, warmup: float = 0.1
     return optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(int(warmup * total_steps), 1), total_steps)
 
 
-def make_optimizer(train: Train, total_steps: int) -> optax.GradientTransformationExtraArgs:
-    """The optax transformation that ``train`` describes; it may ask for ``outputs`` and ``batch``."""
+def make_optimizer(train: Train, total_steps: int, trial: Trial | None = None) -> optax.GradientTransformationExtraArgs:
+    """The optax transformation that ``train`` describes; it may ask for ``outputs`` and ``batch``.
+
+    Args:
+      trial: of a search, traced values in place of those of ``train``; the state is of the same structure.
+    """
     rate = train.schedule(train.learning_rate, total_steps) if train.schedule else train.learning_rate
-    tx = train.optimizer(rate)
+    tx = train.optimizer(rate) if trial is None else trial.optimizer(train.optimizer)(trial.rate(rate))
     if train.clip_norm is not None:
         tx = optax.chain(optax.clip_by_global_norm(train.clip_norm), tx)
     if train.accumulate > 1:
@@ -135,12 +141,13 @@ def _weighted_mean(values: Any, weight: Any) -> Any:
 
 
 def make_train_step(
-    model: nn.Module, task: Task, tx: optax.GradientTransformationExtraArgs
+    model: nn.Module, task: Task, tx: optax.GradientTransformationExtraArgs, trial: Trial | None = None
 ) -> Callable[[TrainState, Batch, Key], tuple[TrainState, dict[str, Any]]]:
     """A pure step ``(state, batch, key) -> (state, metrics)``; metrics are mergeable states.
 
     The step draws from ``fold_in(key, state.step)``. Rows of weight 0 are made wholly absent before the model sees
-    them. A step whose loss or gradient is not finite changes nothing but the count ``state.skipped``.
+    them. A step whose loss or gradient is not finite changes nothing but the count ``state.skipped``. With a ``trial``
+    dropout is at its rate; ``tx`` must be made for it.
     """
 
     def step(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, dict[str, Any]]:
@@ -151,14 +158,15 @@ def make_train_step(
             batch = batch.replace(target=jnp.where(weight > 0, batch.target, 0))
 
         def loss_of(params: PyTree) -> tuple[Any, tuple[Any, dict]]:
-            outputs, changed = model.apply(
-                {"params": params, **state.collections},
-                streams,
-                targets=batch.target,
-                train=True,
-                rngs=rngs,
-                mutable=[*state.collections, "losses"],
-            )
+            with contextlib.nullcontext() if trial is None else dropout_rate(trial.dropout_rate):
+                outputs, changed = model.apply(
+                    {"params": params, **state.collections},
+                    streams,
+                    targets=batch.target,
+                    train=True,
+                    rngs=rngs,
+                    mutable=[*state.collections, "losses"],
+                )
             updated = dict(changed)
             loss = _weighted_mean(task.loss(outputs, batch), weight)
             for sown in jax.tree.leaves(updated.pop("losses", {})):
