@@ -3,6 +3,7 @@
 from mmjax.fusion.attention import AdditiveAttention as AdditiveAttention
 from mmjax.fusion.attention import DotProductAttention as DotProductAttention
 from mmjax.fusion.attention import WeightedSum as WeightedSum
+from mmjax.fusion.bottleneck import BottleneckFusion as BottleneckFusion
 from mmjax.fusion.concat import Concat as Concat
 from mmjax.fusion.concat import EarlyConcat as EarlyConcat
 from mmjax.fusion.gated import GMU as GMU

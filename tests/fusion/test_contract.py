@@ -50,6 +50,7 @@ class Case:
 
 
 SPECIAL: dict[str, tuple[Case, ...]] = {
+    "BottleneckFusion": (Case({"num_layers": 2, "start_layer": 0, "num_bottlenecks": 2}, num_modalities=2),),
     "DotProductAttention": (Case(), Case({"conditional": True})),
     "EarlyConcat": (Case(aligned=True),),
     "GMU": (Case(), Case({"normalise": True}), Case(num_modalities=2)),
