@@ -292,7 +292,8 @@ def test_family_sharded_equals_single_device(family: Subject) -> None:
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     replicated, rows = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     patterns = every_pattern(list(family.streams))
-    streams = in_pattern(family.streams, {n: np.asarray([p[n] for p in patterns]) for n in family.streams})
+    rows_of = [patterns[row % len(patterns)] for row in range(BATCH)]
+    streams = in_pattern(family.streams, {n: np.asarray([p[n] for p in rows_of]) for n in family.streams})
     values, masks = ({n: getattr(s, field) for n, s in streams.items()} for field in ("values", "mask"))
     step = jax.jit(family.value_and_grad, in_shardings=(replicated, rows, rows), compiler_options=QUICK)
     sharded = leaves(step(jax.tree.map(lambda leaf: leaf[0], family.params), values, masks))
