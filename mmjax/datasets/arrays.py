@@ -1,84 +1,58 @@
-"""A data set out of a user's own arrays or files: padding, splitting, checking."""
+"""A data set out of a user's own arrays: labels, splits, groups and weights; ``streams`` and ``labels`` do the rest."""
 
 import dataclasses
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mmjax.datasets.base import KINDS, SPLITS, Card, Dataset
-from mmjax.datasets.checks import check, check_stream, content_sha256
-from mmjax.datasets.splits import renumber, split_groups
+from mmjax.datasets.checks import check, content_sha256
+from mmjax.datasets.labels import make_labels
+from mmjax.datasets.splits import lacking_classes, renumber, stratify_groups
+from mmjax.datasets.streams import make_stream, pad
 from mmjax.errors import UsageError
 from mmjax.stream import Batch, Stream
 
 __all__ = ["from_arrays", "from_npz", "make_splits", "pad"]
 
-
-def pad(items: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences ``[t_i, *item]`` as one array ``[n, length, *item]``, zeros at the end, and its mask ``[n, length]``.
-
-    Args:
-      length: of the result; default: of the longest. Longer sequences are cut.
-    """
-    items = [np.asarray(item) for item in items]
-    shapes = {item.shape[1:] for item in items}
-    if not items or len(shapes) > 1 or items[0].ndim == 0:
-        raise UsageError(f"sequences must share the shape of their items, got {sorted(shapes)}")
-    lengths = np.asarray([len(item) for item in items])
-    length = int(lengths.max()) if length is None else length
-    values = np.zeros((len(items), length, *items[0].shape[1:]), np.result_type(*{item.dtype for item in items}))
-    for row, item in zip(values, items):
-        row[: len(item)] = item[:length]
-    return values, np.arange(length) < np.minimum(lengths, length)[:, None]
+_SPLIT_NAMES = {
+    **{name: 0 for name in ("train", "training")},
+    **{name: 1 for name in ("validation", "valid", "val", "dev")},
+    **{name: 2 for name in ("test", "testing")},
+}
 
 
-def _compact(values: np.ndarray, kind: str) -> np.ndarray:
-    """The storage type: bytes of pictures and ids stay integers, PCM becomes [-1, 1), the rest is float32."""
-    if kind == "text" and np.issubdtype(values.dtype, np.integer):
-        return values.astype(np.int32)
-    if kind in ("image", "video") and values.dtype == np.uint8:
-        return values
-    if kind == "audio" and values.dtype == np.int16:
-        return values.astype(np.float32) / np.float32(32768)
-    if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
-        raise UsageError(f"needs numbers, got {values.dtype}")
-    return values.astype(np.float32)
+def _split_code(name: Any) -> int:
+    try:
+        return _SPLIT_NAMES[str(name).strip().lower()]
+    except KeyError:
+        raise UsageError(f"split {str(name)!r} is not one of {SPLITS}") from None
 
 
-def _stream(name: str, given: Any, kind: str) -> Stream:
-    mask = None
-    if isinstance(given, Stream):
-        given, mask = given.values, given.mask
-    elif isinstance(given, tuple) and len(given) == 2:
-        given, mask = given
-    if isinstance(given, Sequence):
-        if mask is not None:
-            raise UsageError("a list of sequences is padded here and takes no mask")
-        given, mask = pad(given)
-    values = np.asarray(given)
-    if mask is None:
-        single = {"feature": 2, "image": 4}.get(kind)  # vectors and pictures: sequences of length 1
-        if values.ndim == single:
-            values = values[:, None]
-        if values.ndim < 2:
-            raise UsageError(f"needs [examples, ...], got {values.shape}")
-        mask = np.ones(values.shape[:2], bool)
-    return check_stream(name, Stream(_compact(values, kind), np.asarray(mask)))
+def _fractions(split: Any) -> tuple[float, ...] | None:
+    """Three shares where the split is given as such, else None."""
+    if isinstance(split, Mapping):
+        shares = [0.0, 0.0, 0.0]
+        for name, share in split.items():
+            shares[_split_code(name)] += float(share)
+    elif isinstance(split, tuple | list) and len(split) == 3 and all(isinstance(x, float) for x in split):
+        shares = list(split)
+    else:
+        return None
+    if min(shares) <= 0:
+        raise UsageError(f"every data set needs {', '.join(SPLITS)}; the shares are {tuple(shares)}")
+    return tuple(shares)
 
 
 def _split_codes(split: Any, seed: int, group: np.ndarray, target: np.ndarray, classes: bool) -> np.ndarray:
-    if isinstance(split, Mapping):
-        split = tuple(float(split.get(name, 0)) for name in SPLITS)
-    if isinstance(split, tuple | list) and len(split) == 3 and all(isinstance(x, float) for x in split):
-        return split_groups(group, split, seed=seed, strata=target if classes and target.ndim == 1 else None)
+    if (shares := _fractions(split)) is not None:
+        return stratify_groups(group, shares, seed=seed, strata=target if classes and target.ndim == 1 else None)
     codes = np.asarray(split)
-    if codes.dtype.kind in "US":
-        names = codes.astype(str)
-        if unknown := sorted(set(names.tolist()) - set(SPLITS)):
-            raise UsageError(f"split {unknown[0]!r} is not one of {SPLITS}")
-        codes = np.select([names == name for name in SPLITS], range(3))
+    if codes.dtype.kind in "USO" and codes.ndim == 1:
+        codes = np.asarray([_split_code(name) for name in codes.tolist()])
     if codes.shape != target.shape[:1] or not np.isin(codes, (0, 1, 2)).all():
         raise UsageError(
             f"split must give each of the {len(target)} examples a name of {SPLITS} or 0, 1, 2, or be three float "
@@ -87,17 +61,70 @@ def _split_codes(split: Any, seed: int, group: np.ndarray, target: np.ndarray, c
     return codes.astype(np.int64)
 
 
+def _groups(group: Any, count: int) -> np.ndarray:
+    groups = np.arange(count) if group is None else np.asarray(group)
+    if groups.shape != (count,):
+        raise UsageError(f"group has shape {groups.shape}, target has {count} examples")
+    bad = [value is None or value != value for value in groups.tolist()]
+    if any(bad):
+        raise UsageError(f"example {bad.index(True)} has no group")
+    return groups.astype(str) if groups.dtype == object else groups
+
+
+def _check_crossing(groups: np.ndarray, codes: np.ndarray, kind: str) -> None:
+    """Groups by the user's names; ``check`` knows only their numbers."""
+    order = np.argsort(groups, kind="stable")
+    crossing = np.flatnonzero((groups[order][1:] == groups[order][:-1]) & (codes[order][1:] != codes[order][:-1]))
+    if crossing.size:
+        one, two = order[crossing[0]], order[crossing[0] + 1]
+        places = [f"{SPLITS[codes[row]]!r} (example {row})" for row in (one, two)]
+        raise UsageError(
+            f"{kind} {groups[one].item()} is in {places[0]} and in {places[1]}; groups must not cross splits "
+            f"(allow_crossing=True for a published split that lets them: tables then say so)"
+        )
+
+
+def _weights(weight: Any, class_weight: Any, target: np.ndarray, codes: np.ndarray, count: int | None) -> np.ndarray:
+    """``[n]`` weights in training, 1 elsewhere."""
+    weights = np.ones(len(target), np.float32)
+    train = codes == 0
+    if weight is not None:
+        given = np.asarray(weight, np.float32)
+        if given.shape != (len(target),) or not (np.isfinite(given) & (given >= 0)).all() or not given[train].any():
+            raise UsageError(f"weight must be [{len(target)}] numbers from 0 up, not all 0 in train; got {given.shape}")
+        weights[train] = given[train]
+    if class_weight is not None:
+        if count is None or target.ndim != 1:
+            raise UsageError("class_weight is for one class an example")
+        frequency = np.bincount(target[train], minlength=count)
+        if isinstance(class_weight, str):
+            if class_weight != "balanced":
+                raise UsageError(f"class_weight is 'balanced' or one number a class, got {class_weight!r}")
+            per_class = train.sum() / (np.maximum(frequency, 1) * (frequency > 0).sum())
+        else:
+            per_class = np.asarray(class_weight, np.float64)
+            if per_class.shape != (count,) or not (np.isfinite(per_class) & (per_class >= 0)).all():
+                raise UsageError(f"class_weight must be {count} numbers from 0 up, got {class_weight!r}")
+        weights[train] *= per_class[target[train]].astype(np.float32)
+    return weights
+
+
 def make_splits(
-    streams: Mapping[str, Stream], target: np.ndarray, group: np.ndarray, codes: np.ndarray
+    streams: Mapping[str, Stream],
+    target: np.ndarray,
+    group: np.ndarray,
+    codes: np.ndarray,
+    weight: np.ndarray | None = None,
 ) -> dict[str, Batch]:
     """The three splits as batches; ``codes`` ``[n]`` holds 0, 1 or 2."""
+    weight = np.ones(len(target), np.float32) if weight is None else weight
     splits = {}
     for code, split in enumerate(SPLITS):
         rows = np.flatnonzero(codes == code)
         splits[split] = Batch(
             streams={name: Stream(s.values[rows], s.mask[rows]) for name, s in sorted(streams.items())},
             target=target[rows],
-            weight=np.ones(rows.size, np.float32),
+            weight=weight[rows],
             index=np.arange(rows.size, dtype=np.int32),
             group=group[rows].astype(np.int32),
         )
@@ -111,10 +138,13 @@ def from_arrays(
     split: Any = (0.6, 0.2, 0.2),
     seed: int = 0,
     group: Any = None,
+    weight: Any = None,
+    class_weight: Any = None,
     name: str = "my data",
     kinds: Mapping[str, str] | None = None,
     num_classes: int | None = None,
     class_names: Sequence[str] = (),
+    scores: bool = False,
     group_name: str = "group",
     primary_metric: str | None = None,
     allow_crossing: bool = False,
@@ -124,17 +154,21 @@ def from_arrays(
 
     Args:
       streams: by the name of the modality: an array ``[n, d]`` (a vector), ``[n, t, d]`` (a sequence), pictures
-        ``[n, h, w, c]`` (kind image), waveforms ``[n, t]`` (kind audio), ids ``[n, t]`` (kind text), videos
-        ``[n, t, h, w]`` or ``[n, t, h, w, c]`` (kind video); a pair ``(values, mask)``, where an example without the
-        modality has a mask that is False everywhere and may hold NaN there; or a list of arrays ``[t_i, ...]`` of
-        different lengths, padded here. Stored as float32, except ids and pictures of bytes; int16 audio becomes
-        [-1, 1).
-      target: ``[n]`` classes (integers) or scores (floats).
+        ``[n, h, w, c]`` or grey ``[n, h, w]`` (kind image), waveforms ``[n, t]`` (kind audio), ids ``[n, t]`` (kind
+        text), videos ``[n, t, h, w]`` or ``[n, t, h, w, c]`` (kind video); a pair ``(values, mask)``, where an example
+        without the modality has a mask that is False everywhere and may hold NaN there; or a list with one item (a
+        vector, a picture) or one sequence an example, of different lengths, None = missing. Stored as float32, except
+        ids and pictures of bytes; 16-bit pictures become [0, 1], PCM [-1, 1).
+      target: ``[n]`` classes (integers from 0, or names) or scores (floats), or ``[n, labels]`` of 0 and 1.
       split: ``[n]`` of train, validation, test, or 0, 1, 2; or three fractions that sum to 1 (floats, or a mapping by
-        name), by which whole groups are drawn with ``seed``, class by class where each group has one class.
+        name), by which whole groups are drawn with ``seed``, every class in every split as far as groups allow.
       group: ``[n]`` video, speaker, recording of each example; default: each is its own.
+      weight: ``[n]`` of the examples in training; validation and test are measured without.
+      class_weight: one number a class, or ``"balanced"``: in training, multiplied with ``weight``.
       kinds: kind of each modality that is not a feature: text, image, audio, video.
       num_classes: default: the largest class and one. Scores have none.
+      class_names: in order; default for names: sorted.
+      scores: integers are scores (stars, ages), not classes.
       allow_crossing: whether groups may stand in two splits; the tables then say so.
       card: to say more about the data (licence, noise, caution); its name, kinds, classes and groups win.
 
@@ -143,40 +177,49 @@ def from_arrays(
     """
     if not streams:
         raise UsageError(f"{name} has no modality at all")
-    target = np.asarray(target)
-    if target.ndim == 0 or target.dtype.kind not in "iufb":
-        raise UsageError(f"{name}: target must be an array of classes or scores, got {target.dtype} {target.shape}")
-    classes = target.dtype.kind != "f" if card is None else card.num_classes is not None
+    if card is not None:
+        num_classes, class_names, scores = card.num_classes, card.class_names, card.num_classes is None
+        allow_crossing = allow_crossing or card.groups_cross
+    labels = make_labels(name, target, num_classes=num_classes, class_names=class_names, scores=scores)
+    classes, target = labels.num_classes is not None, labels.target
     kinds = {key: "feature" for key in streams} | dict(kinds or (card.kinds if card else {}))
     if unknown := sorted(set(kinds) - set(streams)) or sorted(set(kinds.values()) - set(KINDS)):
         raise UsageError(f"{name}: kinds names {unknown[0]!r}; modalities are {sorted(streams)}, kinds {KINDS}")
     packed = {}
     for key in sorted(streams):
         where = f"{name}: modality {key!r}"
-        try:
-            packed[key] = _stream(where, streams[key], kinds[key])
-        except UsageError as error:
-            raise error if str(error).startswith(where) else UsageError(f"{where} {error}") from None
+        if bad := {"+", "/"} & set(key):  # presence patterns are named "audio+text"
+            raise UsageError(f"{where} has {bad.pop()!r} in its name; write it otherwise")
+        packed[key] = make_stream(where, streams[key], kinds[key])
         if len(packed[key].mask) != len(target):
             raise UsageError(f"{where} has {len(packed[key].mask)} examples, target has {len(target)}")
-    groups = np.arange(len(target)) if group is None else np.asarray(group)
-    if groups.shape != target.shape[:1]:
-        raise UsageError(f"{name}: group has shape {groups.shape}, target {target.shape}")
-    target = target.astype(np.int32 if classes else np.float32)
-    codes = _split_codes(split, seed, groups, target, classes)
+    try:
+        groups = _groups(group, len(target))
+        codes = _split_codes(split, seed, groups, target, classes)
+        if not allow_crossing:
+            _check_crossing(groups, codes, (card.group if card else group_name) if group is not None else "example")
+        weights = _weights(weight, class_weight, target, codes, labels.num_classes)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
+    lacking: tuple[str, ...] = ()
+    if classes and target.ndim == 1:
+        called = labels.class_names or tuple(map(str, range(labels.num_classes or 0)))
+        lacking = lacking_classes(target, codes, SPLITS, called)
+        if lacking:
+            warnings.warn(f"{name}: {'; '.join(lacking)}", stacklevel=2)
     if card is None:
-        count = num_classes or len(class_names) or (int(target.max()) + 1 if classes and target.size else None)
         card = Card(
             name=name,
             description=f"{len(target)} examples of {', '.join(sorted(streams))}, given as arrays.",
             kinds=kinds,
-            num_classes=count if classes else None,
-            class_names=tuple(class_names),
+            num_classes=labels.num_classes,
+            class_names=labels.class_names,
             primary_metric=primary_metric or ("accuracy" if classes else "mae"),
             group="example" if group is None else group_name,
             groups_cross=allow_crossing,
+            caution="; ".join(lacking),
         )
-    splits = make_splits(packed, target, renumber(groups), codes)
+    splits = make_splits(packed, target, renumber(groups), codes, weights)
     sizes = "/".join(str(splits[s].size) for s in SPLITS)
     dataset = check(Dataset(card=card, splits=splits, version="1", sha256="", split_id=f"{sizes} examples"))
     return dataclasses.replace(dataset, sha256=content_sha256(dataset.splits))

@@ -136,7 +136,7 @@ def test_by_group_round_trip(dataset):
 def test_by_group_keeps_the_order_of_scattered_examples():
     x = np.arange(12.0)[:, None]
     dataset = datasets.from_arrays(
-        {"a": x}, np.zeros(12, int), split=np.tile([0, 0, 1, 2], 3), group=np.tile([4, 5, 6, 7], 3)
+        {"a": x}, np.zeros(12, int), split=np.tile([0, 0, 1, 2], 3), group=np.tile([4, 5, 6, 7], 3), num_classes=2
     )
     train = views.by_group(dataset).splits["train"]
     np.testing.assert_array_equal(train.streams["a"].values[..., 0], [[0, 4, 8], [1, 5, 9]])
