@@ -27,6 +27,12 @@ class AdditiveAttention(nn.Module):
     Attributes:
       dim: width of the tokens and of the result; a stream of another width is projected.
       hidden_dim: width of the score's hidden layer; None = ``dim``.
+
+    Example:
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "text": Stream.of(jnp.ones((2, 7, 8)))}
+      >>> fused, _ = AdditiveAttention(dim=8).init_with_output(jax.random.key(0), streams)
+      >>> fused.values.shape
+      (2, 1, 8)
     """
 
     dim: int
@@ -51,6 +57,12 @@ class DotProductAttention(nn.Module):
     Attributes:
       dim: width of the tokens and of the result; a stream of another width is projected.
       conditional: whether the query depends on the example.
+
+    Example:
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "text": Stream.of(jnp.ones((2, 7, 8)))}
+      >>> fused, _ = DotProductAttention(dim=8, conditional=True).init_with_output(jax.random.key(0), streams)
+      >>> fused.values.shape
+      (2, 1, 8)
     """
 
     dim: int
@@ -79,6 +91,12 @@ class WeightedSum(nn.Module):
 
     Attributes:
       dim: width of the tokens and of the result; a stream of another width is projected.
+
+    Example:
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "text": Stream.of(jnp.ones((2, 7, 8)))}
+      >>> fused, _ = WeightedSum(dim=8).init_with_output(jax.random.key(0), streams)
+      >>> fused.values.shape
+      (2, 1, 8)
     """
 
     dim: int

@@ -31,6 +31,12 @@ class BottleneckFusion(nn.Module):
       num_heads: must divide ``dim``.
       mlp_dim: hidden width of the blocks' MLP; None = ``4 * dim``.
       positions: adds sines and cosines of the position within each modality; False where its stem has done so.
+
+    Example:
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "text": Stream.of(jnp.ones((2, 7, 8)))}
+      >>> fused, _ = BottleneckFusion(dim=8, num_layers=2, start_layer=0).init_with_output(jax.random.key(0), streams)
+      >>> fused.values.shape
+      (2, 2, 8)
     """
 
     dim: int

@@ -18,6 +18,12 @@ class Concat(nn.Module):
     Attributes:
       dim: width of each block and of the result; a stream of another width is projected.
       hidden_dims: widths of the hidden layers; empty = one linear map.
+
+    Example:
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "text": Stream.of(jnp.ones((2, 7, 8)))}
+      >>> fused, _ = Concat(dim=8).init_with_output(jax.random.key(0), streams)
+      >>> fused.values.shape
+      (2, 1, 8)
     """
 
     dim: int
@@ -48,6 +54,12 @@ class EarlyConcat(nn.Module):
 
     Raises:
       ValueError: streams of different length, or a joint model whose width is not ``dim``.
+
+    Example:
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "video": Stream.of(jnp.ones((2, 5, 4, 4, 1)))}
+      >>> fused, _ = EarlyConcat(dim=8).init_with_output(jax.random.key(0), streams)
+      >>> fused.values.shape
+      (2, 5, 8)
     """
 
     dim: int

@@ -33,6 +33,10 @@ def mean_of_logits(logits: Logits, present: Present = None) -> Any:
 
     Raises:
       ValueError: no modality, shapes that differ, or other names in ``present``.
+
+    Example:
+      >>> mean_of_logits({"text": np.array([[2.0, 0.0]]), "audio": np.array([[0.0, 1.0]])})
+      array([[1. , 0.5]])
     """
     xp, members, mask = _members(logits, present)
     return _where(xp, mask, members).sum(0) / xp.maximum(mask.sum(0), 1).astype(members.dtype)
@@ -43,6 +47,11 @@ def mean_of_probabilities(logits: Logits, present: Present = None) -> Any:
 
     Raises:
       ValueError: as ``mean_of_logits``.
+
+    Example:
+      >>> agreed = mean_of_probabilities({"text": np.log([[0.9, 0.1]]), "audio": np.log([[0.5, 0.5]])})
+      >>> np.exp(agreed).round(2)
+      array([[0.7, 0.3]])
     """
     xp, members, mask = _members(logits, present)
     members = _log_softmax(xp, _where(xp, mask, members))
@@ -58,6 +67,11 @@ def product(logits: Logits, present: Present = None, *, weights: Mapping[str, fl
 
     Raises:
       ValueError: as ``mean_of_logits``, or the weights have other names.
+
+    Example:
+      >>> agreed = product({"text": np.log([[0.9, 0.1]]), "audio": np.log([[0.5, 0.5]])})
+      >>> np.exp(agreed).round(2)
+      array([[0.9, 0.1]])
     """
     xp, members, mask = _members(logits, present)
     members = _where(xp, mask, _log_softmax(xp, _where(xp, mask, members)))
@@ -80,6 +94,11 @@ def prior_corrected_product(logits: Logits, present: Present = None, *, log_prio
 
     Raises:
       ValueError: as ``mean_of_logits``, or a prior of another shape.
+
+    Example:
+      >>> members = {"text": np.log([[0.9, 0.1]]), "audio": np.log([[0.9, 0.1]])}
+      >>> np.exp(prior_corrected_product(members, log_prior=np.log([0.9, 0.1]))).round(2)
+      array([[0.9, 0.1]])
     """
     xp, members, mask = _members(logits, present)
     log_prior = xp.asarray(log_prior, dtype=members.dtype)

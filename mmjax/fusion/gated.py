@@ -23,6 +23,12 @@ class GMU(nn.Module):
     Attributes:
       dim: width of the result.
       normalise: a softmax over the present modalities instead of the sigmoids; common, but not the paper's.
+
+    Example:
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "text": Stream.of(jnp.ones((2, 7, 8)))}
+      >>> fused, _ = GMU(dim=8).init_with_output(jax.random.key(0), streams)
+      >>> fused.values.shape
+      (2, 1, 8)
     """
 
     dim: int
@@ -68,6 +74,12 @@ class FiLM(nn.Module):
       target: the stream that is modulated; None = the first in sorted order.
       context: the streams that modulate it; None = all others.
       zero_init: starts as the identity.
+
+    Example:
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "text": Stream.of(jnp.ones((2, 7, 8)))}
+      >>> fused, _ = FiLM(dim=8, target="text").init_with_output(jax.random.key(0), streams)
+      >>> fused.values.shape
+      (2, 7, 8)
     """
 
     dim: int
@@ -101,6 +113,12 @@ class MMTM(nn.Module):
 
     Attributes:
       dim: width of the joint ``Z``; None = a quarter of all channels, as in the paper.
+
+    Example:
+      >>> maps = {"image": Stream.of(jnp.ones((2, 1, 4, 4, 6))), "audio": Stream.of(jnp.ones((2, 5, 3)))}
+      >>> exchanged, _ = MMTM().init_with_output(jax.random.key(0), maps)
+      >>> exchanged["image"].values.shape
+      (2, 1, 4, 4, 6)
     """
 
     dim: int | None = None

@@ -26,6 +26,12 @@ class JointTransformer(nn.Module):
       positions: adds sines and cosines of the position within each modality; False where its stem has done so.
       cls_token: prepends a learned token and returns it, ``[batch, 1, dim]``; False returns every token, for a head
         that pools them (masked mean is its default) or a decoder that reads them.
+
+    Example:
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "text": Stream.of(jnp.ones((2, 7, 8)))}
+      >>> fused, _ = JointTransformer(dim=8, num_layers=1).init_with_output(jax.random.key(0), streams)
+      >>> fused.values.shape
+      (2, 1, 8)
     """
 
     dim: int

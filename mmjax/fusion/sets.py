@@ -19,6 +19,12 @@ class DeepSets(nn.Module):
     Attributes:
       dim: width of the tokens, of ``phi``'s output and of the result; a stream of another width is projected.
       hidden_dims: widths of the hidden layers of each MLP; None = one of ``dim``, empty = one linear map.
+
+    Example:
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "text": Stream.of(jnp.ones((2, 7, 8)))}
+      >>> fused, _ = DeepSets(dim=8).init_with_output(jax.random.key(0), streams)
+      >>> fused.values.shape
+      (2, 1, 8)
     """
 
     dim: int
