@@ -12,6 +12,7 @@ import pytest
 from mmjax.stream import Stream
 
 MODULES = (
+    "mmjax.encoders.normalisation",
     "mmjax.fusion.attention",
     "mmjax.fusion.bottleneck",
     "mmjax.fusion.concat",
@@ -23,7 +24,7 @@ MODULES = (
 )
 NAMES = {"jax": jax, "jnp": jnp, "np": np, "Stream": Stream}
 """What an example may use without importing it, beside what its module holds."""
-INNER = {"Stacking", "fit_stacking", "cross_fit_stacking"}  # of one method, shown by the tests of its row
+INNER = {"Stacking", "fit_stacking", "cross_fit_stacking", "normalise_groups"}  # parts of a method that is shown
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmjax.encoders.convolution import Conv, ConvPool
+from mmjax.encoders.normalisation import GroupNorm
 from mmjax.encoders.patches import TransformerStack, patchify
 from mmjax.layers import Dense, LearnedPositions
 from mmjax.stream import Stream, masked_mean
@@ -106,7 +107,7 @@ class ResidualBlock(nn.Module):
             return Conv(self.features, (size, size), strides, use_bias=False, dtype=dtype, name=name)(x)
 
         def norm(x: Any, name: str) -> Any:
-            return nn.GroupNorm(self.num_groups, dtype=dtype, name=name)(x)
+            return GroupNorm(self.num_groups, dtype=dtype, name=name)(x)
 
         y = nn.relu(norm(conv(x, 3, strides, "conv_0"), "norm_0"))
         y = norm(conv(y, 3, (1, 1), "conv_1"), "norm_1")
@@ -146,7 +147,7 @@ class ResNet(nn.Module):
         images = pixels(stream, self.dtype)
         x = _fold(images)
         x = Conv(self.widths[0], (3, 3), use_bias=False, dtype=x.dtype, name="stem")(x)
-        x = nn.relu(nn.GroupNorm(self.num_groups, dtype=x.dtype, name="stem_norm")(x))
+        x = nn.relu(GroupNorm(self.num_groups, dtype=x.dtype, name="stem_norm")(x))
         for i, (width, size) in enumerate(zip(self.widths, self.stage_sizes)):
             for j in range(size):
                 stride = 2 if i and not j else 1
