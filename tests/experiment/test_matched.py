@@ -3,7 +3,6 @@
 import jax
 import pytest
 
-from experiments import digits, synthetic, synthetic_gaussian
 from mmjax import fusion
 from mmjax.encoders import Recurrent
 from mmjax.errors import UsageError
@@ -14,6 +13,7 @@ from mmjax.experiment.matched import WIDEST, count_params, resolve
 from mmjax.experiment.table import Matched
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
+from mmjax.tables import digits, synthetic, synthetic_gaussian
 from tests.experiment import small
 
 DATA = small.arrays()

@@ -5,7 +5,8 @@ import importlib
 import numpy as np
 import pytest
 
-from experiments.__main__ import NAMES, load, summary
+from mmjax import tables
+from mmjax.cli import load
 from mmjax.datasets.views import refit_splits
 from mmjax.experiment.checks import check_model
 from mmjax.experiment.commands import table as run_to_the_end
@@ -17,14 +18,15 @@ EMBEDDED = ("digits", "synthetic", "synthetic_gaussian")
 
 
 def whole(name):
-    return importlib.import_module(f"experiments.{name}").TABLE
+    return tables.find(name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", tables.names())
 def test_a_file_says_what_it_is_and_how_it_is_run(name):
-    said = importlib.import_module(f"experiments.{name}").__doc__
-    assert f"python -m experiments table {name}" in said and summary(name) == said.partition("\n")[0]
     table = whole(name)
+    owner = "mmjax.tables" if name in EMBEDDED else "experiments"
+    said = importlib.import_module(f"{owner}.{name}").__doc__
+    assert f"python -m experiments table {name}" in said and tables.summary(name) == said.partition("\n")[0]
     names = [row.name for row in table.rows]
     assert set(table.extra) <= set(names) and table.split_names(",".join(names)) == names
     assert any(row.baseline and len(row.streams or ()) == 1 for row in table.rows)
@@ -62,7 +64,7 @@ def test_every_row_of_an_embedded_table_fits_its_data(name):
     fits(name)
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(EMBEDDED)))
+@pytest.mark.parametrize("name", sorted(set(tables.names()) - set(EMBEDDED)))
 def test_every_row_of_a_table_of_files_fits_its_data(name, data_dir, tmp_path_factory):
     fits(name, data_dir=data_dir, cache_dir=tmp_path_factory.getbasetemp() / "prepared")
 

@@ -7,8 +7,8 @@ posteriors is optimal; trained experts are not exact, and the table shows how fa
 known and stand beside the rows.
 """
 
-from experiments.synthetic import rows
 from mmjax.experiment import Table
+from mmjax.tables.synthetic import rows
 from mmjax.tasks import Classification
 from mmjax.training import Train
 
