@@ -20,7 +20,9 @@ class Task(Protocol):
     label per step), or a scalar for a loss over a batch. Weights are applied once, outside.
     """
 
-    lower_is_better: frozenset[str]
+    @property
+    def lower_is_better(self) -> frozenset[str]:
+        """Names of the metrics that are errors."""
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """The loss to be minimised."""
