@@ -38,6 +38,7 @@ def parser(prog: str = "mmjax") -> argparse.ArgumentParser:
         one.add_argument("--smoke", action="store_true", help="tiny: shows that everything runs")
     table.add_argument("--workdir", help="where everything goes (default: runs/NAME, runs/NAME-smoke, ...)")
     table.add_argument("--seeds", type=int, help="number of seeds")
+    table.add_argument("--trials", type=int, help="settings among which that of a row is chosen on validation")
     table.add_argument("--rows", help="names of rows, separated by commas (default: all but the long ones)")
     table.add_argument(
         "--interactions",
@@ -164,6 +165,8 @@ def run(args: argparse.Namespace) -> str:
             if args.seeds < 1:
                 raise UsageError(f"--seeds must be at least 1, got {args.seeds}")
             table = dataclasses.replace(table, seeds=args.seeds)
+        if args.trials is not None:
+            table = dataclasses.replace(table, trials=args.trials)
         name = args.name + "-smoke" * args.smoke  # never over the results of the table itself
         rows = None if args.rows is None else table.split_names(args.rows)
         if args.fractions is not None:

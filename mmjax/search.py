@@ -108,7 +108,7 @@ def _drop(module: nn.Dropout, rate: Any, inputs: Any, deterministic: bool | None
     return jnp.where(kept, inputs / jnp.maximum(keep, 1e-6).astype(inputs.dtype), jnp.zeros_like(inputs))
 
 
-def uses_dropout(apply: Callable[[], Any]) -> bool:
+def uses_dropout(apply: Callable[..., Any], *args: Any) -> bool:
     """Whether a call of a model in training, traced from shapes alone, meets an ``nn.Dropout``."""
     met: list[str] = []
 
@@ -118,5 +118,5 @@ def uses_dropout(apply: Callable[[], Any]) -> bool:
         return call(*args, **kwargs)
 
     with nn.intercept_methods(intercept):
-        jax.eval_shape(apply)
+        jax.eval_shape(apply, *args)
     return bool(met)

@@ -14,6 +14,7 @@ from mmjax.environment import environment
 from mmjax.evaluation.noise import default_noises
 from mmjax.experiment.settings import describe, digest
 from mmjax.experiment.table import Row, Table
+from mmjax.experiment.trials import has_settings
 from mmjax.models import ModalityDropout
 from mmjax.typing import Mapping
 
@@ -28,6 +29,9 @@ def config_hash(table: Table, row: Row, dataset: Dataset) -> str:
     versions = {package: importlib.metadata.version(package) for package in ("jax", "flax", "optax")}
     data = [dataset.card.name, dataset.version, dataset.sha256, dataset.split_id, describe(table.view)]
     data += [table.limit] if table.limit else []
+    del method["trials"]
+    trials = table.trials if row.trials is None else row.trials
+    data += [{"trials": trials}] if trials > 1 and has_settings(row) else []
     data += [{"fraction": table.fraction}] if table.fraction is not None else []
     return digest([method, row.task or table.task, data, members, mmjax.__version__, versions])
 

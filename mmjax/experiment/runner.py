@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import shutil
 import time
@@ -34,6 +35,7 @@ from mmjax.experiment.data import load_raw, row_data
 from mmjax.experiment.identity import config_hash, table_config
 from mmjax.experiment.matched import resolve
 from mmjax.experiment.table import Member, Row, Table
+from mmjax.experiment.trials import SEEDS, Search, describe_trials, fit_chosen, penalties, search_fit
 from mmjax.experiment.workdir import claim
 from mmjax.metrics import compute
 from mmjax.resident import Fit, Prepared, prepare
@@ -68,6 +70,10 @@ class _Run:
 
     def seeds(self, row: Row) -> range:
         return range(row.seeds or self.table.seeds)
+
+    def trials(self, row: Row) -> int:
+        """Settings among which that of the row is chosen."""
+        return self.table.trials if row.trials is None else row.trials
 
     def snapshots(self, row: Row) -> pathlib.Path:
         """Where a row in progress is kept; another number of seeds is another row."""
@@ -155,7 +161,7 @@ def _finish_row(run: _Run, row: Row, data: Dataset, prepared: Callable[[], "_Pre
     with naming(row.name):
         network = prepared()
         if network is None:
-            result = _run_fit(row, run.table.pick(row.members), data, run.seeds(row), run.store)
+            result = _run_fit(run, row, data)
         else:
             result = _run_network(run, row, data, network, label)
     result.timing["total_seconds"] = seconds = time.perf_counter() - clock
@@ -175,7 +181,8 @@ def smoke(table: Table) -> Table:
         for row in table.rows
     ]
     train = dataclasses.replace(table.train, **short)
-    return dataclasses.replace(table, rows=rows, seeds=2, limit=64, train=train, note="Smoke run: no result.")
+    small: dict[str, Any] = {"seeds": 2, "limit": 64, "trials": min(table.trials, 2)}
+    return dataclasses.replace(table, rows=rows, train=train, note="Smoke run: no result.", **small)
 
 
 @dataclasses.dataclass
@@ -189,15 +196,17 @@ class _Result:
     test_selected: np.ndarray | None = None
     cost: dict[str, Any] = dataclasses.field(default_factory=lambda: {"params": 0, "flops": None})
     selection_rule: str = "none: fixed hyper-parameters"
+    search: Search | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
-    """The compiled programs of a network: of its fit, of its refit if it has one; and what it costs."""
+    """The compiled programs of a network: of its fit, of its refit if it has one; what it costs; the trials, if any."""
 
     first: Prepared
     refit: Prepared | None
     cost: dict[str, Any]
+    trials: list[dict[str, float | None]]
 
 
 def _prepare(run: _Run, row: Row, data: Dataset) -> _Prepared | None:
@@ -206,28 +215,39 @@ def _prepare(run: _Run, row: Row, data: Dataset) -> _Prepared | None:
         return None
     model, task, train = row.network, row.task or run.table.task, row.train or run.table.train
     check_model(model, task, train, data)
-    first = prepare(model, task, train, data.splits, run.seeds(row))
-    refit = prepare(model, task, train, views.refit_splits(data).splits, run.seeds(row)) if train.refit else None
-    return _Prepared(first, refit, _cost(model, task, train, data))
+    count = run.trials(row)
+    make = functools.partial(prepare, model, task, train, search=count > 1)
+    first = make(data.splits, run.seeds(row))
+    refit = make(views.refit_splits(data).splits, run.seeds(row)) if train.refit else None
+    trials = describe_trials(count, model, train, data.splits["train"]) if count > 1 else []
+    return _Prepared(first, refit, _cost(model, task, train, data), trials)
 
 
 def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: str) -> _Result:
     task, train = row.task or run.table.task, row.train or run.table.train
 
-    def once(prepared: Prepared, tag: str, stop_at: Any = None) -> Fit:
+    def once(prepared: Prepared, what: str, **arguments: Any) -> Fit:
         def on_epoch(number: int, metrics: dict[str, np.ndarray]) -> None:
             value = metrics[f"validation/{train.select}"].mean()
-            run.say(f"{label}: {tag}epoch {number + 1}/{train.epochs}, validation {train.select} {value:.4f}\r")
+            said = f"epoch {number + 1}/{train.epochs}, validation {train.select} {value:.4f}"
+            run.say(f"{label}: {said if what == 'fit' else f'{what}, {said}'}\r")
 
-        with Checkpoints(run.snapshots(row) / (tag.strip() or "fit")) as snapshots:
-            arguments: dict[str, Any] = {"snapshots": snapshots, "snapshot_seconds": run.snapshot_seconds}
-            return prepared.run(stop_at=stop_at, on_epoch=on_epoch, **arguments)
+        with Checkpoints(run.snapshots(row) / what.replace(" ", "-")) as snapshots:
+            kept: dict[str, Any] = {"snapshots": snapshots, "snapshot_seconds": run.snapshot_seconds}
+            return prepared.run(on_epoch=on_epoch, **kept, **arguments)
 
-    fitted = first = once(network.first, "")
+    search, of_trial = None, {}
+    if network.trials:
+        lower = train.select in task.lower_is_better
+        some = functools.partial(once, network.first)
+        first, search, of_trial["trials"] = fit_chosen(network.first, network.trials, lower, some)
+    else:
+        first = once(network.first, "fit")
+    fitted = first
     if (first.epoch < 0).any():
         raise UsageError(f"validation {train.select} was no number in any epoch of seed {int(np.argmin(first.epoch))}")
     if network.refit is not None:
-        fitted = once(network.refit, "refit ", first.epoch)
+        fitted = once(network.refit, "refit", stop_at=first.epoch, **of_trial)
     outputs = {"validation": first.outputs["validation"], "test": fitted.outputs["test"]}
     index = {k: data.splits[k].index for k in HELD_OUT}
     logits = {k: np.stack([by_index(_logits(task, o), index[k]) for o in _unstack(outputs[k])]) for k in HELD_OUT}
@@ -240,39 +260,60 @@ def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: 
     lower = data.card.primary_metric in task.lower_is_better
     return _Result(
         logits=logits,
-        timing={**seconds, "step_ms": first.step_ms, "peak_mb": first.peak_mb, "mapped": fitted.mapped},
+        timing={
+            **seconds,
+            **({"search_seconds": search.seconds} if search else {}),
+            "step_ms": first.step_ms,
+            "peak_mb": first.peak_mb,
+            "mapped": fitted.mapped,
+        },
         history=first.history,
         epoch=first.epoch,
         test_selected=primary.min(0) if lower else primary.max(0),
         cost=network.cost,
-        selection_rule=f"epoch of best validation {train.select}" + (", refit on train + validation" * train.refit),
+        selection_rule=f"epoch of best validation {train.select}"
+        + (", refit on train + validation" * train.refit)
+        + (f"; {search.rule}" if search else ""),
+        search=search,
     )
 
 
-def _run_fit(row: Row, members: Sequence[Row], data: Dataset, seeds: Sequence[int], store: RecordStore) -> _Result:
-    outputs: list[Mapping[str, Any]] = []
+def _run_fit(run: _Run, row: Row, data: Dataset) -> _Result:
+    members, seeds, store, task = run.table.pick(row.members), run.seeds(row), run.store, row.task or run.table.task
 
     def present(member: Row, batch: Batch) -> np.ndarray:
         return presence(batch.replace(streams=select(batch.streams, member.streams or data.streams)))
 
     there = {m.name: {k: present(m, data.splits[k]) for k in HELD_OUT} for m in members}
     stored = {m.name: {k: store.logits(m.name, k) for k in HELD_OUT} for m in members}
-    for seed in seeds:
-        if outputs and not row.varies:
-            outputs.append(outputs[0])
-            continue
+
+    def outputs_of(fit: Callable[..., Any], seed: int) -> Mapping[str, Any]:
         voters = {}
         for name, logits in stored.items():
             if seed not in (known := store.seeds(name)):
                 raise UsageError(f"its member {name!r} has only the seeds {known}, not {seed}")
             voters[name] = Member.of_seed(logits, known, seed, there[name])
-        outputs.append(row.fit(data, seed, voters))
+        return fit(data, seed, voters)
+
+    fit, search, candidates = row.combination, None, penalties(row.combination, run.trials(row))
+    if len(candidates) > 1:
+        metric = run.dataset.card.primary_metric
+        batch, few = data.splits["validation"], seeds[: SEEDS if row.varies else 1]
+
+        def score(scores: Any) -> float:
+            return run.measure(task, np.asarray(scores, np.float32), batch)[metric]
+
+        search, fit = search_fit(candidates, outputs_of, score, metric, metric in task.lower_is_better, few)
+    outputs: list[Mapping[str, Any]] = []
+    for seed in seeds:
+        outputs.append(outputs[0] if outputs and not row.varies else outputs_of(fit, seed))
     logits = {k: np.stack([np.asarray(one[k], np.float32) for one in outputs]) for k in HELD_OUT}
     for split, values in logits.items():
         items = int((np.asarray(data.splits[split].index) >= 0).sum())
         if values.shape[1] != items or not np.isfinite(values).all():
             raise UsageError(f"fit must give finite scores for {items} {split} items, got {values.shape[1:]}")
-    return _Result(logits=logits, timing={})
+    rule = search.rule if search else _Result.selection_rule
+    return _Result(logits=logits, timing={}, search=search, selection_rule=rule)
 
 
 def _logits(task: Task, outputs: PyTree) -> np.ndarray:
@@ -318,6 +359,7 @@ def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
         "group": dataset.card.group,
     }
     method = {"name": row.name, "config_hash": run.hashes[row.name], "params": result.cost["params"], "trials": 1}
+    method |= result.search.record() if result.search else {}
     env, truth = environment(), {split: run.store.targets(split)[0] for split in HELD_OUT}
     records = []
     for position, seed in enumerate(run.seeds(row)):

@@ -103,6 +103,7 @@ class Row:
       train: instead of the table's.
       task: instead of the table's.
       seeds: number of seeds, instead of the table's.
+      trials: number of trials, instead of the table's: of a row that takes hours.
       paper: the published number it stands beside.
       notes: what a reader must know of this row.
     """
@@ -121,6 +122,7 @@ class Row:
     train: Train | None = None
     task: Task | None = None
     seeds: int | None = None
+    trials: int | None = None
     paper: Paper | None = None
     notes: str = ""
 
@@ -172,6 +174,8 @@ class Table:
       view: prepares the data for all rows (standardising, whitening).
       train: how models are trained.
       seeds: number of seeds; they are 0, 1, 2, ...
+      trials: settings among which that of each row is chosen on validation, the given one first: of a network learning
+        rate, weight decay and dropout, of a fit with a penalty ``C`` that; see ``mmjax.experiment.trials``.
       references: published rows that are not run here: ``(name, Paper)``.
       note: printed under the title.
       extra: rows left out unless named with ``--rows`` (long ones).
@@ -188,6 +192,7 @@ class Table:
     view: View | None = None
     train: Train = dataclasses.field(default_factory=Train)
     seeds: int = 5
+    trials: int = 1
     references: Sequence[tuple[str, Paper]] = ()
     note: str = ""
     extra: tuple[str, ...] = ()
@@ -200,6 +205,9 @@ class Table:
         names = [row.name for row in self.rows]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"row {twice[0]!r} stands twice in {self.title!r}")
+        for owner, count in (("the table", self.trials), *((f"row {row.name!r}", row.trials) for row in self.rows)):
+            if count is not None and count < 1:
+                raise UsageError(f"trials of {owner} must be at least 1, got {count}")
         for row in self.rows:
             self.pick(row.members)
             if isinstance(row.model, Matched) and not isinstance(self.pick([row.model.like])[0].model, nn.Module):
