@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mmjax.typing import Array, Float, Int, Shaped, checked
 
-__all__ = ["Confusion", "Mean", "Moments", "compute", "merge"]
+__all__ = ["Confusion", "Mean", "Moments", "compute", "merge", "merge_stacked"]
 
 
 class Mean(flax.struct.PyTreeNode):
@@ -82,6 +82,11 @@ class Moments(flax.struct.PyTreeNode):
 def merge(*states: Any) -> Any:
     """The state of all items of several states (or pytrees of them)."""
     return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *states)
+
+
+def merge_stacked(states: Any) -> Any:
+    """As ``merge``, of states stacked along a leading axis."""
+    return jax.tree.map(lambda leaf: leaf.sum(0), states)
 
 
 def compute(states: dict[str, Any]) -> dict[str, Any]:

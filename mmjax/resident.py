@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.errors import UsageError
-from mmjax.metrics import compute
+from mmjax.metrics import compute, merge_stacked
 from mmjax.search import Trial, draw_trials
 from mmjax.sharding import shard_seeds
 from mmjax.stream import Batch, Stream
@@ -57,7 +57,7 @@ class Fit:
       skipped: steps of each seed whose loss or gradient was not finite.
       mapped: how seeds were mapped, ``vmap`` or ``map``.
       seconds: what the clock said: ``compile`` and ``train``.
-      step_ms: time of one step of one seed: that of the median epoch, evaluation included, over its steps and seeds;
+      step_ms: time of one update of one seed: that of the median epoch, evaluation included, over its steps and seeds;
         None where no epoch was left to run.
       peak_mb: most memory that the program of an epoch holds at once, data and all seeds included, as XLA plans it;
         None where it does not say.
@@ -147,9 +147,14 @@ def _rows(data: Batch, rows: Any, counts: Any) -> Batch:
 def _in_batches(rows: Any, size: int) -> tuple[Any, Any]:
     """Row numbers ``[steps, size]`` and which of them count; the last batch is filled up with the first rows."""
     steps = math.ceil(rows.shape[0] / size)
-    filled = jnp.concatenate([rows, rows[: steps * size - rows.shape[0]]])
+    filled = rows[jnp.arange(steps * size) % rows.shape[0]]
     counts = (jnp.arange(steps * size) < rows.shape[0]).astype(jnp.float32)
     return filled.reshape(steps, size), counts.reshape(steps, size)
+
+
+def _update_rows(train: Train, examples: int) -> int:
+    """Rows of one update: all parts of it together, no more than there are examples, rounded up to whole parts."""
+    return min(train.batch_size, math.ceil(examples / train.accumulate)) * train.accumulate
 
 
 def _make_epoch(
@@ -173,12 +178,13 @@ def _make_epoch(
     def epoch(
         carry: Carry, key: Key, number: Any, stop_at: Any, trial: Trial | None, data: Batch, held_out: Batch
     ) -> tuple[Carry, dict[str, Any]]:
-        step = make_train_step(model, task, make_optimizer(train, total_steps, trial), trial)
+        tx = make_optimizer(train, total_steps, trial)
+        step = make_train_step(model, task, tx, trial, accumulate=train.accumulate)
         order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), number), data.size)
-        batches = _in_batches(order.astype(jnp.int32), min(train.batch_size, data.size))
+        batches = _in_batches(order.astype(jnp.int32), _update_rows(train, data.size))
         step_key = jax.random.fold_in(key, 2)
         state, states = jax.lax.scan(lambda s, x: step(s, _rows(data, *x), step_key), carry.state, batches)
-        seen = compute(jax.tree.map(lambda x: x.sum(0), states))
+        seen = compute(merge_stacked(states))
         outputs, metrics = evaluate(state.variables, held_out)
         metrics |= {f"train/{name}": value for name, value in seen.items()}
         score = sign * metrics[f"validation/{train.select}"]
@@ -268,7 +274,7 @@ class Prepared:
                 saved = time.perf_counter()
         best, skipped = jax.device_get((carry.best, carry.state.skipped))
         seconds = {"compile": self.compile_seconds, "train": time.perf_counter() - clocks[0]}
-        steps = len(named) * math.ceil(self.data.size / min(self.train.batch_size, self.data.size))
+        steps = len(named) * math.ceil(self.data.size / _update_rows(self.train, self.data.size))
         step_ms = 1e3 * float(np.median(np.diff(clocks))) / steps if len(clocks) > 1 else None
         outputs, first = {}, 0
         for name, size in self.sizes.items():
@@ -329,7 +335,7 @@ def prepare(
     data = jax.tree.map(jnp.asarray, splits["train"])
     sizes = {name: splits[name].size for name in ("validation", "test")}
     held_out = jax.tree.map(jnp.asarray, concat_batches(*(splits[name] for name in sizes)))
-    steps = math.ceil(data.size / min(train.batch_size, data.size))
+    steps = math.ceil(data.size / _update_rows(train, data.size))
     total_steps = steps * train.epochs
     tx = make_optimizer(train, total_steps)
     sample = jax.tree.map(lambda a: a[: train.batch_size], data)

@@ -116,7 +116,7 @@ class _Programs:
         self.like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, where)
         self._init = jax.jit(init, out_shardings=where, compiler_options=compile_effort(0))
 
-        step = make_train_step(model, task, tx)
+        step = make_train_step(model, task, tx, accumulate=train.accumulate)
 
         def step_and_compute(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, dict[str, Any]]:
             state, states = step(state, batch, key)
@@ -199,7 +199,7 @@ def fit_streaming(
     check_divides(train.batch_size, mesh)
     workdir = pathlib.Path(workdir)
     _claim(workdir, _identity(train, splits, seed, patience, config))
-    per_epoch = steps_per_epoch(splits["train"], train.batch_size)
+    per_epoch = steps_per_epoch(splits["train"], train.update_size)
     total = train.epochs * per_epoch
     key = jax.random.key(seed)
     step_key = jax.random.fold_in(key, 2)
@@ -208,7 +208,7 @@ def fit_streaming(
     def batches(start: int) -> Iterator[Batch]:
         source = splits["train"]
         yield from stream_batches(
-            source, train.batch_size, seed=seed, start_step=start, steps=total, transforms=transforms, **_host()
+            source, train.update_size, seed=seed, start_step=start, steps=total, transforms=transforms, **_host()
         )
 
     with Checkpoints(workdir / "checkpoints") as checkpoints, _Signals() as signals, _armed() as alive:

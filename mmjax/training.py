@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mmjax.errors import UsageError
+from mmjax.metrics import merge_stacked
 from mmjax.search import Trial, dropout_rate
 from mmjax.stream import Batch, Stream, drop_rows
 from mmjax.tasks import Task, item_weight
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 Schedule = Callable[[float, int], Any]
-"""``(learning_rate, total_steps) -> learning rate or optax schedule``."""
+"""``(learning_rate, total_steps) -> learning rate or optax schedule``; steps are updates."""
 
 # Sown by modules for one pass only: never part of the state.
 TRANSIENT = ("losses", "intermediates")
@@ -42,12 +43,13 @@ class Train:
 
     Attributes:
       epochs: passes over the train split; every seed runs them all.
-      batch_size: examples per step.
+      batch_size: examples that pass through the model at once.
       learning_rate: peak learning rate.
       optimizer: ``learning_rate -> optax transformation``, e.g. ``functools.partial(optax.adamw, weight_decay=1e-2)``.
       schedule: ``(learning_rate, total_steps) -> optax schedule``; None = constant.
       clip_norm: largest global norm of the gradient; None = unbounded.
-      accumulate: steps whose gradients are averaged into one update.
+      accumulate: parts of ``batch_size`` examples that pass one after the other and make one update together; the
+        update is that of one batch of their joined size (a loss over a batch sees one part, weighted by what it holds).
       select: validation metric by which the epoch is chosen.
       refit: train once more, on train and validation together, for the number of epochs found.
     """
@@ -67,6 +69,11 @@ class Train:
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} must be at least 1, got {getattr(self, name)}")
 
+    @property
+    def update_size(self) -> int:
+        """Examples per update."""
+        return self.batch_size * self.accumulate
+
 
 def warmup_cosine(learning_rate: float, total_steps: int, *, warmup: float = 0.1) -> optax.Schedule:
     """Linear warm-up over a share of the steps, then a cosine to 0."""
@@ -77,14 +84,13 @@ def make_optimizer(train: Train, total_steps: int, trial: Trial | None = None) -
     """The optax transformation that ``train`` describes; it may ask for ``outputs`` and ``batch``.
 
     Args:
+      total_steps: number of updates.
       trial: of a search, traced values in place of those of ``train``; the state is of the same structure.
     """
     rate = train.schedule(train.learning_rate, total_steps) if train.schedule else train.learning_rate
     tx = train.optimizer(rate) if trial is None else trial.optimizer(train.optimizer)(trial.rate(rate))
     if train.clip_norm is not None:
         tx = optax.chain(optax.clip_by_global_norm(train.clip_norm), tx)
-    if train.accumulate > 1:
-        tx = optax.MultiSteps(tx, train.accumulate).gradient_transformation()
     return optax.with_extra_args_support(tx)
 
 
@@ -132,56 +138,117 @@ def init_state(
     return TrainState(jnp.int32(0), params, collections, tx.init(params), jnp.int32(0))
 
 
-def _weighted_mean(values: Any, weight: Any) -> Any:
-    """Mean over what counts; rows of weight 0 may hold NaN. A scalar is a loss over the batch and passes."""
+def _share(values: Any, weight: Any, whole: Any) -> Any:
+    """What a part of a batch adds to the weighted mean over the whole; rows of weight 0 may hold NaN.
+
+    Args:
+      values: one per item or one per row of the part; a scalar is a loss over the part and counts by what that holds.
+      weight: of the items of the part.
+      whole: of all items of the batch; the same array if the part is the batch.
+    """
     if jnp.ndim(values) == 0:
-        return values
-    weight = weight if values.ndim == weight.ndim else weight.reshape(weight.shape[0], -1).max(1)
-    return (jnp.where(weight > 0, values, 0) * weight).sum() / jnp.maximum(weight.sum(), 1e-9)
+        return values if weight is whole else values * (weight.sum() / jnp.maximum(whole.sum(), 1e-9))
+    if values.ndim != weight.ndim:
+        weight, whole = (w.reshape(w.shape[0], -1).max(1) for w in (weight, whole))
+    return (jnp.where(weight > 0, values, 0) * weight).sum() / jnp.maximum(whole.sum(), 1e-9)
+
+
+def _split(batch: PyTree, parts: int) -> PyTree:
+    """Parts ``[parts, rows, ...]`` of every ``parts``-th row: rows that count are shared out, and none moves to another
+    device.
+    """
+    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
+
+
+def _joined(x: Any) -> Any:
+    """Undoes ``_split``."""
+    return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+
+
+def has_rows(function: Callable[[Batch], PyTree], batch: Batch) -> PyTree:
+    """Which leaves of ``function(batch)`` have one entry per row: a learned scale or matrix among them has none."""
+
+    def shapes(rows: int) -> PyTree:
+        return jax.eval_shape(
+            function, jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), batch)
+        )
+
+    some = shapes(batch.size)
+    if len(jax.tree.leaves(some)) == 1:
+        return jax.tree.map(lambda _: True, some)
+    return jax.tree.map(lambda a, b: a.shape != b.shape, some, shapes(batch.size + 1))
 
 
 def make_train_step(
-    model: nn.Module, task: Task, tx: optax.GradientTransformationExtraArgs, trial: Trial | None = None
+    model: nn.Module,
+    task: Task,
+    tx: optax.GradientTransformationExtraArgs,
+    trial: Trial | None = None,
+    *,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, Batch, Key], tuple[TrainState, dict[str, Any]]]:
-    """A pure step ``(state, batch, key) -> (state, metrics)``; metrics are mergeable states.
+    """A pure step ``(state, batch, key) -> (state, metrics)``, one update; metrics are mergeable states.
 
     The step draws from ``fold_in(key, state.step)``. Rows of weight 0 are made wholly absent before the model sees
     them. A step whose loss or gradient is not finite changes nothing but the count ``state.skipped``. With a ``trial``
     dropout is at its rate; ``tx`` must be made for it.
+
+    Args:
+      accumulate: parts in which the batch passes through the model, one after the other; it must divide the rows. Sums
+        of losses and of weights are taken over all of them and divided once.
     """
 
     def step(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, dict[str, Any]]:
-        streams = drop_rows(batch.streams, batch.weight)
-        rngs = dict(zip(("dropout", "sample"), jax.random.split(jax.random.fold_in(key, state.step))))
-        weight = item_weight(batch)
+        key = jax.random.fold_in(key, state.step)
+        whole = item_weight(batch)
         if not isinstance(batch.target, Stream):  # what stands in padding (NaN, any label) must reach no gradient
-            batch = batch.replace(target=jnp.where(weight > 0, batch.target, 0))
+            batch = batch.replace(target=jnp.where(whole > 0, batch.target, 0))
 
-        def loss_of(params: PyTree) -> tuple[Any, tuple[Any, dict]]:
+        def loss_of(params: PyTree, collections: PyTree, part: Batch, weight: Any, key: Key) -> Any:
             with contextlib.nullcontext() if trial is None else dropout_rate(trial.dropout_rate):
                 outputs, changed = model.apply(
-                    {"params": params, **state.collections},
-                    streams,
-                    targets=batch.target,
+                    {"params": params, **collections},
+                    drop_rows(part.streams, part.weight),
+                    targets=part.target,
                     train=True,
-                    rngs=rngs,
-                    mutable=[*state.collections, "losses"],
+                    rngs=dict(zip(("dropout", "sample"), jax.random.split(key))),
+                    mutable=[*collections, "losses"],
                 )
             updated = dict(changed)
-            loss = _weighted_mean(task.loss(outputs, batch), weight)
+            loss = _share(task.loss(outputs, part), weight, whole)
             for sown in jax.tree.leaves(updated.pop("losses", {})):
-                loss = loss + _weighted_mean(sown, weight)
-            return loss, (outputs, updated)
+                loss = loss + _share(sown, weight, whole)
+            return loss, (outputs, updated, task.metrics(outputs, part))
 
-        (loss, (outputs, collections)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+
+        def add(carry: tuple, x: tuple) -> tuple:
+            loss, grads, collections = carry
+            part, number = x
+            (more, (outputs, collections, states)), new = gradient(
+                state.params, collections, part, item_weight(part), jax.random.fold_in(key, number)
+            )
+            return (loss + more, jax.tree.map(jnp.add, grads, new), collections), (outputs, states)
+
+        if accumulate == 1:
+            (loss, (outputs, collections, states)), grads = gradient(state.params, state.collections, batch, whole, key)
+        else:
+            start = jnp.float32(0), jax.tree.map(jnp.zeros_like, state.params), state.collections
+            parts = _split(batch, accumulate), jnp.arange(accumulate)
+            (loss, grads, collections), (outputs, states) = jax.lax.scan(add, start, parts)
+            one = jax.tree.map(lambda x: x[0], parts[0])
+            rows = has_rows(
+                lambda part: loss_of(state.params, state.collections, part, item_weight(part), key)[1][0], one
+            )
+            outputs = jax.tree.map(lambda x, row: _joined(x) if row else x[-1], outputs, rows)
+            states = merge_stacked(states)
         updates, opt_state = tx.update(grads, state.opt_state, state.params, outputs=outputs, batch=batch)
         new = TrainState(
             state.step, optax.apply_updates(state.params, updates), dict(collections), opt_state, state.skipped
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-        kept = kept.replace(step=state.step + 1, skipped=state.skipped + ~finite)
-        return kept, task.metrics(outputs, batch)
+        return kept.replace(step=state.step + 1, skipped=state.skipped + ~finite), states
 
     return step
 

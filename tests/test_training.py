@@ -1,6 +1,5 @@
 """The step: what it must ignore, what it adds up, what it refuses to learn from."""
 
-import dataclasses
 import functools
 
 import flax.linen as nn
@@ -86,18 +85,6 @@ def test_weights_are_a_weighted_mean():
     doubled = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), BATCH)
     state, _ = run(BATCH.replace(weight=jnp.ones(8).at[0].set(2.0)))
     assert_close(state.params, run(doubled)[0].params)
-
-
-def test_accumulated_gradients_equal_the_big_batch():
-    sgd = Train(learning_rate=0.1, optimizer=optax.sgd)
-    whole, _ = run(BATCH, tx=make_optimizer(sgd, 1))
-    tx = make_optimizer(dataclasses.replace(sgd, accumulate=2), 1)
-    state = begin(tx=tx)
-    first = state.params
-    for part in (slice(0, 4), slice(4, 8)):
-        assert_same(state.params, first)
-        state, _ = run(jax.tree.map(lambda x, part=part: x[part], BATCH), state, tx=tx)
-    assert_close(state.params, whole.params)
 
 
 def test_clipping_bounds_the_gradient_before_the_optimiser():
