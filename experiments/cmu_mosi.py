@@ -121,6 +121,7 @@ TABLE = Table(
     task=Classification(num_classes=2),
     train=Train(epochs=20, batch_size=32),
     seeds=10,
+    trials=5,
     rows=rows(),
     note="SVM and logistic rows: fixed C, trained on all 62 videos; other rows on 50, with 12 for validation.",
 )

@@ -83,6 +83,7 @@ TABLE = Table(
     task=Classification(num_classes=10),
     train=Train(epochs=15, batch_size=50, learning_rate=1e-3),
     seeds=5,
+    trials=5,
     rows=[
         *(Row(name, model=classifier(fusion.Concat(DIM), (name,)), streams=(name,)) for name in MODALITIES),
         *matched_rows(alone, MODALITIES, like="late"),

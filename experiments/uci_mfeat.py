@@ -42,6 +42,7 @@ TABLE = Table(
     task=Classification(num_classes=10),
     train=Train(epochs=40, batch_size=64),
     seeds=5,
+    trials=5,
     rows=[
         *(Row(view, model=classifier(fusion.Concat(DIM), (view,)), streams=(view,)) for view in VIEWS),
         *matched_rows(alone, VIEWS, like="concatenation"),

@@ -239,6 +239,13 @@ def _cost() -> list[Column]:
 
         return cell
 
+    def setting(row: Mapping[str, Any]) -> Cell:
+        if not (chosen := row.get("setting")):
+            return Cell()
+        values = [(name.removesuffix("_rate").replace("_", " "), chosen[name]) for name in chosen]
+        said = [f"{name} {v:g}" for name, v in values if name not in ("trial", "trials") and v is not None]
+        return Cell(f"{chosen['trial']} of {chosen['trials']}: {', '.join(said)}", chosen["trial"])
+
     def learned(row: Mapping[str, Any]) -> Cell:
         area = (row.get("data_efficiency") or {}).get("alc")
         return Cell() if area is None else Cell(f"{100 * area:.1f}", area)
@@ -246,6 +253,9 @@ def _cost() -> list[Column]:
     return [
         Column("alc", "ALC", "data", "Area under the score against the logarithm of the number of training examples.",
                ("data_efficiency",), learned),
+        Column("setting", "setting", "cost", "The trial that was best on validation, of how many, and its values; the "
+               "first is the row as it was given, with its own dropout. Each row has as many trials.", ("setting",),
+               setting),
         Column("params", "params", "cost", "Trained parameters.", ("cost", "params"), number("params")),
         Column("params_fusion", "params, fusion", "cost",
                "Those of the fusion alone.", ("cost",), number("params_fusion")),

@@ -165,8 +165,14 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: st
         "flops": run.records[0]["cost"].get("flops"),
         "cost": run.records[0]["cost"],
         "selection_rule": run.records[0]["selection_rule"],
+        "setting": _setting(run.records[0]["method"]),
         "conforming": all(record["conforming"] for record in run.records),
     }
+
+
+def _setting(method: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a search chose, and among how many trials; None where nothing was tried."""
+    return {"trials": method["trials"], **method["choice"]} if method.get("choice") else None
 
 
 def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -26,7 +26,7 @@ from mmjax.typing import Mapping
 
 __all__ = ["SEEDS", "Search", "describe_trials", "fit_chosen", "has_settings", "penalties", "search_fit"]
 
-SEEDS = 3
+SEEDS = 2
 """On so many seeds at least, where the row has them, trials are compared."""
 PENALTY_FACTOR = 100.0
 

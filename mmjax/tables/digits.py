@@ -38,6 +38,7 @@ TABLE = Table(
     task=Classification(num_classes=10),
     train=Train(epochs=40, batch_size=64, learning_rate=3e-3),
     seeds=5,
+    trials=5,
     rows=[
         *(Row(half, model=classifier(fusion.Concat(DIM), (half,)), streams=(half,)) for half in HALVES),
         *matched_rows(alone, HALVES, like="concatenation"),

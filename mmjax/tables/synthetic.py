@@ -63,5 +63,6 @@ TABLE = Table(
     task=Classification(num_classes=16),
     train=Train(epochs=40, batch_size=128, learning_rate=3e-3),
     seeds=5,
+    trials=5,
     rows=rows(NAMES, 16),
 )

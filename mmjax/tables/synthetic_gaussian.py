@@ -19,5 +19,6 @@ TABLE = Table(
     task=Classification(num_classes=4),
     train=Train(epochs=20, batch_size=128, learning_rate=1e-3),
     seeds=5,
+    trials=5,
     rows=rows(("a", "b", "c"), 4),
 )

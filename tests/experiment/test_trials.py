@@ -174,22 +174,24 @@ FACTORS = draw_trials(4).learning_rate.tolist()
 def test_trials_are_compared_on_equal_seeds_and_the_best_is_trained_on_all():
     programs = Programs(lambda factor, seed: factor / 10 + seed / 100)
     fitted, search, trial = fit_chosen(programs, [{}] * 4, False, programs.run)
-    # 4 trials x 3 seeds fill 2.4 programs of five seeds: three of them, the last one filled up
-    assert [call[0] for call in programs.calls] == ["trials 1 of 3", "trials 2 of 3", "trials 3 of 3", "fit of trial 4"]
-    pairs = [pair for _, seeds, factors, _ in programs.calls[:3] for pair in zip(factors, seeds)]
-    assert pairs[:12] == [(factor, seed) for factor in FACTORS for seed in (0, 1, 2)] and len(pairs) == 15
-    assert search.seeds == (0, 1, 2) and search.chosen == 3
-    np.testing.assert_allclose(search.scores, [factor / 10 + 0.01 for factor in FACTORS], rtol=1e-6)
+    # 4 trials x 2 seeds fill 1.6 programs of five seeds: two of them, the last one filled up
+    assert [call[0] for call in programs.calls] == ["trials 1 of 2", "trials 2 of 2", "fit of trial 4"]
+    pairs = [pair for _, seeds, factors, _ in programs.calls[:2] for pair in zip(factors, seeds)]
+    assert pairs[:8] == [(factor, seed) for factor in FACTORS for seed in (0, 1)] and len(pairs) == 10
+    assert search.seeds == (0, 1) and search.chosen == 3
+    np.testing.assert_allclose(search.scores, [factor / 10 + 0.005 for factor in FACTORS], rtol=1e-6)
     assert programs.calls[-1][1:3] == ([0, 1, 2, 3, 4], [FACTORS[3]] * 5)
     assert trial.learning_rate.tolist() == [FACTORS[3]] * 5 and not fitted.skipped.any()
-    assert [call[3] for call in programs.calls] == [False] * 4
+    assert [call[3] for call in programs.calls] == [False] * 3
+    programs.calls.clear()  # 3 trials x 2 seeds leave room for a third seed
+    assert fit_chosen(programs, [{}] * 3, False, programs.run)[1].seeds == (0, 1, 2)
 
 
 def test_a_trial_that_diverges_is_out_and_one_that_diverges_later_gives_way():
     def score(factor, seed):
         return 0.9 if factor == FACTORS[3] else 0.8 if factor == FACTORS[2] else 0.5
 
-    programs = Programs(score, lambda factor, seed: factor == FACTORS[3] and seed == 2)
+    programs = Programs(score, lambda factor, seed: factor == FACTORS[3] and seed == 1)
     _, search, _ = fit_chosen(programs, [{}] * 4, False, programs.run)
     assert search.chosen == 2 and search.scores[3] is None
     programs = Programs(score, lambda factor, seed: factor == FACTORS[3] and seed == 4)  # no seed of the search
