@@ -1,4 +1,6 @@
-"""Data sets: ``load(name)`` gives splits of examples in memory with a data card; ``from_arrays`` makes one of yours.
+"""Data sets: ``load(name)`` gives splits of examples in memory with a data card.
+
+``from_table`` makes one of your CSV file or data frame, ``from_arrays`` of your arrays.
 
 Each folder here is one data set: its card and options in ``__init__.py``, what reads its source files in
 ``examples.py``, its TFDS builder in ``builder.py``. Importing this package imports neither TFDS nor scikit-learn.
@@ -13,9 +15,22 @@ from mmjax.datasets.base import Card, Dataset
 from mmjax.datasets.checks import check, content_sha256
 from mmjax.datasets.recipe import Recipe, collate
 from mmjax.datasets.store import columns_of, content_note, prepare
+from mmjax.datasets.table import from_table
 from mmjax.errors import UsageError
 
-__all__ = ["Card", "Dataset", "card", "check", "from_arrays", "from_npz", "load", "names", "source", "views"]
+__all__ = [
+    "Card",
+    "Dataset",
+    "card",
+    "check",
+    "from_arrays",
+    "from_npz",
+    "from_table",
+    "load",
+    "names",
+    "source",
+    "views",
+]
 
 _RECIPES: dict[str, Recipe] = {
     "avletters": avletters.RECIPE,

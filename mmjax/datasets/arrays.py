@@ -11,64 +11,12 @@ import numpy as np
 from mmjax.datasets.base import KINDS, SPLITS, Card, Dataset
 from mmjax.datasets.checks import check, content_sha256
 from mmjax.datasets.labels import make_labels
-from mmjax.datasets.splits import lacking_classes, renumber, stratify_groups
+from mmjax.datasets.splits import lacking_classes, read_groups, renumber, split_codes
 from mmjax.datasets.streams import make_stream, pad
 from mmjax.errors import UsageError
 from mmjax.stream import Batch, Stream
 
 __all__ = ["from_arrays", "from_npz", "make_splits", "pad"]
-
-_SPLIT_NAMES = {
-    **{name: 0 for name in ("train", "training")},
-    **{name: 1 for name in ("validation", "valid", "val", "dev")},
-    **{name: 2 for name in ("test", "testing")},
-}
-
-
-def _split_code(name: Any) -> int:
-    try:
-        return _SPLIT_NAMES[str(name).strip().lower()]
-    except KeyError:
-        raise UsageError(f"split {str(name)!r} is not one of {SPLITS}") from None
-
-
-def _fractions(split: Any) -> tuple[float, ...] | None:
-    """Three shares where the split is given as such, else None."""
-    if isinstance(split, Mapping):
-        shares = [0.0, 0.0, 0.0]
-        for name, share in split.items():
-            shares[_split_code(name)] += float(share)
-    elif isinstance(split, tuple | list) and len(split) == 3 and all(isinstance(x, float) for x in split):
-        shares = list(split)
-    else:
-        return None
-    if min(shares) <= 0:
-        raise UsageError(f"every data set needs {', '.join(SPLITS)}; the shares are {tuple(shares)}")
-    return tuple(shares)
-
-
-def _split_codes(split: Any, seed: int, group: np.ndarray, target: np.ndarray, classes: bool) -> np.ndarray:
-    if (shares := _fractions(split)) is not None:
-        return stratify_groups(group, shares, seed=seed, strata=target if classes and target.ndim == 1 else None)
-    codes = np.asarray(split)
-    if codes.dtype.kind in "USO" and codes.ndim == 1:
-        codes = np.asarray([_split_code(name) for name in codes.tolist()])
-    if codes.shape != target.shape[:1] or not np.isin(codes, (0, 1, 2)).all():
-        raise UsageError(
-            f"split must give each of the {len(target)} examples a name of {SPLITS} or 0, 1, 2, or be three float "
-            f"fractions; got {codes.dtype} {codes.shape}"
-        )
-    return codes.astype(np.int64)
-
-
-def _groups(group: Any, count: int) -> np.ndarray:
-    groups = np.arange(count) if group is None else np.asarray(group)
-    if groups.shape != (count,):
-        raise UsageError(f"group has shape {groups.shape}, target has {count} examples")
-    bad = [value is None or value != value for value in groups.tolist()]
-    if any(bad):
-        raise UsageError(f"example {bad.index(True)} has no group")
-    return groups.astype(str) if groups.dtype == object else groups
 
 
 def _check_crossing(groups: np.ndarray, codes: np.ndarray, kind: str) -> None:
@@ -194,8 +142,8 @@ def from_arrays(
         if len(packed[key].mask) != len(target):
             raise UsageError(f"{where} has {len(packed[key].mask)} examples, target has {len(target)}")
     try:
-        groups = _groups(group, len(target))
-        codes = _split_codes(split, seed, groups, target, classes)
+        groups = read_groups(group, len(target))
+        codes = split_codes(split, groups, seed=seed, strata=target if classes and target.ndim == 1 else None)
         if not allow_crossing:
             _check_crossing(groups, codes, (card.group if card else group_name) if group is not None else "example")
         weights = _weights(weight, class_weight, target, codes, labels.num_classes)

@@ -59,6 +59,8 @@ class Dataset:
       sha256: of the content (sources or arrays), so that a record names what it was measured on.
       split_id: names the split, e.g. ``bclstm-62/31, validation 12 of 62 videos``.
       facts: known answers of a synthetic set (Bayes accuracy, bits of synergy), else empty.
+      tokenizers: what made the ids of a text, by stream (``tokenizers.Tokenizer``), where this library did.
+      sample_rates: of waveforms in Hz, by stream, where they are known.
     """
 
     card: Card
@@ -67,6 +69,8 @@ class Dataset:
     sha256: str
     split_id: str
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tokenizers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sample_rates: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def streams(self) -> tuple[str, ...]:

@@ -1,12 +1,82 @@
 """Splitting by group: a video, a speaker or a photograph never stands in two splits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from mmjax.datasets.base import SPLITS
 from mmjax.errors import UsageError
 
-__all__ = ["lacking_classes", "renumber", "split_groups", "stratify_groups"]
+__all__ = ["lacking_classes", "read_groups", "renumber", "split_codes", "split_groups", "stratify_groups"]
+
+_SPLIT_NAMES = {
+    **{name: 0 for name in ("train", "training")},
+    **{name: 1 for name in ("validation", "valid", "val", "dev")},
+    **{name: 2 for name in ("test", "testing")},
+}
+
+
+def _split_code(name: Any) -> int:
+    try:
+        return _SPLIT_NAMES[str(name).strip().lower()]
+    except KeyError:
+        raise UsageError(f"split {str(name)!r} is not one of {SPLITS}") from None
+
+
+def _shares(split: Any) -> tuple[float, ...] | None:
+    """Three shares where the split is given as such, else None."""
+    if isinstance(split, Mapping):
+        shares = [0.0, 0.0, 0.0]
+        for name, share in split.items():
+            shares[_split_code(name)] += float(share)
+    elif isinstance(split, tuple | list) and len(split) == 3 and all(isinstance(x, float) for x in split):
+        shares = list(split)
+    else:
+        return None
+    if min(shares) <= 0:
+        raise UsageError(f"every data set needs {', '.join(SPLITS)}; the shares are {tuple(shares)}")
+    return tuple(shares)
+
+
+def split_codes(split: Any, group: np.ndarray, *, seed: int = 0, strata: np.ndarray | None = None) -> np.ndarray:
+    """``[n]`` 0 (train), 1 (validation) or 2 (test).
+
+    Args:
+      split: ``[n]`` names or these numbers, or three shares by which ``stratify_groups`` draws.
+      group: ``[n]``.
+      seed: of the draw.
+      strata: ``[n]`` classes.
+
+    Raises:
+      UsageError: another name, number, length, or a share of 0.
+    """
+    if (shares := _shares(split)) is not None:
+        return stratify_groups(group, shares, seed=seed, strata=strata)
+    codes = np.asarray(split)
+    if codes.dtype.kind in "USO" and codes.ndim == 1:
+        codes = np.asarray([_split_code(name) for name in codes.tolist()])
+    if codes.shape != group.shape or not np.isin(codes, (0, 1, 2)).all():
+        raise UsageError(
+            f"split must give each of the {len(group)} examples a name of {SPLITS} or 0, 1, 2, or be three float "
+            f"fractions; got {codes.dtype} {codes.shape}"
+        )
+    return codes.astype(np.int64)
+
+
+def read_groups(group: Any, count: int) -> np.ndarray:
+    """``[count]`` groups as numbers or names; each example its own where there are none.
+
+    Raises:
+      UsageError: another length, or an example without a group.
+    """
+    groups = np.arange(count) if group is None else np.asarray(group)
+    if groups.shape != (count,):
+        raise UsageError(f"group has shape {groups.shape}, target has {count} examples")
+    bad = [value is None or value != value for value in groups.tolist()]
+    if any(bad):
+        raise UsageError(f"example {bad.index(True)} has no group")
+    return groups.astype(str) if groups.dtype.kind == "O" else groups
 
 
 def split_groups(

@@ -1,0 +1,57 @@
+"""Text as ids, by Hugging Face's ``tokenizers``: the vocabulary is that of train, all else is the unknown id 0."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.errors import UsageError
+from mmjax.extras import extra
+
+__all__ = ["UNKNOWN", "encode", "fit_tokenizer"]
+
+UNKNOWN = "[UNK]"
+"""The token with id 0."""
+
+
+def fit_tokenizer(texts: Sequence[str], *, size: int = 8_000, kind: str = "words") -> Any:
+    """A ``tokenizers.Tokenizer`` fitted on texts of train. Case and Unicode variants (NFKC) are made one.
+
+    Args:
+      texts: of train.
+      size: ids at most, the unknown one among them.
+      kind: ``words`` (and punctuation marks), where one that train has once is unknown, so that the unknown id is
+        trained too; or ``bpe``, parts of words (Sennrich et al. 2016).
+
+    Raises:
+      UsageError: another kind, a size below 2, or texts without a word.
+    """
+    with extra("data"):
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    if size < 2:
+        raise UsageError(f"a vocabulary has 2 ids or more, got {size}")
+    options: dict[str, Any] = {"vocab_size": size, "special_tokens": [UNKNOWN], "show_progress": False}
+    if kind not in ("words", "bpe"):
+        raise UsageError(f"a tokenizer is 'words', 'bpe' or a tokenizers.Tokenizer, got {kind!r}")
+    for times in (2, 1):
+        model = models.WordLevel(unk_token=UNKNOWN) if kind == "words" else models.BPE(unk_token=UNKNOWN)
+        trainer = trainers.WordLevelTrainer if kind == "words" else trainers.BpeTrainer
+        tokenizer = Tokenizer(model)
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.train_from_iterator(texts, trainer(min_frequency=times, **options))
+        if tokenizer.get_vocab_size() > 1:  # else no word of train stands in it twice
+            return tokenizer
+    raise UsageError("no text of train holds a word")
+
+
+def encode(tokenizer: Any, texts: Sequence[str | None], length: int) -> tuple[list[np.ndarray | None], int]:
+    """The ids of each text, at most ``length``, None where there is none; and how many texts were cut."""
+    given = [number for number, text in enumerate(texts) if text is not None]
+    encodings = tokenizer.encode_batch([str(texts[number]) for number in given], add_special_tokens=False)
+    ids: list[np.ndarray | None] = [None] * len(texts)
+    cut = 0
+    for number, encoding in zip(given, encodings):
+        cut += len(encoding.ids) > length
+        ids[number] = np.asarray(encoding.ids[:length], np.int32) if encoding.ids else None
+    return ids, cut
