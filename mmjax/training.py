@@ -77,7 +77,8 @@ class Train:
 
 def warmup_cosine(learning_rate: float, total_steps: int, *, warmup: float = 0.1) -> optax.Schedule:
     """Linear warm-up over a share of the steps, then a cosine to 0."""
-    return optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(int(warmup * total_steps), 1), total_steps)
+    rise = max(int(warmup * total_steps), 1)
+    return optax.warmup_cosine_decay_schedule(0.0, learning_rate, rise, max(total_steps, rise + 1))
 
 
 def make_optimizer(train: Train, total_steps: int, trial: Trial | None = None) -> optax.GradientTransformationExtraArgs:

@@ -1,0 +1,130 @@
+"""A table for any data set: an encoder per kind of modality, each alone, the usual fusions, what they must beat.
+
+Small models that train in minutes on a laptop; what is learned from such a table is where to look further.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+
+from mmjax import fusion
+from mmjax.datasets import views
+from mmjax.datasets.base import Dataset
+from mmjax.datasets.statistics import has_sequences, statistics
+from mmjax.encoders import BagOfWords, FeatureMLP, FrameVideo, LeNet, LogMel, SpectrogramEncoder, TemporalConv
+from mmjax.experiment.baselines import decision_rows, logistic, matched_rows
+from mmjax.experiment.table import Row, Table
+from mmjax.heads import ClassificationHead, RegressionHead
+from mmjax.models import ModalityDropout, Multimodal
+from mmjax.tasks import Classification, Regression, Task
+from mmjax.training import Train, warmup_cosine
+
+__all__ = ["default_encoder", "default_table", "default_train"]
+
+DIM = 64
+DROPOUT = 0.2
+STEPS = 1_500
+"""Updates that a small model gets, in at least 5 and at most 60 passes over train."""
+
+
+def default_encoder(dataset: Dataset, name: str, dim: int = DIM) -> nn.Module:
+    """The encoder of a modality by its kind: its parameters grow with ``dim``.
+
+    Text: a bag of words; pictures: a LeNet of up to three stages; waveforms and spectrograms: convolutions over time and
+    frequency; vectors: an MLP; sequences of vectors: convolutions over time; videos: a LeNet a frame, then these.
+    """
+    stream, kind = dataset.splits["train"].streams[name], dataset.card.kinds[name]
+    shape = stream.values.shape[stream.mask.ndim :]
+    if kind == "text" and not shape:
+        return BagOfWords(dim, _vocabulary(dataset, name), (dim,), unknown_id=0, dropout_rate=DROPOUT)
+    if kind in ("image", "video") and len(shape) == 3 and min(shape[:2]) >= 4:
+        stages = min(3, int(math.log2(min(shape[:2]))) - 1)
+        pictures = LeNet(dim, (16, 32, 64)[:stages], (2 * dim,), dropout_rate=DROPOUT)
+        return pictures if kind == "image" else FrameVideo(dim, pictures, TemporalConv(dim, dropout_rate=DROPOUT))
+    if kind == "audio" and not shape:
+        rate = dataset.sample_rates.get(name, 16_000)
+        frontend = LogMel(rate, n_mels=32, n_fft=2 ** math.ceil(math.log2(0.032 * rate)))
+        return SpectrogramEncoder(dim, frontend, dropout_rate=DROPOUT)
+    if kind == "audio" and shape[0] >= 8:
+        return SpectrogramEncoder(dim, dropout_rate=DROPOUT)
+    if stream.mask.shape[1] > 1 and len(shape) == 1:
+        return TemporalConv(dim, 5, dropout_rate=DROPOUT)
+    return FeatureMLP(dim, (2 * dim,), dropout_rate=DROPOUT)
+
+
+def _vocabulary(dataset: Dataset, name: str) -> int:
+    if name in dataset.tokenizers:
+        return dataset.tokenizers[name].get_vocab_size()
+    return 1 + max(int(batch.streams[name].values.max()) for batch in dataset.splits.values())
+
+
+def default_train(dataset: Dataset) -> Train:
+    """A learning rate that falls, and as many epochs as give about 1,500 updates."""
+    steps = math.ceil(dataset.splits["train"].size / 32)
+    epochs = min(max(math.ceil(STEPS / steps), 5), 60)
+    select = "accuracy" if dataset.card.num_classes else "loss"
+    return Train(epochs=epochs, batch_size=32, learning_rate=1e-3, schedule=warmup_cosine, select=select)
+
+
+def default_table(dataset: Dataset, *, title: str = "", seeds: int = 3, train: Train | None = None) -> Table:
+    """A table of a data set of one's own: every modality alone, decision-level fusion, trained fusions, a linear model.
+
+    Args:
+      dataset: of ``from_table``, ``from_arrays`` or ``load``, one label an example.
+      title: default: the data set's name.
+      seeds: number of seeds.
+      train: default: ``default_train``.
+    """
+    names = dataset.streams
+    row = functools.partial(_row, dataset)
+    rows = [Row(name, model=row(fusion.Concat(DIM), (name,)), streams=(name,)) for name in names]
+    if len(names) > 1:
+        concat = fusion.Concat(DIM, hidden_dims=(DIM,))
+        rows += matched_rows(functools.partial(_alone, dataset), names, like="concatenation")
+        rows += decision_rows(names) if dataset.card.num_classes else []
+        rows += [
+            Row("concatenation", model=row(concat, names), role="concatenation"),
+            Row("additive attention", model=row(fusion.AdditiveAttention(DIM), names)),
+            Row("gated (GMU)", model=row(fusion.GMU(DIM), names)),
+            Row("joint transformer", model=row(fusion.JointTransformer(DIM), names), role="joint transformer"),
+            Row("concatenation, modality dropout", model=row(ModalityDropout(concat), names)),
+        ]
+    if dataset.card.num_classes and not has_sequences(dataset):  # of sequences every table has such rows
+        linear = functools.partial(logistic, C=0.01, refit=False)
+        rows.append(Row("logistic regression", fit=linear, view=statistics, varies=False, baseline=False, role="linear"))
+    return Table(
+        title=title or dataset.card.name,
+        dataset=dataset,
+        task=_task(dataset),
+        rows=rows,
+        view=functools.partial(views.standardise, names=_plain(dataset)),
+        train=train or default_train(dataset),
+        seeds=seeds,
+        note=dataset.card.description,
+    )
+
+
+def _plain(dataset: Dataset) -> tuple[str, ...]:
+    """Modalities of vectors, which come in any units."""
+    train = dataset.splits["train"].streams
+    numbers = [n for n, kind in dataset.card.kinds.items() if kind == "feature" or train[n].values.ndim == 3]
+    return tuple(sorted(name for name in numbers if train[name].values.dtype.kind == "f"))
+
+
+def _task(dataset: Dataset) -> Task:
+    classes = dataset.card.num_classes
+    return Classification(classes, label_smoothing=0.1) if classes else Regression()
+
+
+def _head(dataset: Dataset) -> nn.Module:
+    return ClassificationHead(dataset.card.num_classes) if dataset.card.num_classes else RegressionHead()
+
+
+def _row(dataset: Dataset, method: nn.Module, names: Sequence[str]) -> Multimodal:
+    return Multimodal({name: default_encoder(dataset, name) for name in names}, method, _head(dataset))
+
+
+def _alone(dataset: Dataset, name: str, width: int) -> Multimodal:
+    return Multimodal({name: default_encoder(dataset, name, width)}, fusion.Concat(width), _head(dataset))
