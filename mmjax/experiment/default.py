@@ -32,8 +32,8 @@ STEPS = 1_500
 def default_encoder(dataset: Dataset, name: str, dim: int = DIM) -> nn.Module:
     """The encoder of a modality by its kind: its parameters grow with ``dim``.
 
-    Text: a bag of words; pictures: a LeNet of up to three stages; waveforms and spectrograms: convolutions over time and
-    frequency; vectors: an MLP; sequences of vectors: convolutions over time; videos: a LeNet a frame, then these.
+    Text: a bag of words; pictures: a LeNet of up to three stages; waveforms and spectrograms: convolutions over time
+    and frequency; vectors: an MLP; sequences of vectors: convolutions over time; videos: a LeNet a frame, then these.
     """
     stream, kind = dataset.splits["train"].streams[name], dataset.card.kinds[name]
     shape = stream.values.shape[stream.mask.ndim :]
@@ -68,7 +68,7 @@ def default_train(dataset: Dataset) -> Train:
     return Train(epochs=epochs, batch_size=32, learning_rate=1e-3, schedule=warmup_cosine, select=select)
 
 
-def default_table(dataset: Dataset, *, title: str = "", seeds: int = 3, train: Train | None = None) -> Table:
+def default_table(dataset: Dataset, *, title: str = "", seeds: int = 5, train: Train | None = None) -> Table:
     """A table of a data set of one's own: every modality alone, decision-level fusion, trained fusions, a linear model.
 
     Args:
@@ -93,7 +93,9 @@ def default_table(dataset: Dataset, *, title: str = "", seeds: int = 3, train: T
         ]
     if dataset.card.num_classes and not has_sequences(dataset):  # of sequences every table has such rows
         linear = functools.partial(logistic, C=0.01, refit=False)
-        rows.append(Row("logistic regression", fit=linear, view=statistics, varies=False, baseline=False, role="linear"))
+        rows.append(
+            Row("logistic regression", fit=linear, view=statistics, varies=False, baseline=False, role="linear")
+        )
     return Table(
         title=title or dataset.card.name,
         dataset=dataset,
