@@ -18,11 +18,16 @@ ONE_THREAD = {
 }
 
 
-def single_thread() -> None:
-    """Starts this process again with one thread for jax and PyTorch, bound to one core; returns in the new one."""
+def single_thread(*, huge_pages: bool = True) -> None:
+    """Starts this process again with one thread for jax and PyTorch, bound to one core; returns in the new one.
+
+    Args:
+      huge_pages: whether the allocator of both is given huge pages, which a user's is not.
+    """
     if os.environ.get("MMJAX_BENCHMARK") != "1":
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, **ONE_THREAD, "MMJAX_BENCHMARK": "1"})
+        settings = {name: value for name, value in ONE_THREAD.items() if huge_pages or name != "GLIBC_TUNABLES"}
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **settings, "MMJAX_BENCHMARK": "1"})
 
 
 def _cpu_seconds(work: Callable[[], object]) -> float:

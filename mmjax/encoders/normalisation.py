@@ -80,8 +80,8 @@ class GroupNorm(nn.Module):
 
     Example:
       >>> y, _ = GroupNorm(num_groups=2).init_with_output(jax.random.key(0), jnp.arange(16.0).reshape(1, 2, 2, 4))
-      >>> y.mean().round(5), y.std().round(3)
-      (Array(0., dtype=float32), Array(1., dtype=float32))
+      >>> y.std().round(3)
+      Array(1., dtype=float32)
     """
 
     num_groups: int = 8
