@@ -1,6 +1,6 @@
 """``python -m experiments COMMAND``: the command line of ``mmjax.cli``, with the tables of this folder."""
 
-from mmjax.cli import leave, main
+from mmjax.cli import script
 
 if __name__ == "__main__":
-    leave(main(prog="python -m experiments"))
+    script(prog="python -m experiments")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mmjax import tables
+from mmjax.allocator import keep_freed_memory
 
 SUCCESS, USAGE, INTERRUPTED = 0, 2, 130
 
@@ -212,6 +213,7 @@ def leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def script() -> NoReturn:
-    """The console script ``mmjax``."""
-    leave(main())
+def script(prog: str = "mmjax") -> NoReturn:
+    """The whole process of the console script."""
+    keep_freed_memory()
+    leave(main(prog=prog))
