@@ -3,6 +3,7 @@
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from mmjax.layers import MLP
 from mmjax.stream import Reduction, Stream, apply_mask, masked_mean
@@ -49,7 +50,12 @@ class Logits(nn.Module):
 
 
 class RegressionHead(nn.Module):
-    """One score per example ``[batch]`` (``pool=None``: per item ``[batch, length]``), in float32."""
+    """One score per example ``[batch]`` (``pool=None``: per item ``[batch, length]``), in float32.
+
+    The linear map gives deviations from the mean score in units of their spread; mean and deviation are variables of
+    the collection ``target`` (0 and 1 until training sets them to those of the train split), so that what the head
+    returns is in the units of the target, near its mean from the start, and the mean where nothing is present.
+    """
 
     hidden_dims: tuple[int, ...] = ()
     pool: Reduction | None = masked_mean
@@ -59,4 +65,11 @@ class RegressionHead(nn.Module):
     @nn.compact
     def __call__(self, stream: Stream, *, targets: Any = None, train: bool = False) -> Any:
         head = ClassificationHead(1, self.hidden_dims, self.pool, self.dropout_rate, self.dtype, name="score")
-        return head(stream, train=train)[..., 0]
+        raw = head(stream, train=train)[..., 0]
+        present = stream.mask if self.pool is None else stream.mask.any(-1)
+        return self._moment("mean", 0.0) + self._moment("deviation", 1.0) * jnp.where(present, raw, 0)
+
+    def _moment(self, name: str, default: float) -> Any:
+        if self.has_variable("target", name) or self.is_mutable_collection("target"):
+            return self.variable("target", name, lambda: jnp.float32(default)).value
+        return jnp.float32(default)

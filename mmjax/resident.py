@@ -17,8 +17,17 @@ from mmjax.metrics import compute, merge_stacked
 from mmjax.search import Trial, draw_trials
 from mmjax.sharding import shard_seeds
 from mmjax.stream import Batch, Stream
-from mmjax.tasks import Task
-from mmjax.training import Train, TrainState, compile_effort, init_state, make_optimizer, make_train_step, predict
+from mmjax.tasks import Task, fit_task, target_moments
+from mmjax.training import (
+    Train,
+    TrainState,
+    compile_effort,
+    init_state,
+    make_optimizer,
+    make_train_step,
+    predict,
+    set_target_moments,
+)
 from mmjax.typing import Key, Mapping, PyTree
 from mmjax.watchdog import watchdog
 
@@ -332,6 +341,8 @@ def prepare(
       search: whether the programs take a ``Trial`` for each seed, so that trials of a search share them.
     """
     clock = time.perf_counter()
+    moments = target_moments(splits["train"])
+    task = fit_task(task, moments)
     data = jax.tree.map(jnp.asarray, splits["train"])
     sizes = {name: splits[name].size for name in ("validation", "test")}
     held_out = jax.tree.map(jnp.asarray, concat_batches(*(splits[name] for name in sizes)))
@@ -341,7 +352,7 @@ def prepare(
     sample = jax.tree.map(lambda a: a[: train.batch_size], data)
 
     def begin(key: Key) -> Carry:
-        state = init_state(model, tx, sample.streams, jax.random.fold_in(key, 0))
+        state = set_target_moments(init_state(model, tx, sample.streams, jax.random.fold_in(key, 0)), moments)
         outputs = jax.eval_shape(lambda v: predict(model, v, held_out), state.variables)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
         return Carry(state, Best(jnp.float32(jnp.inf), jnp.int32(-1), state.variables, zeros))

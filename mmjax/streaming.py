@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import pathlib
 import signal
@@ -25,8 +26,17 @@ from mmjax.metrics import compute, merge
 from mmjax.progress import MetricsLog, Progress
 from mmjax.sharding import check_divides, gather, jit_step, make_mesh, put_batch, replicated, state_sharding
 from mmjax.stream import Batch
-from mmjax.tasks import Task
-from mmjax.training import Train, TrainState, compile_effort, init_state, make_optimizer, make_train_step, predict
+from mmjax.tasks import Task, fit_task, target_moments
+from mmjax.training import (
+    Train,
+    TrainState,
+    compile_effort,
+    init_state,
+    make_optimizer,
+    make_train_step,
+    predict,
+    set_target_moments,
+)
 from mmjax.typing import Key, Mapping, PyTree
 from mmjax.watchdog import watchdog
 
@@ -36,6 +46,9 @@ __all__ = ["StreamingFit", "evaluate_streaming", "fit_streaming"]
 PREEMPTED, INTERRUPTED = 77, 130
 # No chunk of steps takes this long; beyond it the machine hangs (see mmjax.watchdog).
 WATCHDOG_SECONDS, REARM_SECONDS = 1800.0, 60.0
+
+# Batches from which mean and deviation of the scores are taken.
+SAMPLE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,15 +114,25 @@ class _Signals:
 
 
 class _Programs:
-    """What is compiled for a model on a mesh: its first state, the train step, a step of evaluation."""
+    """What is compiled for a model on a mesh: its first state, the train step, a step of evaluation.
 
-    def __init__(self, model: nn.Module, task: Task, train: Train, total_steps: int, mesh: Mesh, sample: Batch):
+    Mean and deviation of scores are those of the sample, as good as those of train.
+    """
+
+    def __init__(
+        self, model: nn.Module, task: Task, train: Train, total_steps: int, mesh: Mesh, sample: Sequence[Batch]
+    ):
         self.mesh = mesh
         tx = make_optimizer(train, total_steps)
-        self._sample = put_batch(sample, mesh)
+        self._sample = put_batch(sample[0], mesh)
+        moments = target_moments(*sample)
+        if jax.process_count() > 1:  # each holds other examples, and all must compile the same program
+            mean, deviation = multihost_utils.broadcast_one_to_all(np.asarray(moments)).tolist()
+            moments = mean, deviation
+        task = fit_task(task, moments)
 
         def init(key: Key, batch: Batch) -> TrainState:
-            return init_state(model, tx, batch.streams, key)
+            return set_target_moments(init_state(model, tx, batch.streams, key), moments)
 
         shapes = jax.eval_shape(init, jax.random.key(0), self._sample)
         where = state_sharding(shapes, mesh)
@@ -212,7 +235,8 @@ def fit_streaming(
         )
 
     with Checkpoints(workdir / "checkpoints") as checkpoints, _Signals() as signals, _armed() as alive:
-        programs = _Programs(model, task, train, total, mesh, next(batches(0)))
+        sample = list(itertools.islice(batches(0), SAMPLE if hasattr(task, "fitted") else 1))
+        programs = _Programs(model, task, train, total, mesh, sample)
         state, start, best, finished = _resume(checkpoints, programs, key)
         first = jax.process_index() == 0
         terminal = terminal if first else io.StringIO()
@@ -308,7 +332,7 @@ def evaluate_streaming(
     if not folder.is_dir():
         raise UsageError(f"no run in {str(workdir)!r}: it has no folder checkpoints")
     with Checkpoints(folder) as checkpoints:
-        sample = next(ordered_batches(source, train.batch_size, **_host()))
+        sample = [next(ordered_batches(source, train.batch_size, **_host()))]
         programs = _Programs(model, task, train, train.epochs, mesh, sample)
         return programs.evaluate(
             _best_variables(checkpoints, programs, checkpoints.best_step), source, train.batch_size

@@ -4,13 +4,14 @@ import dataclasses
 from typing import Any, Protocol
 
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax.losses import absolute_error, cross_entropy, squared_error
 from mmjax.metrics import Confusion, Mean, Moments
-from mmjax.stream import Batch
+from mmjax.stream import Batch, Stream
 from mmjax.typing import Array, Float
 
-__all__ = ["Classification", "Regression", "Task", "item_weight"]
+__all__ = ["Classification", "Regression", "Task", "fit_task", "item_weight", "target_moments"]
 
 
 class Task(Protocol):
@@ -35,6 +36,25 @@ def item_weight(batch: Batch) -> Float[Array, "*items"]:
     """The weight of each labelled item, shaped as ``batch.index``: its row's weight, 0 in padding."""
     weight = batch.weight.reshape(-1, *(1,) * (batch.index.ndim - 1))
     return jnp.where(batch.index >= 0, weight, 0.0).astype(jnp.float32)
+
+
+def target_moments(*batches: Batch) -> tuple[float, float]:
+    """Mean and standard deviation of the scores of batches, those of weight 0 left out; 0 and 1 where a target is none.
+
+    Scores without spread have deviation 1.
+    """
+    if any(isinstance(batch.target, Stream) or np.shape(batch.target) != np.shape(batch.index) for batch in batches):
+        return 0.0, 1.0
+    parts = [np.asarray(batch.target, np.float64)[np.asarray(item_weight(batch)) > 0] for batch in batches]
+    scores = np.concatenate(parts)
+    deviation = float(scores.std()) if scores.size else 0.0
+    return (float(scores.mean()) if scores.size else 0.0), (deviation if deviation > 0 else 1.0)
+
+
+def fit_task(task: Task, moments: tuple[float, float]) -> Task:
+    """The task for training scores of this mean and deviation: ``task.fitted(moments)``, where it has such a method."""
+    fitted = getattr(task, "fitted", None)
+    return fitted(moments) if fitted else task
 
 
 def _known(batch: Batch) -> Any:
@@ -87,19 +107,33 @@ class Classification:
 
 @dataclasses.dataclass(frozen=True)
 class Regression:
-    """Squared error (or ``absolute=True``) of one score per item."""
+    """Squared error (or ``absolute=True``) of one score per item; outputs and metrics are in the units of the target.
+
+    Attributes:
+      absolute: whether the loss is the absolute error.
+      scale: by which an error is divided in the loss that is trained, so that learning rates and clipping mean the same
+        whatever the units are; None = the standard deviation of the scores of train (1 without a training split).
+    """
 
     absolute: bool = False
+    scale: float | None = None
     lower_is_better: frozenset[str] = frozenset({"loss", "mae"})
 
+    def fitted(self, moments: tuple[float, float]) -> "Regression":
+        """The task with the deviation of the training scores as its scale."""
+        return self if self.scale is not None else dataclasses.replace(self, scale=moments[1])
+
     def loss(self, outputs: Any, batch: Batch) -> Any:
-        """Error per labelled item."""
+        """Error per labelled item, in units of ``scale`` (squared: of its square)."""
+        return self._error(outputs, batch) / (self.scale or 1.0) ** (1 if self.absolute else 2)
+
+    def _error(self, outputs: Any, batch: Batch) -> Any:
         return (absolute_error if self.absolute else squared_error)(outputs, batch.target)
 
     def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
-        """Loss, mean absolute error and Pearson's correlation."""
+        """Error (not divided by ``scale``), mean absolute error and Pearson's correlation."""
         weight = item_weight(batch)
         return {
-            "loss": Mean.of(self.loss(outputs, batch), weight),
+            "loss": Mean.of(self._error(outputs, batch), weight),
             "moments": Moments.of(outputs, batch.target, weight),
         }

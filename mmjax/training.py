@@ -27,6 +27,7 @@ __all__ = [
     "make_optimizer",
     "make_train_step",
     "predict",
+    "set_target_moments",
     "warmup_cosine",
 ]
 
@@ -178,6 +179,19 @@ def has_rows(function: Callable[[Batch], PyTree], batch: Batch) -> PyTree:
     if len(jax.tree.leaves(some)) == 1:
         return jax.tree.map(lambda _: True, some)
     return jax.tree.map(lambda a, b: a.shape != b.shape, some, shapes(batch.size + 1))
+
+
+def set_target_moments(state: TrainState, moments: tuple[float, float]) -> TrainState:
+    """The state with mean and deviation of the training scores in the heads that give scores (``RegressionHead``)."""
+    values = dict(zip(("mean", "deviation"), moments))
+
+    def set_leaf(path: tuple[Any, ...], leaf: Any) -> Any:
+        return jnp.full_like(leaf, values[path[-1].key])
+
+    if "target" not in state.collections:
+        return state
+    placed = jax.tree_util.tree_map_with_path(set_leaf, state.collections["target"])
+    return state.replace(collections={**state.collections, "target": placed})
 
 
 def make_train_step(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.metrics import compute
-from mmjax.tasks import Classification, Regression, item_weight
+from mmjax.tasks import Classification, Regression, fit_task, item_weight, target_moments
 from tests.toy import CLASSES, make_batch
 
 BATCH = jax.tree.map(jnp.asarray, make_batch(4))
@@ -68,3 +68,29 @@ class TestRegression:
         np.testing.assert_allclose(Regression(absolute=True).loss(outputs, batch), [1, 0, 3, 0.5])
         found = compute(Regression().metrics(outputs, batch))
         assert float(found["mae"]) == pytest.approx(4.5 / 4) and float(found["loss"]) == pytest.approx(10.25 / 4)
+
+    def test_the_loss_that_is_trained_is_in_units_of_the_deviation_of_train(self):
+        target, outputs = jnp.array([100.0, 104.0, 96.0, 100.0]), jnp.array([100.0, 100.0, 100.0, 102.0])
+        batch = BATCH.replace(target=target)
+        moments = target_moments(batch)
+        weight = np.asarray(item_weight(batch))
+        counted = np.asarray(target)[weight > 0]
+        assert moments == pytest.approx((counted.mean(), counted.std()))
+        for task, power in ((Regression(), 2), (Regression(absolute=True), 1)):
+            fitted = fit_task(task, moments)
+            expected = np.abs(np.asarray(outputs - target)) ** power / counted.std() ** power
+            np.testing.assert_allclose(fitted.loss(outputs, batch), expected, rtol=1e-5)
+            ours, own = compute(fitted.metrics(outputs, batch)), compute(task.metrics(outputs, batch))
+            for name in own:  # what is reported is in the units of the target
+                np.testing.assert_array_equal(ours[name], own[name])
+        assert fit_task(Regression(scale=3.0), moments).scale == 3.0
+        assert fit_task(Classification(CLASSES), moments) == Classification(CLASSES)
+
+    def test_moments_leave_out_what_does_not_count(self):
+        target = jnp.array([1.0, 5.0, np.nan, np.nan])
+        weight, index = jnp.array([1.0, 1.0, 0.0, 1.0]), jnp.array([0, 1, 2, -1])
+        batch = BATCH.replace(target=target, weight=weight, index=index)
+        assert target_moments(batch) == (3.0, 2.0)
+        assert target_moments(batch, batch.replace(target=target + 4)) == (5.0, np.sqrt(8.0))
+        assert target_moments(batch.replace(target=jnp.full(4, 7.0))) == (7.0, 1.0)  # no spread
+        assert target_moments(batch.replace(target=jnp.ones((4, 3)))) == (0.0, 1.0)  # labels, no scores
