@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mmjax import tables
+from mmjax import own_data, tables
 from mmjax.allocator import keep_freed_memory
 
 SUCCESS, USAGE, INTERRUPTED = 0, 2, 130
@@ -31,10 +31,11 @@ def parser(prog: str = "mmjax") -> argparse.ArgumentParser:
     top = Parser(prog=prog, description="Tables of multimodal methods, measured.")
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="names of the tables, a line each")
-    table = commands.add_parser("table", help="run a table and print it")
+    table = commands.add_parser("table", help="run a table and print it; also one of a CSV file of your own")
     train = commands.add_parser("train", help="train one row with the streaming feed, over all devices")
     for one in (table, train):
-        one.add_argument("name", help=f"one of: {', '.join(tables.names())}")
+        own = " or the path of a CSV file" if one is table else ""
+        one.add_argument("name", help=f"one of: {', '.join(tables.names())}{own}")
         one.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a field; repeatable")
         one.add_argument("--smoke", action="store_true", help="tiny: shows that everything runs")
     table.add_argument("--workdir", help="where everything goes (default: runs/NAME, runs/NAME-smoke, ...)")
@@ -60,6 +61,7 @@ def parser(prog: str = "mmjax") -> argparse.ArgumentParser:
         help="the sweep of noise: of rows with one label an example (scope), also of those with a label per step "
         "(all), or none",
     )
+    own_data.add_arguments(table)
     train.add_argument("--workdir", help="where everything goes (default: runs/NAME-ROW-SEED)")
     train.add_argument("--seed", type=int, default=0, help="the seed (default: 0)")
     train.add_argument("--rows", metavar="ROW", help="name of the row (default: the first network)")
@@ -106,10 +108,14 @@ def configure() -> None:
 
 def load(name: str, settings: Sequence[str], smoke: bool) -> Any:
     """The table of that name, as the arguments change it."""
+    return changed(tables.find(name), settings, smoke)
+
+
+def changed(table: Any, settings: Sequence[str], smoke: bool) -> Any:
+    """The table as ``--smoke`` and ``--set`` change it."""
     from mmjax.experiment.runner import smoke as tiny
     from mmjax.experiment.settings import apply_settings
 
-    table = tables.find(name)
     return apply_settings(tiny(table) if smoke else table, settings)
 
 
@@ -133,7 +139,10 @@ def run(args: argparse.Namespace) -> str:
         return "".join(f"{name:18s} {tables.summary(name)}\n" for name in tables.names())
     from mmjax.errors import UsageError
 
-    if args.command in ("table", "train"):
+    own = args.command == "table" and own_data.is_file(args.name)
+    if args.command == "table":
+        own_data.check_arguments(args)
+    if args.command in ("table", "train") and not own:
         tables.summary(args.name)  # an unknown name is refused before anything large is imported
     configure()
     if getattr(args, "distributed", False):
@@ -159,7 +168,7 @@ def run(args: argparse.Namespace) -> str:
         if not {"settings", "smoke"} <= set(config):
             raise UsageError(f"{args.workdir!r} was not made by this command line: its table is not known here")
         return commands.evaluate(load(config["table"], config["settings"], config["smoke"]), args.workdir, **folders)
-    table = load(args.name, args.set, args.smoke)
+    table = changed(own_data.make_table(args), args.set, args.smoke) if own else load(args.name, args.set, args.smoke)
     folders["workdir"] = args.workdir
     if args.command == "table":
         if args.seeds is not None:
@@ -168,14 +177,18 @@ def run(args: argparse.Namespace) -> str:
             table = dataclasses.replace(table, seeds=args.seeds)
         if args.trials is not None:
             table = dataclasses.replace(table, trials=args.trials)
-        name = args.name + "-smoke" * args.smoke  # never over the results of the table itself
+        name = own_data.slug(args.name) if own else args.name
+        name += "-smoke" * args.smoke  # never over the results of the table itself
         rows = None if args.rows is None else table.split_names(args.rows)
         if args.fractions is not None:
             shares = None if args.fractions == "default" else numbers(args.fractions)
             return commands.fractions(table, name=name, rows=rows, fractions=shares, **folders)
         little = {"levels": 2, "draws": 1, "seeds": 1} if args.smoke else {}
         measure = commands.Measure(noise=args.noise, interactions=args.interactions, **little)
-        return commands.table(table, name=name, rows=rows, measure=measure, **folders)
+        report = commands.table(table, name=name, rows=rows, measure=measure, **folders)
+        if own and rows is None:
+            report += f"\n{commands.advise(args.workdir or pathlib.Path('runs') / name)}"
+        return report
     config = {"settings": args.set, "smoke": args.smoke}
     mesh = {"fsdp": args.fsdp, "tensor": args.tensor}
     named = {"name": args.name, "row": args.rows, "seed": args.seed, "patience": args.patience}
