@@ -39,8 +39,8 @@ def default_encoder(dataset: Dataset, name: str, dim: int = DIM) -> nn.Module:
     shape = stream.values.shape[stream.mask.ndim :]
     if kind == "text" and not shape:
         return BagOfWords(dim, _vocabulary(dataset, name), (dim,), unknown_id=0, dropout_rate=DROPOUT)
-    if kind in ("image", "video") and len(shape) == 3 and min(shape[:2]) >= 4:
-        stages = min(3, int(math.log2(min(shape[:2]))) - 1)
+    if kind in ("image", "video") and len(shape) == 3:
+        stages = max(min(3, int(math.log2(min(shape[:2]))) - 1), 0)
         pictures = LeNet(dim, (16, 32, 64)[:stages], (2 * dim,), dropout_rate=DROPOUT)
         return pictures if kind == "image" else FrameVideo(dim, pictures, TemporalConv(dim, dropout_rate=DROPOUT))
     if kind == "audio" and not shape:
