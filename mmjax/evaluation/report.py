@@ -18,6 +18,7 @@ __all__ = ["format_markdown", "format_table", "summarise", "write_report"]
 
 MAIN = ("paper", "target", "ours", "interval", "selected", "gain", "p", "verdict")
 SHORT = ("paper", "ours", "selected", "gain", "verdict")
+WIDE = 120  # characters of a line behind the scores
 
 
 def write_report(workdir: str | os.PathLike) -> str:
@@ -46,7 +47,8 @@ def write_report(workdir: str | os.PathLike) -> str:
 def format_markdown(summary: Mapping[str, Any]) -> str:
     """The tables with their legend; columns are padded, so that they read as plain text too.
 
-    What was found stands first; interaction, robustness, calibration and cost in tables of their own below.
+    What was found stands first; interaction, robustness, calibration and cost in tables of their own below, each as
+    narrow as a terminal.
     """
     columns = table.columns(summary)
     main = [column for column in columns if column.key in MAIN]
@@ -55,9 +57,7 @@ def format_markdown(summary: Mapping[str, Any]) -> str:
     parts += _markdown_tables(_blocks(summary, main), main)
     if notes := table.notes(summary):
         parts.append("\n".join(f"[{number}] {note}" + "  " for note, number in notes.items()))
-    if behind:
-        finished = [(f"{title}: behind the scores", rows) for title, rows in _done(summary, behind)]
-        parts += _markdown_tables(finished, behind)
+    parts += _behind(summary, behind)
     parts += _decisions(summary)
     legend = [f"* **{column.title}**: {column.meaning}" for column in columns]
     best = [(title, row["name"]) for title, rows in table.sections(summary) for row in rows if row.get("best_single")]
@@ -136,6 +136,29 @@ def _blocks(summary: Mapping[str, Any], columns: Sequence[table.Column]) -> list
     return [(title, rows) for title, rows in (*blocks, ("Published, not run here", published)) if rows]
 
 
+def _behind(summary: Mapping[str, Any], columns: Sequence[table.Column]) -> list[str]:
+    """The columns of each section in tables that are at most ``WIDE`` wide, as far as a single column is."""
+    parts = []
+    for title, rows in _done(summary, columns):
+        head = ["row", *(column.title for column in columns)]
+        name, *widths = _widths(head, rows)
+        runs: list[list[int]] = [[]]
+        for place in range(1, len(head)):
+            if all(row[place] == NONE for row in rows):
+                continue
+            taken = name + 4 + sum(widths[other - 1] + 3 for other in (*runs[-1], place))
+            if runs[-1] and taken > WIDE:
+                runs.append([])
+            runs[-1].append(place)
+        if runs[0]:
+            parts.append(f"## {title}: behind the scores")
+        for run in filter(None, runs):
+            lines = [[row[place] for place in (0, *run)] for row in rows]
+            kept = [line for line in lines if set(line[1:]) != {NONE}]
+            parts.append(_markdown([head[place] for place in (0, *run)], kept))
+    return parts
+
+
 def _done(summary: Mapping[str, Any], columns: Sequence[table.Column]) -> list[tuple[str, list[list[str]]]]:
     blocks = []
     for title, rows in table.sections(summary):
@@ -153,12 +176,20 @@ def _name(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def _markdown_tables(blocks: Sequence[tuple[str, list[list[str]]]], columns: Sequence[table.Column]) -> list[str]:
+    """A table for each block, of the columns that say something there."""
     head = ["row", *(column.title for column in columns)]
-    widths = _widths(head, [row for _, rows in blocks for row in rows])
-    return [
-        "\n".join([f"## {title}\n", _line(head, widths), _rule(widths), *(_line(row, widths) for row in rows)])
-        for title, rows in blocks
-    ]
+    parts = []
+    for title, rows in blocks:
+        shown = [place for place in range(len(head)) if not place or any(row[place] != NONE for row in rows)]
+        table_of = _markdown([head[place] for place in shown], [[row[place] for place in shown] for row in rows])
+        parts.append(f"## {title}\n\n{table_of}")
+    return parts
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, each column as wide as it must be."""
+    widths = _widths(head, rows)
+    return "\n".join([_line(head, widths), _rule(widths), *(_line(row, widths) for row in rows)])
 
 
 def _widths(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:

@@ -6,8 +6,10 @@ import pytest
 
 from mmjax.errors import UsageError
 from mmjax.evaluation import RecordStore, format_table, make_record, summarise, write_report
-from mmjax.evaluation.columns import columns
+from mmjax.evaluation.columns import columns, sections
+from mmjax.evaluation.report import MAIN, format_markdown
 from mmjax.evaluation.significance import holm, seed_interval
+from tests.evaluation.full import RESULTS
 from tests.evaluation.table import SEEDS, config, targets, toy, write_toy_row
 
 
@@ -104,8 +106,22 @@ def test_markdown_says_what_a_reader_needs(workdir):
                    "5 seeds", "3 comparisons (Holm)", "Best single modality, first: text.",
                    "From: Somebody 2017, table 2; a book."):  # fmt: skip
         assert needed in text
-    for block in (text[:start], *text[start:].split("\n## ")):  # every table reads as plain text too
+    for block in text.split("\n\n"):  # every table reads as plain text too
         assert len({len(line) for line in block.splitlines() if line.startswith("|")}) <= 1
+
+
+def test_what_lies_behind_the_scores_is_as_narrow_as_a_terminal():
+    summary = json.loads((RESULTS / "cmu_mosi" / "table.json").read_text())
+    columns_shown = [column for column in columns(summary) if column.key not in MAIN]
+    text = format_markdown(summary)
+    for title, rows in sections(summary):
+        block = text.partition(f"## {title}: behind the scores\n")[2].partition("\n## ")[0]
+        lines = [line for line in block.splitlines() if line.startswith("|")]
+        assert lines and max(map(len, lines)) <= 120
+        for row in rows:
+            cells = {cell.strip() for line in lines if line.split("|")[1].strip() == row["name"]
+                     for cell in line.split("|")[2:]}  # fmt: skip
+            assert {column.cell(row).text for column in columns_shown} - {"–"} <= cells, row["name"]
 
 
 def test_a_table_that_lacks_parts_says_so_on_its_face(workdir, tmp_path):
