@@ -4,6 +4,7 @@ So a run continues at its step without any state of an iterator, and global batc
 hosts.
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mmjax.errors import UsageError
@@ -22,6 +24,8 @@ __all__ = ["Example", "Records", "Source", "ordered_batches", "size", "steps_per
 
 # A transform of the batch in memory: ``(whole batch, generator) -> batch``.
 Transform = Callable[[Batch, np.random.Generator], Batch]
+# ``(batch, rows=numbers of its records) -> batch``; see ``mmjax.checks.check_batch``.
+Check = Callable[..., Batch]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Records:
     """Random-access records (``tfds.data_source``, or anything with ``len`` and ``[]``) as examples.
 
     A record that cannot be read or converted is left out (a row of weight 0) and counted; more than ``budget``
-    different ones end the run.
+    different ones end the run. To convert is to keep every value: NaN, infinity, a fraction or a large number where the
+    type is of integers, are errors of the record.
 
     Attributes:
       source: the records.
@@ -68,7 +73,16 @@ class Records:
         self.source, self.to_example, self.items = source, to_example, dict(items)
         self.steps, self.target_dtype, self.budget = steps, target_dtype, budget
         self.bad: set[int] = set()
+        self.check: Check | None = None
         self._lock = threading.Lock()
+
+    def checked(self, check: Check) -> "Records":
+        """The same records, whose batches go through ``check(batch, rows=...)``; a run gives what it knows of ids and
+        targets. Bad records are counted together.
+        """
+        found = copy.copy(self)
+        found.check = check
+        return found
 
     def __len__(self) -> int:
         return len(self.source)
@@ -93,7 +107,7 @@ class Records:
                 for stream in streams.values():
                     stream.mask[i] = False
                 batch.index[i], batch.weight[i] = -1, 0
-        return batch
+        return batch if self.check is None else self.check(batch, rows=rows)
 
     def _fill(self, batch: Batch, i: int, row: int, example: Example) -> None:
         if unknown := sorted(set(example.streams) - set(self.items)):
@@ -101,13 +115,14 @@ class Records:
         for name, values in example.streams.items():
             stream = batch.streams[name]
             length = min(len(values), stream.mask.shape[1])
-            stream.values[i, :length] = values[:length]
+            stream.values[i, :length] = _convert(f"stream {name!r}", values[:length], stream.values.dtype)
             stream.mask[i, :length] = True
         if self.steps is None:
-            batch.target[i], batch.index[i], batch.group[i] = example.target, row, example.group
+            batch.target[i] = _convert("target", example.target, batch.target.dtype)
+            batch.index[i], batch.group[i] = row, example.group
         else:
             length = min(len(example.target), self.steps)
-            batch.target[i, :length] = example.target[:length]
+            batch.target[i, :length] = _convert("target", example.target[:length], batch.target.dtype)
             batch.index[i, :length] = row * self.steps + np.arange(length)
             batch.group[i, :length] = example.group
         batch.weight[i] = 1
@@ -120,6 +135,18 @@ class Records:
                     f"record {row} cannot be read ({type(error).__name__}: {error}); bad records: {len(self.bad)}, "
                     f"borne: {self.budget}"
                 ) from error
+
+
+def _convert(what: str, values: Any, dtype: Any) -> np.ndarray:
+    """The values in that type, if it holds each of them."""
+    values = np.asarray(values)
+    with np.errstate(all="ignore"):
+        converted = values.astype(dtype)
+    floating = jnp.issubdtype(converted.dtype, jnp.floating)
+    right = np.isfinite(converted) if floating else converted == values
+    if not right.all():
+        raise ValueError(f"{what} holds {values[~right][0]}, which is no finite {converted.dtype}")
+    return converted
 
 
 Source = Batch | Records

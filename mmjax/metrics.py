@@ -37,9 +37,13 @@ class Confusion(flax.struct.PyTreeNode):
     def of(
         cls, logits: Float[Array, "*items classes"], target: Int[Array, "*items"], weight: Float[Array, "*items"]
     ) -> "Confusion":
-        """The state of some items. A tie goes to the first class."""
+        """The state of some items. A tie goes to the first class; NaN or infinity among the logits of an item that
+        counts makes every number NaN, for their largest one is no prediction.
+        """
         actual = jax.nn.one_hot(target, logits.shape[-1]) * jnp.where(weight > 0, weight, 0)[..., None]
         predicted = jax.nn.one_hot(jnp.argmax(logits, -1), logits.shape[-1])
+        broken = (weight > 0) & ~jnp.isfinite(logits).all(-1)
+        predicted = jnp.where(broken[..., None], jnp.nan, predicted)
         # A product of indicators: a scatter takes a second longer to compile.
         return cls(jnp.einsum("...i,...j->ij", actual, predicted))
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmjax.checks import check_splits, describe_largest, first_nonfinite
 from mmjax.errors import UsageError
 from mmjax.metrics import compute, merge_stacked
 from mmjax.search import Trial, draw_trials
@@ -48,10 +49,13 @@ class Best(flax.struct.PyTreeNode):
 
 
 class Carry(flax.struct.PyTreeNode):
-    """What one seed carries from epoch to epoch."""
+    """What one seed carries from epoch to epoch; ``broken``: by split the first example whose outputs were not finite,
+    in the first epoch that had such, else -1.
+    """
 
     state: TrainState
     best: Best
+    broken: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Fit:
       outputs: ``{"validation": ..., "test": ...}`` of the chosen epoch.
       epoch: the chosen epoch of each seed, counted from 0.
       history: ``{"train/loss": [epochs, seeds], "validation/accuracy": ..., "test/...": ...}``.
-      skipped: steps of each seed whose loss or gradient was not finite.
+      diverged: ``[seeds]``, whether a loss, a gradient or an output for held-out data was not finite in any epoch.
       mapped: how seeds were mapped, ``vmap`` or ``map``.
       seconds: what the clock said: ``compile`` and ``train``.
       step_ms: time of one update of one seed: that of the median epoch, evaluation included, over its steps and seeds;
@@ -76,7 +80,7 @@ class Fit:
     outputs: dict[str, PyTree]
     epoch: np.ndarray
     history: dict[str, np.ndarray]
-    skipped: np.ndarray
+    diverged: np.ndarray
     mapped: str
     seconds: dict[str, float]
     step_ms: float | None
@@ -172,17 +176,18 @@ def _make_epoch(
     """One epoch of one seed: a scan over shuffled batches, then validation and test by one compiled forward pass."""
     sign = 1.0 if train.select in task.lower_is_better else -1.0
 
-    def evaluate(variables: PyTree, held_out: Batch) -> tuple[PyTree, dict[str, Any]]:
+    def evaluate(variables: PyTree, held_out: Batch) -> tuple[PyTree, dict[str, Any], dict[str, Any]]:
         rows, counts = _in_batches(jnp.arange(held_out.size), min(EVALUATION_BATCH, held_out.size))
         outputs = jax.lax.map(lambda x: predict(model, variables, _rows(held_out, *x)), (rows, counts))
         outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: held_out.size], outputs)
-        metrics, start = {}, 0
+        metrics, broken, start = {}, {}, 0
         for name, size in sizes.items():
             part = slice(start, start + size)
-            states = task.metrics(*jax.tree.map(lambda x: x[part], (outputs, held_out)))  # noqa: B023 (used at once)
-            metrics.update({f"{name}/{key}": value for key, value in compute(states).items()})
+            some = jax.tree.map(lambda x: x[part], (outputs, held_out))  # noqa: B023 (used at once)
+            metrics.update({f"{name}/{key}": value for key, value in compute(task.metrics(*some)).items()})
+            broken[name] = first_nonfinite(*some)
             start += size
-        return outputs, metrics
+        return outputs, metrics, broken
 
     def epoch(
         carry: Carry, key: Key, number: Any, stop_at: Any, trial: Trial | None, data: Batch, held_out: Batch
@@ -194,13 +199,15 @@ def _make_epoch(
         step_key = jax.random.fold_in(key, 2)
         state, states = jax.lax.scan(lambda s, x: step(s, _rows(data, *x), step_key), carry.state, batches)
         seen = compute(merge_stacked(states))
-        outputs, metrics = evaluate(state.variables, held_out)
+        outputs, metrics, broken = evaluate(state.variables, held_out)
         metrics |= {f"train/{name}": value for name, value in seen.items()}
         score = sign * metrics[f"validation/{train.select}"]
+        score = jnp.where(jnp.isnan(score), jnp.inf, score)
         better = jnp.where(stop_at >= 0, number == stop_at, score < carry.best.score)
         found = Best(score, number, state.variables, outputs)
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, carry.best)
-        return Carry(state, best), metrics
+        broken = jax.tree.map(lambda new, old: jnp.where(old >= 0, old, new), broken, carry.broken)
+        return Carry(state, best, broken), metrics
 
     return epoch
 
@@ -211,11 +218,13 @@ class Prepared:
 
     Attributes:
       mapped: how seeds are mapped, ``vmap`` or ``map``.
+      name: of the data set, to begin a message, or empty.
       searched: whether the programs take a trial of a search for each seed.
       compile_seconds: what the clock said of tracing and compiling.
       peak_mb: as in ``Fit``.
     """
 
+    name: str
     train: Train
     seeds: tuple[int, ...]
     searched: bool
@@ -245,7 +254,7 @@ class Prepared:
         Args:
           seeds: others, as many; None = those it was prepared for.
           trials: of programs that take them, ``[seeds]``; None = the given setting for every seed.
-          strict: whether a loss or gradient that is not finite is an error; else ``Fit.skipped`` counts such steps.
+          strict: whether a loss, gradient or output that is not finite is an error; else ``Fit.diverged`` tells it.
         """
         named = self.seeds if seeds is None else tuple(seeds)
         keys = _keys(named)
@@ -265,13 +274,9 @@ class Prepared:
         for number in range(start, self.train.epochs):
             with watchdog(WATCHDOG_SECONDS):
                 carry, metrics = self.epoch(carry, keys, jnp.int32(number), stops, *arguments)
-                metrics, skipped = jax.device_get((metrics, carry.state.skipped))
-            if strict and skipped.any():
-                seed = named[int(np.argmax(skipped > 0))]
-                raise UsageError(
-                    f"loss or gradient is not finite in epoch {number + 1} of seed {seed} ({int(skipped.max())} "
-                    f"steps): lower train.learning_rate={self.train.learning_rate} or set train.clip_norm"
-                )
+                metrics, skipped, broken = jax.device_get((metrics, carry.state.skipped, carry.broken))
+            if strict:
+                self._check_finite(number, named, skipped, broken)
             for name, value in metrics.items():
                 history[name][number] = value
             if on_epoch is not None:
@@ -281,7 +286,13 @@ class Prepared:
             if snapshots is not None and due:
                 snapshots.save(number + 1, {"carry": carry, "history": history})
                 saved = time.perf_counter()
-        best, skipped = jax.device_get((carry.best, carry.state.skipped))
+        best, skipped, broken = jax.device_get((carry.best, carry.state.skipped, carry.broken))
+        if strict and (best.epoch < 0).any():
+            raise UsageError(
+                f"{self.name}validation {self.train.select} was no number in any epoch of seed "
+                f"{named[int(np.argmin(best.epoch))]}"
+            )
+        diverged = (skipped > 0) | np.any([rows >= 0 for rows in broken.values()], axis=0)
         seconds = {"compile": self.compile_seconds, "train": time.perf_counter() - clocks[0]}
         steps = len(named) * math.ceil(self.data.size / _update_rows(self.train, self.data.size))
         step_ms = 1e3 * float(np.median(np.diff(clocks))) / steps if len(clocks) > 1 else None
@@ -289,7 +300,27 @@ class Prepared:
         for name, size in self.sizes.items():
             outputs[name] = jax.tree.map(lambda x: x[:, first : first + size], best.outputs)  # noqa: B023
             first += size
-        return Fit(best.variables, outputs, best.epoch, history, skipped, self.mapped, seconds, step_ms, self.peak_mb)
+        return Fit(best.variables, outputs, best.epoch, history, diverged, self.mapped, seconds, step_ms, self.peak_mb)
+
+    def _check_finite(
+        self, number: int, seeds: Sequence[int], skipped: np.ndarray, broken: Mapping[str, np.ndarray]
+    ) -> None:
+        """Raises for the first seed whose steps or outputs are not finite."""
+        if skipped.any():
+            seed = seeds[int(np.argmax(skipped > 0))]
+            raise UsageError(
+                f"loss or gradient is not finite in epoch {number + 1} of seed {seed} ({int(skipped.max())} "
+                f"steps): lower train.learning_rate={self.train.learning_rate} or set train.clip_norm"
+                + describe_largest(self.data)
+            )
+        for split in self.sizes:
+            if ((rows := broken[split]) >= 0).any():
+                place = int(np.argmax(rows >= 0))
+                raise UsageError(
+                    f"{self.name}{split}: outputs for example {int(rows[place])} are not finite in epoch {number + 1} "
+                    f"of seed {seeds[place]}: lower train.learning_rate={self.train.learning_rate}, or see what is "
+                    "unusual about that example"
+                )
 
 
 def fit(
@@ -319,7 +350,8 @@ def fit(
       on_epoch: called with the epoch's number and its metrics ``[seeds]``.
 
     Raises:
-      UsageError: a metric that the task does not have; a loss that is not finite (naming seed and epoch).
+      UsageError: data that ``mmjax.checks.check_batch`` refuses, naming split, stream and example; a metric that the
+        task does not have; a loss, a gradient or outputs for held-out data that are not finite, naming seed and epoch.
     """
     prepared = prepare(model, task, train, splits, seeds, mapped=mapped)
     return prepared.run(stop_at=stop_at, snapshots=snapshots, snapshot_seconds=snapshot_seconds, on_epoch=on_epoch)
@@ -334,13 +366,17 @@ def prepare(
     *,
     mapped: str | None = None,
     search: bool = False,
+    name: str = "",
 ) -> Prepared:
     """Compiles what ``fit`` runs, and runs none of it; arguments and errors are those of ``fit``.
 
     Args:
       search: whether the programs take a ``Trial`` for each seed, so that trials of a search share them.
+      name: of the data set, for messages.
     """
     clock = time.perf_counter()
+    label = f"{name}: " if name else ""
+    splits = check_splits(splits, name=name, model=model, task=task)
     moments = target_moments(splits["train"])
     task = fit_task(task, moments)
     data = jax.tree.map(jnp.asarray, splits["train"])
@@ -355,7 +391,8 @@ def prepare(
         state = set_target_moments(init_state(model, tx, sample.streams, jax.random.fold_in(key, 0)), moments)
         outputs = jax.eval_shape(lambda v: predict(model, v, held_out), state.variables)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
-        return Carry(state, Best(jnp.float32(jnp.inf), jnp.int32(-1), state.variables, zeros))
+        best = Best(jnp.float32(jnp.inf), jnp.int32(-1), state.variables, zeros)
+        return Carry(state, best, {name: jnp.int32(-1) for name in sizes})
 
     keys = jax.eval_shape(_keys, jnp.asarray(seeds, jnp.uint32))
     stops = jax.ShapeDtypeStruct((len(seeds),), jnp.int32)
@@ -389,7 +426,7 @@ def prepare(
     seconds = time.perf_counter() - clock
     peak = getattr(programs[1].memory_analysis(), "peak_memory_in_bytes", 0) / 2**20 or None
     names = tuple(lowered.out_info[1])
-    return Prepared(train, tuple(seeds), search, sizes, data, held_out, mapped, *programs, names, seconds, peak)
+    return Prepared(label, train, tuple(seeds), search, sizes, data, held_out, mapped, *programs, names, seconds, peak)
 
 
 def _keys(seeds: Any) -> Key:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -19,7 +20,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mmjax.checkpoint import Checkpoints, export_params
-from mmjax.data import Source, Transform, ordered_batches, size, steps_per_epoch, stream_batches
+from mmjax.checks import check_batch, describe_largest, first_nonfinite, vocabularies
+from mmjax.data import Records, Source, Transform, ordered_batches, size, steps_per_epoch, stream_batches
 from mmjax.environment import environment
 from mmjax.errors import UsageError
 from mmjax.metrics import compute, merge
@@ -147,13 +149,14 @@ class _Programs:
 
         self.step = jit_step(step_and_compute, mesh, shapes)
 
-        def states_of(variables: PyTree, batch: Batch) -> dict[str, Any]:
-            return task.metrics(predict(model, gather(variables, mesh), batch), batch)
+        def states_of(variables: PyTree, batch: Batch) -> tuple[dict[str, Any], Any]:
+            outputs = predict(model, gather(variables, mesh), batch)
+            return task.metrics(outputs, batch), first_nonfinite(outputs, batch)
 
         self._states = jax.jit(states_of, out_shardings=replicated(mesh))
         self._merge = jax.jit(merge, out_shardings=replicated(mesh))
         self._compute = jax.jit(compute, out_shardings=replicated(mesh))
-        known = jax.eval_shape(lambda v, b: compute(states_of(v, b)), shapes.variables, self._sample)
+        known = jax.eval_shape(lambda v, b: compute(states_of(v, b)[0]), shapes.variables, self._sample)
         if train.select not in known:
             raise UsageError(f"train.select={train.select!r} is no metric of the task; it has: {', '.join(known)}")
 
@@ -161,14 +164,25 @@ class _Programs:
         """A fresh state, made where it lies."""
         return self._init(key, self._sample)
 
-    def evaluate(self, variables: PyTree, source: Source, batch_size: int) -> dict[str, float]:
-        """The metrics over a whole split."""
-        total = None
+    def evaluate(self, variables: PyTree, split: str, source: Source, batch_size: int) -> dict[str, float]:
+        """The metrics over a whole split.
+
+        Raises:
+          UsageError: it is empty; outputs that are not finite, naming the example.
+        """
+        total, broken = None, []
         for batch in ordered_batches(source, batch_size, **_host()):
-            states = self._states(variables, put_batch(batch, self.mesh))
+            states, first = self._states(variables, put_batch(batch, self.mesh))
             total = states if total is None else self._merge(total, states)
+            broken.append(first)
         if total is None:
-            raise UsageError("a split to evaluate on is empty")
+            raise UsageError(f"{split}: a split to evaluate on is empty")
+        for number, row in enumerate(jax.device_get(broken)):
+            if row >= 0:
+                raise UsageError(
+                    f"{split}: outputs for example {number * batch_size + int(row)} are not finite: lower "
+                    "train.learning_rate, or see what is unusual about that example"
+                )
         return {name: float(value) for name, value in jax.device_get(self._compute(total)).items()}
 
 
@@ -209,8 +223,9 @@ def fit_streaming(
       terminal: where progress goes; None = standard error.
 
     Raises:
-      UsageError: a batch that does not divide over the devices, a workdir of another run, a metric that the task does
-        not have, an epoch in which loss or gradient was not finite.
+      UsageError: data that ``mmjax.checks.check_batch`` refuses, naming split, stream and example; a batch that does
+        not divide over the devices, a workdir of another run, a metric that the task does not have, an epoch in which a
+        loss, a gradient or an output for held-out data was not finite.
       SystemExit: with 77 after SIGTERM or SIGUSR1, with 130 after Ctrl-C; the state is saved.
     """
     if missing := {"train", "validation"} - set(splits):
@@ -218,8 +233,11 @@ def fit_streaming(
     for name, value in (("checkpoint_every", checkpoint_every), ("log_every", log_every)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, got {value}")
+    if patience is not None and patience < 1:
+        raise UsageError(f"patience must be at least 1 epoch, or None, got {patience}")
     mesh = make_mesh() if mesh is None else mesh
     check_divides(train.batch_size, mesh)
+    splits = {split: _checked(source, split, model, task) for split, source in splits.items()}
     workdir = pathlib.Path(workdir)
     _claim(workdir, _identity(train, splits, seed, patience, config))
     per_epoch = steps_per_epoch(splits["train"], train.update_size)
@@ -268,8 +286,8 @@ def fit_streaming(
                 epoch, within = divmod(step, per_epoch)
                 if within == 0:
                     report()
-                    _check_finite(state, epoch, per_epoch, train)
-                    scores = programs.evaluate(state.variables, splits["validation"], train.batch_size)
+                    _check_finite(state, epoch, per_epoch, train, splits["train"])
+                    scores = programs.evaluate(state.variables, "validation", splits["validation"], train.batch_size)
                     scores = {f"validation/{name}": value for name, value in scores.items()}
                     log.write(step, scores)
                     score = sign * scores[f"validation/{train.select}"]
@@ -301,7 +319,7 @@ def _finish(
     variables = _best_variables(checkpoints, programs, best.step)
     metrics = dict(best.metrics)
     if "test" in splits:
-        scores = programs.evaluate(variables, splits["test"], train.batch_size)
+        scores = programs.evaluate(variables, "test", splits["test"], train.batch_size)
         metrics |= {f"test/{name}": value for name, value in scores.items()}
     epochs = checkpoints.steps[-1] // per_epoch
     whole = variables if jax.process_count() == 1 else multihost_utils.process_allgather(variables, tiled=True)
@@ -331,11 +349,12 @@ def evaluate_streaming(
     folder = pathlib.Path(workdir) / "checkpoints"
     if not folder.is_dir():
         raise UsageError(f"no run in {str(workdir)!r}: it has no folder checkpoints")
+    source = _checked(source, "the split", model, task)
     with Checkpoints(folder) as checkpoints:
         sample = [next(ordered_batches(source, train.batch_size, **_host()))]
         programs = _Programs(model, task, train, train.epochs, mesh, sample)
         return programs.evaluate(
-            _best_variables(checkpoints, programs, checkpoints.best_step), source, train.batch_size
+            _best_variables(checkpoints, programs, checkpoints.best_step), "the split", source, train.batch_size
         )
 
 
@@ -357,12 +376,21 @@ def _resume(checkpoints: Checkpoints, programs: _Programs, key: Key) -> tuple[Tr
     return state, step, _Best(**meta["best"]), meta["finished"]
 
 
-def _check_finite(state: TrainState, epoch: int, per_epoch: int, train: Train) -> None:
+def _check_finite(state: TrainState, epoch: int, per_epoch: int, train: Train, source: Source) -> None:
     if skipped := int(state.skipped):
         raise UsageError(
             f"loss or gradient is not finite in epoch {epoch} ({skipped} of {per_epoch} steps): lower "
             f"train.learning_rate={train.learning_rate} or set train.clip_norm"
+            + (describe_largest(source) if isinstance(source, Batch) else "")
         )
+
+
+def _checked(source: Source, split: str, model: nn.Module, task: Task) -> Source:
+    """A batch in memory, checked; records that are checked when they are read."""
+    arguments: dict[str, Any] = {"task": task, "vocabulary": vocabularies(model)}
+    if isinstance(source, Records):
+        return source.checked(functools.partial(check_batch, split, **arguments))
+    return check_batch(split, source, **arguments)
 
 
 def _host() -> dict[str, int]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 
+from mmjax.checks import Problem, labels_problem, numbers_problem
 from mmjax.losses import absolute_error, cross_entropy, squared_error
 from mmjax.metrics import Confusion, Mean, Moments
 from mmjax.stream import Batch, Stream
@@ -30,6 +31,16 @@ class Task(Protocol):
 
     def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
         """Mergeable states of ``mmjax.metrics``, ``loss`` among them."""
+
+    def check_target(self, target: Any, real: np.ndarray) -> Problem | None:
+        """What is wrong with the first item of NumPy arrays that is wrong, asked before training.
+
+        Args:
+          real: which items count, shaped as ``batch.index``.
+
+        Raises:
+          UsageError: the target is of another form altogether.
+        """
 
 
 def item_weight(batch: Batch) -> Float[Array, "*items"]:
@@ -99,6 +110,10 @@ class Classification:
             "confusion": Confusion.of(logits, target, weight),
         }
 
+    def check_target(self, target: Any, real: np.ndarray) -> Problem | None:
+        """Labels are integers from 0 to ``num_classes - 1``."""
+        return labels_problem(target, real, self.num_classes)
+
     @staticmethod
     def logits(outputs: Any) -> Any:
         """The fused logits of a model with or without unimodal heads."""
@@ -137,3 +152,7 @@ class Regression:
             "loss": Mean.of(self._error(outputs, batch), weight),
             "moments": Moments.of(outputs, batch.target, weight),
         }
+
+    def check_target(self, target: Any, real: np.ndarray) -> Problem | None:
+        """Scores are finite."""
+        return numbers_problem(target, real)

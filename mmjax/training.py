@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,10 @@ class Train:
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.learning_rate < math.inf:
+            raise UsageError(f"train.learning_rate must be a number from 0 up, got {self.learning_rate}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UsageError(f"train.clip_norm must be more than 0, or None, got {self.clip_norm}")
 
     @property
     def update_size(self) -> int:

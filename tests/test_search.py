@@ -145,7 +145,7 @@ def test_a_trial_that_diverges_is_counted_and_stops_no_other():
     searched = prepare(MODEL, TASK, TRAIN, SPLITS, (3, 5), search=True)
     trials = Trial(*(np.float32(x) for x in ([1, 1e30], [NAN, NAN], [NAN, NAN])))
     found = searched.run(trials=trials, strict=False)
-    assert found.skipped[0] == 0 < found.skipped[1] and np.isfinite(found.history["validation/loss"][:, 0]).all()
+    assert found.diverged.tolist() == [False, True] and np.isfinite(found.history["validation/loss"][:, 0]).all()
     with pytest.raises(UsageError, match="not finite in epoch 1 of seed 9"):
         searched.run(seeds=(8, 9), trials=trials)
 

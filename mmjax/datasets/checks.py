@@ -3,78 +3,53 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from mmjax.checks import Problem, check_batch, check_stream, labels_problem, multilabel_problem, numbers_problem
 from mmjax.datasets.base import KINDS, SPLITS, Dataset
 from mmjax.errors import UsageError
 from mmjax.stream import Batch, Stream, where_mask
 
-__all__ = ["check", "check_stream", "content_sha256", "first_bad"]
+__all__ = ["check", "content_sha256", "zero_padding"]
 
 
-def first_bad(values: np.ndarray, mask: np.ndarray) -> int | None:
-    """The first example with a real item that holds NaN or infinity, or None."""
-    if not np.issubdtype(values.dtype, np.floating):
-        return None
-    finite = np.isfinite(values)
-    if finite.all():
-        return None
-    bad = ~finite.reshape(*mask.shape, -1).all(-1) & mask
-    rows = np.flatnonzero(bad.reshape(len(bad), -1).any(-1))
-    return int(rows[0]) if rows.size else None
-
-
-def check_stream(where: str, stream: Stream) -> Stream:
-    """The stream with zeros under False masks.
+def zero_padding(where: str, stream: Stream) -> Stream:
+    """The stream, checked, with zeros under False masks.
 
     Args:
       where: names data set, split and modality, to begin the message.
 
     Raises:
-      UsageError: the mask does not fit the values, zero items or width, NaN or infinity in a real item.
+      UsageError: as ``mmjax.checks.check_stream``.
     """
-    values, mask = np.asarray(stream.values), np.asarray(stream.mask)
-    if mask.dtype != bool or values.shape[: mask.ndim] != mask.shape or mask.ndim < 2:
-        raise UsageError(
-            f"{where}: the mask must be bool with the first two or more axes of the values, got mask "
-            f"{mask.dtype} {mask.shape} and values {values.shape}"
-        )
-    if 0 in values.shape[1:]:
-        raise UsageError(f"{where} is empty: values of shape {values.shape} have no items or no width")
-    row = first_bad(values, mask)
-    if row is not None:
-        raise UsageError(f"{where}: example {row} holds NaN or infinity; repair it, or mark it missing by its mask")
+    stream = check_stream(where, stream)
+    values, mask = stream.values, stream.mask
     if not mask.all() and values[~mask].any():
         values = np.where(where_mask(mask, values), values, np.zeros((), values.dtype))
     return Stream(values, mask)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Labels:
+    """What a card says of targets, in the form of a task."""
+
+    num_classes: int | None
+
+    def check_target(self, target: Any, real: np.ndarray) -> Problem | None:
+        if self.num_classes is None:
+            return numbers_problem(target, real)
+        if np.ndim(target) > real.ndim:
+            return multilabel_problem(target, real, self.num_classes)
+        return labels_problem(target, real, self.num_classes)
+
+
 def _check_split(name: str, split: str, batch: Batch, num_classes: int | None) -> Batch:
-    streams = {key: check_stream(f"{name}: {split}: modality {key!r}", s) for key, s in sorted(batch.streams.items())}
     if not batch.size:
         raise UsageError(f"{name}: split {split!r} has no examples; every data set needs train, validation and test")
-    target, index, group = np.asarray(batch.target), np.asarray(batch.index), np.asarray(batch.group)
-    sizes = {**{key: len(s.values) for key, s in streams.items()}, "target": len(target)}
-    sizes |= {"weight": batch.size, "index": len(index), "group": len(group)}
-    if len(set(sizes.values())) > 1:
-        raise UsageError(f"{name}: {split}: modalities and labels differ in their number of examples: {sizes}")
-    if index.shape != group.shape or target.shape[: index.ndim] != index.shape:
-        raise UsageError(
-            f"{name}: {split}: target {target.shape}, index {index.shape} and group {group.shape} must agree"
-        )
-    labels = target[index >= 0]
-    if num_classes is None:
-        if not np.isfinite(labels).all():
-            raise UsageError(f"{name}: {split}: example {int(np.flatnonzero(~np.isfinite(labels))[0])} has a NaN score")
-    elif not np.issubdtype(labels.dtype, np.integer):
-        raise UsageError(f"{name}: {split}: class labels must be integers, got {labels.dtype}")
-    elif labels.size and not (0 <= labels.min() and labels.max() < num_classes):
-        bad = int(np.flatnonzero((labels < 0) | (labels >= num_classes))[0])
-        raise UsageError(
-            f"{name}: {split}: label {int(labels[bad])} of example {bad} is not one of {num_classes} classes, "
-            f"0 to {num_classes - 1}"
-        )
+    batch = check_batch(f"{name}: {split}", batch, task=_Labels(num_classes))
+    streams = {key: zero_padding(f"{name}: {split}: stream {key!r}", stream) for key, stream in batch.streams.items()}
     return batch.replace(streams=streams)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.datasets.checks import check_stream
+from mmjax.datasets.checks import zero_padding
 from mmjax.errors import UsageError
 from mmjax.stream import Stream, where_mask
 
@@ -71,7 +71,7 @@ def make_stream(where: str, given: Any, kind: str) -> Stream:
         if not mask.all() and mask.dtype == bool and values.shape[: mask.ndim] == mask.shape:
             values = np.where(where_mask(mask, values), values, np.zeros((), values.dtype))
         values = _storage(where, values, kind, 1)
-    return check_stream(where, Stream(values, mask))
+    return zero_padding(where, Stream(values, mask))
 
 
 def _whole_mask(where: str, values: np.ndarray, mask: np.ndarray | None, kind: str) -> np.ndarray:

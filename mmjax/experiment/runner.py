@@ -216,7 +216,7 @@ def _prepare(run: _Run, row: Row, data: Dataset) -> _Prepared | None:
     model, task, train = row.network, row.task or run.table.task, row.train or run.table.train
     check_model(model, task, train, data)
     count = run.trials(row)
-    make = functools.partial(prepare, model, task, train, search=count > 1)
+    make = functools.partial(prepare, model, task, train, search=count > 1, name=data.card.name)
     first = make(data.splits, run.seeds(row))
     refit = make(views.refit_splits(data).splits, run.seeds(row)) if train.refit else None
     trials = describe_trials(count, model, train, data.splits["train"]) if count > 1 else []

@@ -112,7 +112,7 @@ def fit_chosen(
             lambda x, place=place: np.repeat(x[place], len(prepared.seeds)), draw_trials(len(settings))
         )
         fitted = run(f"fit of trial {place + 1}", trials=trial, strict=last)
-        if not fitted.skipped.any():
+        if not fitted.diverged.any():
             return fitted, search, trial
         search = search.without_chosen()
 
@@ -135,7 +135,7 @@ def _search(
         given = jax.tree.map(lambda x, places=places: x[places], trials)
         found = run(f"trials {part + 1} of {parts}", seeds=[seed for _, seed in some], trials=given, strict=False)
         best = found.history[f"validation/{select}"][found.epoch, np.arange(width)]
-        scores += np.where((found.skipped > 0) | (found.epoch < 0), np.nan, best).tolist()
+        scores += np.where(found.diverged | (found.epoch < 0), np.nan, best).tolist()
     table = np.asarray(scores[: len(settings) * len(seeds)]).reshape(len(settings), len(seeds))
     search = Search.of(select, lower, seeds, settings, table)
     return dataclasses.replace(search, seconds=time.perf_counter() - clock)

@@ -122,7 +122,7 @@ def test_nan_in_the_source_names_set_modality_and_example(copy, tmp_path):
     arrays["audio"][14 * 11 + 3, 7] = np.nan  # the first test video is number 14
     np.savez(path, **arrays)
     write_manifest(path.parent, [path.name])
-    with pytest.raises(UsageError, match="cmu_mosi: test: modality 'audio': example 3 holds NaN"):
+    with pytest.raises(UsageError, match="cmu_mosi: test: stream 'audio': example 3 holds NaN"):
         load(copy, tmp_path)
 
 

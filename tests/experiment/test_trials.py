@@ -154,18 +154,18 @@ class Programs:
         seeds = self.seeds if seeds is None else seeds
         self.calls.append((what, list(seeds), trials.learning_rate.tolist(), strict))
         pairs = list(zip(trials.learning_rate.tolist(), seeds))
-        skipped = np.asarray([self.diverges(*pair) for pair in pairs]).astype(int)
-        if strict and skipped.any():
+        diverged = np.asarray([self.diverges(*pair) for pair in pairs])
+        if strict and diverged.any():
             raise UsageError("not finite")
         history = {"validation/accuracy": np.asarray([[0.0] * 5, [self.score(*pair) for pair in pairs], [0.1] * 5])}
-        return Found(history, np.ones(5, int), skipped)
+        return Found(history, np.ones(5, int), diverged)
 
 
 @dataclasses.dataclass
 class Found:
     history: dict
     epoch: np.ndarray
-    skipped: np.ndarray
+    diverged: np.ndarray
 
 
 FACTORS = draw_trials(4).learning_rate.tolist()
@@ -181,7 +181,7 @@ def test_trials_are_compared_on_equal_seeds_and_the_best_is_trained_on_all():
     assert search.seeds == (0, 1) and search.chosen == 3
     np.testing.assert_allclose(search.scores, [factor / 10 + 0.005 for factor in FACTORS], rtol=1e-6)
     assert programs.calls[-1][1:3] == ([0, 1, 2, 3, 4], [FACTORS[3]] * 5)
-    assert trial.learning_rate.tolist() == [FACTORS[3]] * 5 and not fitted.skipped.any()
+    assert trial.learning_rate.tolist() == [FACTORS[3]] * 5 and not fitted.diverged.any()
     assert [call[3] for call in programs.calls] == [False] * 3
     programs.calls.clear()  # 3 trials x 2 seeds leave room for a third seed
     assert fit_chosen(programs, [{}] * 3, False, programs.run)[1].seeds == (0, 1, 2)
