@@ -17,6 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from mmjax.errors import UsageError
+from mmjax.extras import extra
 from mmjax.typing import PyTree
 
 __all__ = ["Checkpoints", "export_params", "import_params"]
@@ -62,7 +63,8 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | os.PathLike, *, keep: int = 2):
-        import orbax.checkpoint as ocp
+        with extra():
+            import orbax.checkpoint as ocp
 
         self.directory = pathlib.Path(directory).absolute()
         self._args = ocp.args
@@ -299,7 +301,8 @@ def _digest(x: Any) -> Any:
 
 def export_params(path: str | os.PathLike, variables: PyTree) -> None:
     """Writes nested dictionaries of arrays to one safetensors file, the names joined with ``/``; replaces it whole."""
-    from safetensors.numpy import save_file
+    with extra():
+        from safetensors.numpy import save_file
 
     path = pathlib.Path(path)
     flat = flatten_dict(_storable(variables), sep="/")
@@ -315,8 +318,9 @@ def import_params(path: str | os.PathLike, like: PyTree) -> PyTree:
     Raises:
       UsageError: the file cannot be read, or a leaf is missing, unexpected, or of another shape or dtype, each named.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    with extra():
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
 
     try:
         flat = load_file(path)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from mmjax import own_data, tables
 from mmjax.allocator import keep_freed_memory
+from mmjax.extras import extra
 
 SUCCESS, USAGE, INTERRUPTED = 0, 2, 130
 
@@ -200,7 +201,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "mmjax") -> int:
     args = parser(prog).parse_args(argv)
     try:
         try:
-            print(run(args), end="", flush=True)
+            with extra():
+                print(run(args), end="", flush=True)
         except (ValueError, OSError) as error:
             from mmjax.errors import UsageError
 

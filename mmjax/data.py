@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.errors import UsageError
+from mmjax.extras import extra
 from mmjax.stream import Batch, Stream
 from mmjax.typing import Mapping
 
@@ -227,7 +228,8 @@ def _threads(source: Source, threads: int | None) -> int:
 
 
 def _iterate(batches: _Batches, start: int, threads: int) -> Iterator[Batch]:
-    import grain
+    with extra():
+        import grain
 
     dataset = grain.MapDataset.source(batches)[start:]
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))

@@ -5,7 +5,15 @@ from collections.abc import Iterator
 
 from mmjax.errors import UsageError
 
-__all__ = ["MissingExtra", "extra"]
+__all__ = ["EXTRAS", "MissingExtra", "extra"]
+
+EXTRAS = {
+    **dict.fromkeys(("optax", "orbax", "grain", "safetensors", "rich", "tensorboardX"), "train"),
+    **dict.fromkeys(("PIL", "tokenizers", "soundfile"), "data"),
+    **dict.fromkeys(("tensorflow_datasets", "array_record", "importlib_resources"), "tfds"),
+    **dict.fromkeys(("matplotlib", "sklearn", "scipy"), "report"),
+}
+"""The extra that brings a package; ``all`` brings all of them."""
 
 
 class MissingExtra(UsageError, ImportError):
@@ -13,19 +21,18 @@ class MissingExtra(UsageError, ImportError):
 
 
 @contextlib.contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Around imports of packages that an extra brings.
-
-    Args:
-      name: of the extra.
+def extra() -> Iterator[None]:
+    """Around imports of what an extra brings.
 
     Raises:
-      MissingExtra: one line, a package is not installed.
+      MissingExtra: one line that says which extra, where a package is not installed.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("", "mmjax"):
+        if package not in EXTRAS:
             raise
-        raise MissingExtra(f"this needs the package {package}: pip install 'mmjax[{name}]'") from None
+        raise MissingExtra(
+            f"this needs the package {package}: pip install 'mmjax[{EXTRAS[package]}]' (or 'mmjax[all]')"
+        ) from None

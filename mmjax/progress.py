@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from mmjax.extras import extra
 from mmjax.typing import Mapping
 
 __all__ = ["MetricsLog", "Progress", "read_metrics"]
@@ -68,7 +69,8 @@ def _summary_writer() -> type:
     if hide:
         sys.modules["torch"] = None  # type: ignore[assignment]
     try:
-        from tensorboardX import SummaryWriter
+        with extra():
+            from tensorboardX import SummaryWriter
     finally:
         if hide:
             del sys.modules["torch"]

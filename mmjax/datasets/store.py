@@ -14,6 +14,7 @@ from mmjax.datasets.base import SPLITS
 from mmjax.datasets.recipe import Columns, Recipe
 from mmjax.datasets.sources import cache_folder, data_folder, verify
 from mmjax.errors import UsageError
+from mmjax.extras import extra
 
 __all__ = ["columns_of", "content_note", "prepare"]
 
@@ -68,7 +69,8 @@ def prepare(
     folder, root = data_folder(data_dir), cache_folder(cache_dir)
     if files and folder is not None:
         files = verify(name, folder, files, recipe.fetch)
-    from mmjax.datasets.builder import Config  # imports TFDS
+    with extra():
+        from mmjax.datasets.builder import Config  # imports TFDS
 
     def make() -> Any:
         """A builder reads what is prepared when it is made, so one made before the end of a preparation is stale."""

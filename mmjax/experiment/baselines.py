@@ -16,6 +16,7 @@ from mmjax.datasets.views import refit_splits
 from mmjax.evaluation.protocol import ROLES
 from mmjax.evaluation.records import HELD_OUT
 from mmjax.experiment.table import Matched, Member, Row, Table
+from mmjax.extras import extra
 from mmjax.fusion import decision
 from mmjax.stream import Batch, by_index
 from mmjax.typing import Mapping
@@ -59,10 +60,11 @@ def _linear(
     make: Callable[[], Any], data: Dataset, refit: bool, components: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
     """Validation scores by a fit on train; test scores by a fit on train, with ``refit`` on train and validation."""
-    from sklearn.compose import make_column_transformer
-    from sklearn.decomposition import PCA
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    with extra():
+        from sklearn.compose import make_column_transformer
+        from sklearn.decomposition import PCA
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
 
     steps, start = [], 0
     for name, stream in sorted(data.splits["train"].streams.items()):

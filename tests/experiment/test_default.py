@@ -87,13 +87,18 @@ def test_a_command_goes_from_a_csv_file_to_scores(main, tmp_path):
     )
 
 
-def test_a_whole_table_ends_with_its_advice(main, tmp_path, monkeypatch):
-    monkeypatch.setattr("mmjax.experiment.default.matched_rows", lambda *arguments, **fields: [])  # to save seconds
-    path = write_animals(tmp_path / "animals")
+def test_a_whole_table_is_followed_by_its_advice(main, tmp_path, monkeypatch):
+    calls = {}
+    monkeypatch.setattr(
+        "mmjax.experiment.commands.table", lambda table, **fields: calls.update(fields) or "the table\n"
+    )
+    monkeypatch.setattr("mmjax.experiment.commands.advise", lambda workdir: f"advice on {workdir}\n")
+    path = write_animals(tmp_path / "my animals").rename(tmp_path / "my animals" / "my animals.csv")
     columns = ("--text", "caption", "--features", "weight", "--label", "kind")
-    status, printed, _ = main("table", str(path), *columns, "--smoke", "--noise", "none", "--interactions", "none")
-    assert status == 0 and printed.index("# animals") < printed.index("| joint transformer") < printed.index("Advice")
-    assert "logistic on statistics of caption+features" in printed
+    assert main("table", str(path), *columns)[:2] == (0, "the table\n\nadvice on runs/my-animals\n")
+    assert calls["name"] == "my-animals" and calls["rows"] is None
+    assert main("table", str(path), *columns, "--rows", "caption")[:2] == (0, "the table\n")
+    assert main("table", str(path), *columns, "--smoke", "--workdir", "out")[1] == "the table\n\nadvice on out\n"
 
 
 @pytest.mark.parametrize(

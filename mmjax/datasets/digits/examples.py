@@ -8,13 +8,15 @@ import numpy as np
 from mmjax.datasets.base import SPLITS
 from mmjax.datasets.recipe import Columns
 from mmjax.datasets.splits import split_groups
+from mmjax.extras import extra
 
 __all__ = ["read"]
 
 
 def read(options: Any, folder: pathlib.Path | None) -> Columns:
     """Halves of the images as vectors of 32 grey values in [0, 1]."""
-    from sklearn.datasets import load_digits
+    with extra():
+        from sklearn.datasets import load_digits
 
     digits = load_digits()
     images, target = (digits.images / 16).astype(np.float32), digits.target.astype(np.int32)

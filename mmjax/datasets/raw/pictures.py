@@ -44,7 +44,7 @@ def read_picture(given: Any, *, height: int, width: int) -> np.ndarray:
     Raises:
       OSError, ValueError: it cannot be decoded, or its floats are not in [0, 1].
     """
-    with extra("data"):
+    with extra():
         from PIL import Image, ImageOps
 
     if isinstance(given, bytes):

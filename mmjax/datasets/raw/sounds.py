@@ -43,7 +43,7 @@ def read_sound(given: Any, *, rate: int, seconds: float) -> np.ndarray:
     Raises:
       ValueError: no samples, or NaN among them; libsndfile raises errors of its own.
     """
-    with extra("data"):
+    with extra():
         import soundfile
         from scipy.signal import resample_poly
 

@@ -26,7 +26,7 @@ def fit_tokenizer(texts: Sequence[str], *, size: int = 8_000, kind: str = "words
     Raises:
       UsageError: another kind, a size below 2, or texts without a word.
     """
-    with extra("data"):
+    with extra():
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     if size < 2:
         raise UsageError(f"a vocabulary has 2 ids or more, got {size}")

@@ -21,6 +21,7 @@ from mmjax.evaluation.plots.style import label, png, scale, sections
 from mmjax.evaluation.plots.sweeps import sweep_figure as sweep_figure
 from mmjax.evaluation.plots.sweeps import sweep_panels
 from mmjax.evaluation.records import RecordStore, replace_file
+from mmjax.extras import extra
 from mmjax.typing import Mapping
 
 __all__ = [
@@ -45,6 +46,8 @@ def write_plots(workdir: pathlib.Path, summary: Mapping[str, Any]) -> dict[str, 
     Returns:
       The PNG files by title, in the order in which a report shows them; ``caption`` says what to see in each.
     """
+    with extra():
+        import matplotlib  # noqa: F401
     files = {}
     for title, figure in _figures(summary, RecordStore(workdir)):
         if figure is not None:
