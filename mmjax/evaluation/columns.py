@@ -154,7 +154,7 @@ def _interaction(summary: Mapping[str, Any]) -> list[Column]:
         Column("emap", "EMAP gap", "interaction",
                "What the row loses when its logits are replaced by a sum of functions of one modality each (its "
                "empirical multimodally-additive projection); zero: no interplay was used. Of the first "
-               "five seeds, on three draws of 200 test items.",
+               "five seeds, each on two draws of 200 test items.",
                ("interaction", "interaction_note"), emap),
         Column("shapley", "Shapley shares, %", "interaction",
                "How much of the score each modality brings, averaged over the orders in which they could be added. "

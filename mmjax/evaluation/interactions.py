@@ -3,12 +3,13 @@
 All are arithmetic on the item numbers of ``Mixed``: which item each modality comes from, -1 for none. Scores are per
 item and higher is better. Sums are taken in float64 of the float32 outputs; whatever is drawn is a function of the
 seed, the draw and the number of items alone, so that all rows of a table meet the same backgrounds and permutations.
+EMAP draws backgrounds of their own for each model, so that an interval over models holds what the draw adds.
 """
 
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -41,7 +42,7 @@ __all__ = [
     "share_of_ties",
 ]
 
-DRAWS = 3  # of EMAP's background
+DRAWS = 2  # of EMAP's background, for each model
 ITEMS = 200  # of a background, or all where there are fewer
 PERMUTATIONS = 10
 _ROWS, _FIRST_ROWS = 65_536, 4096  # of a call; of the first one, which tells how wide the outputs are
@@ -116,13 +117,19 @@ def share_of_ties(
     return np.take_along_axis(top, target[None, :, None], -1)[..., 0] / top.sum(-1)
 
 
-def background(n: int, draw: int = 0, *, items: int = ITEMS, seed: int = 0) -> Int[np.ndarray, " items"]:
-    """Numbers of ``min(n, items)`` of the ``n`` evaluated items, none twice, sorted."""
-    return np.sort(np.random.default_rng((seed, draw)).permutation(n)[:items])
+def background(
+    n: int, draw: int = 0, *, items: int = ITEMS, seed: int = 0, model: int = 0
+) -> Int[np.ndarray, " items"]:
+    """Numbers of ``min(n, items)`` of the ``n`` evaluated items, none twice, sorted.
+
+    Draws of one model share as few items as can be; those of another model are drawn anew.
+    """
+    order = np.random.default_rng((seed, model)).permutation(n)
+    return np.sort(np.take(order, np.arange(draw * items, draw * items + min(n, items)), mode="wrap"))
 
 
 def emap_outputs(
-    mixed: Mixed, modalities: Iterable[str], n: int, background: Int[np.ndarray, " items"]
+    mixed: Mixed, modalities: Iterable[str], n: int, background: Int[np.ndarray, "... items"]
 ) -> Float[np.ndarray, "seeds n ..."]:
     """Outputs of the empirical multimodally additive projection (Hessel & Lee 2020) with one background J for all terms
 
@@ -130,10 +137,10 @@ def emap_outputs(
 
     over j and k in J. For two modalities with all items as J it is their formula. For more it is an additive surrogate,
     not the closest one. An additive f is left as it is, whatever J. Of logits, not of probabilities. It takes M n |J|
-    passes of fusion and head.
+    passes of fusion and head; of two modalities with all items as J half as many, since both terms have the same ones.
 
     Args:
-      background: item numbers, the same in every term.
+      background: item numbers, the same in every term; ``[seeds, items]`` where seeds have different ones.
 
     Raises:
       UsageError: no modality, numbers that are no items, outputs that are not a number.
@@ -141,11 +148,7 @@ def emap_outputs(
     names, background = _names(modalities), np.asarray(background)
     if not background.size or background.min() < 0 or background.max() >= n:
         raise UsageError(f"the background must be numbers of the {n} items, at least one")
-    if len(names) == 1:
-        return _finite(mixed(pattern_rows(names, names, n)))
-    alone = [_mean_over(mixed, names, name, n, background) for name in names]
-    centre = sum(outputs[:, background].mean(1, keepdims=True) for outputs in alone) / len(names)
-    return sum(alone) - (len(names) - 1) * centre
+    return _additive(mixed, names, background, n)
 
 
 def emap(
@@ -163,10 +166,10 @@ def emap(
 
     Args:
       target: of the evaluated items.
-      everywhere: whether all items are evaluated, ``M n |J|`` passes a draw; else those of the background alone, other
-        ones for each draw, ``M |J|^2`` passes.
+      everywhere: whether all items are evaluated, ``M n |J|`` passes a draw; else those of the background alone,
+        ``M |J|^2`` passes.
       score: default ``share_of_ties``, where a tie is what is within 1e-6 of the model's largest output.
-      draws: of the background.
+      draws: of the background, other ones for each seed of the model.
       items: of a background.
 
     Raises:
@@ -175,19 +178,22 @@ def emap(
     names, n = _names(modalities), len(target)
     _check_counts(draws=draws, items=items)
     outputs = _finite(mixed(pattern_rows(names, names, n)))
-    score = score or _forgiving(outputs)
     target = np.asarray(target)
+    score = score or _forgiving(outputs)
+    own = np.asarray(score(outputs, target), np.float64)
     scores: list[tuple[np.ndarray, np.ndarray]] = []
     for draw in range(draws):
         if scores and (items >= n or len(names) == 1):  # every draw is all of them
             scores.append(scores[0])
             continue
-        drawn = background(n, draw, items=items, seed=seed)
+        drawn = np.stack([background(n, draw, items=items, seed=seed, model=model) for model in range(len(outputs))])
+        drawn = drawn[0] if items >= n else drawn
+        additive = _additive(mixed, names, drawn, n if everywhere else None)
         seen = np.arange(n) if everywhere else drawn
-        places = np.searchsorted(seen, drawn)
-        additive = emap_outputs(_of_items(mixed, seen), names, len(seen), places)
-        own = outputs[:, seen]
-        scores.append((_mean_score(score, additive, target[seen]), _mean_score(score, own, target[seen])))
+        whole, seen = outputs.copy(), np.broadcast_to(seen, (len(outputs), seen.shape[-1]))
+        np.put_along_axis(whole, _widened(seen, whole), additive, axis=1)
+        changed = np.asarray(score(whole, target), np.float64)
+        scores.append(tuple(np.take_along_axis(one, seen, axis=1).mean(-1) for one in (changed, own)))
     found, whole = (np.stack(part, axis=1) for part in zip(*scores))
     return Emap(found, whole - found, min(n, items))
 
@@ -226,7 +232,7 @@ def shapley(
         if rule == "null":
             worth[kept] = _mean_score(score, _finite(mixed(pattern_rows(kept, names, n))), target)
         else:
-            worth[kept] = _permuted(mixed, names, kept, target, score, draws, seed)
+            worth[kept] = _permuted(mixed, names, kept, target, score, draws, seed, own)
     values = np.stack([_value(worth, names, name) for name in names], axis=1)
     sizes = np.abs(values).sum(1, keepdims=True)
     shares = np.divide(values, sizes, out=np.zeros_like(values), where=sizes > 0)
@@ -254,11 +260,8 @@ def perceptual(
     own = _finite(mixed(pattern_rows(names, names, n)))
     score = score or _forgiving(own)
     clean = _mean_score(score, own, target)
-    lost = [clean - _permuted(mixed, names, set(names) - {name}, target, score, draws, seed) for name in names]
-    values = np.stack(lost, axis=1)
-    nothing = np.where(values == 0, 0.0, np.nan)
-    sizes = np.abs(clean)[:, None]
-    return Perceptual(names, np.divide(values, sizes, out=nothing, where=sizes > 0))
+    rest = [_permuted(mixed, names, set(names) - {name}, target, score, draws, seed, own) for name in names]
+    return _lost(names, clean, rest)
 
 
 def scored(
@@ -289,6 +292,11 @@ def measure(
     names = _names(modalities)
     additive = emap(mixed, names, target, score=score, seed=seed, everywhere=False)
     shares = shapley(mixed, names, target, rule=rule, score=score, seed=seed)
+    if rule == "permutation":  # what is left with one modality permuted is the worth of the others
+        rest = [shares.worth[tuple(other for other in names if other != name)] for name in names]
+        lost = _lost(names, shares.worth[names], rest)
+    else:
+        lost = perceptual(mixed, names, target, score=score, seed=seed)
     return {
         "emap/score": additive.score,
         "emap/gap": additive.gap,
@@ -296,7 +304,7 @@ def measure(
         "shapley/values": shares.values,
         "shapley/worth": np.stack([shares.worth[()], shares.worth[names]]),
         "shapley/rule": np.asarray(rule),
-        "perceptual/values": perceptual(mixed, names, target, score=score, seed=seed).values,
+        "perceptual/values": lost.values,
     }
 
 
@@ -328,29 +336,76 @@ def _forgiving(outputs: np.ndarray) -> Score:
     return lambda outputs, target: share_of_ties(outputs, target, tolerance)
 
 
-def _of_items(mixed: Mixed, items: np.ndarray) -> Mixed:
-    """The same model, of these items only, numbered from 0."""
-    return lambda rows: mixed({name: np.where(row < 0, row, items[row]) for name, row in rows.items()})
+def _lost(names: tuple[str, ...], clean: np.ndarray, rest: Sequence[np.ndarray]) -> Perceptual:
+    """Perceptual scores from the mean score and that without each modality, ``[seeds]``."""
+    values = np.stack([clean - left for left in rest], axis=1)
+    nothing = np.where(values == 0, 0.0, np.nan)
+    sizes = np.abs(clean)[:, None]
+    return Perceptual(names, np.divide(values, sizes, out=nothing, where=sizes > 0))
 
 
 def _mean_score(score: Score, outputs: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.asarray(score(outputs, np.asarray(target)), np.float64).mean(-1)
 
 
-def _mean_over(mixed: Mixed, names: Sequence[str], name: str, n: int, items: np.ndarray) -> np.ndarray:
-    """Outputs ``[seeds, n, ...]`` with ``name`` of each item and the rest of one of ``items``, mean over those."""
-    means: list[np.ndarray] = []
-    start, step = 0, max(1, _FIRST_ROWS // len(items))
+def _widened(items: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Item numbers ``[seeds, n]`` as an index into outputs ``[seeds, items, ...]`` along their items."""
+    return items.reshape(*items.shape, *(1,) * (outputs.ndim - 2))
+
+
+def _additive(
+    mixed: Mixed, names: tuple[str, ...], background: np.ndarray, n: int | None = None
+) -> Float[np.ndarray, "seeds seen ..."]:
+    """``emap_outputs`` of all ``n`` items, or of those of the background alone."""
+    seen = background if n is None else np.arange(n)
+    if len(names) == 1:
+        return _finite(mixed({names[0]: seen}))
+    alike = np.array_equal(seen, background)
+    if alike and len(names) == 2:
+        alone = _means_of_pairs(mixed, names, background)
+    else:
+        alone = [_mean_over(mixed, names, name, seen, background) for name in names]
+    inside = alone
+    if not alike:
+        places = np.broadcast_to(background, (len(alone[0]), background.shape[-1]))
+        inside = [np.take_along_axis(one, _widened(places, one), axis=1) for one in alone]
+    centre = sum(one.mean(1, keepdims=True) for one in inside) / len(names)
+    return sum(alone) - (len(names) - 1) * centre
+
+
+def _mean_over(mixed: Mixed, names: Sequence[str], name: str, seen: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Outputs ``[seeds, n, ...]`` with ``name`` of each item seen and the rest of one of ``items``, mean over those."""
+    rest = [other for other in names if other != name]
+    return np.concatenate([part.mean(2) for part in _grids(mixed, [name], rest, seen, items)], axis=1)
+
+
+def _means_of_pairs(mixed: Mixed, names: Sequence[str], items: np.ndarray) -> list[np.ndarray]:
+    """The same of two modalities and the same items, for both: one grid of mixtures holds them."""
+    first: list[np.ndarray] = []
+    second: Any = 0.0
+    for part in _grids(mixed, names[:1], names[1:], items, items):
+        first.append(part.mean(2))
+        second = second + part.sum(1)
+    return [np.concatenate(first, axis=1), second / items.shape[-1]]
+
+
+def _grids(
+    mixed: Mixed, own: Sequence[str], rest: Sequence[str], seen: np.ndarray, items: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Outputs ``[seeds, some, items, ...]`` with ``own`` of some items seen and ``rest`` of each of ``items``."""
+    n, count = seen.shape[-1], items.shape[-1]
+    start, step = 0, max(1, _FIRST_ROWS // count)
     while start < n:
-        own = np.arange(start, min(start + step, n))
-        rest = np.tile(items, len(own))
-        outputs = _finite(mixed({m: np.repeat(own, len(items)) if m == name else rest for m in names}))
-        outputs = outputs.reshape(len(outputs), len(own), len(items), *outputs.shape[2:])
-        means.append(outputs.mean(2))
-        start += len(own)
-        numbers = len(items) * len(outputs) * math.prod(outputs.shape[3:])  # of the outputs for one item
-        step = max(1, min(_ROWS // len(items), _NUMBERS // numbers))
-    return np.concatenate(means, axis=1)
+        some = seen[..., start : start + step]
+        width = some.shape[-1]
+        rows = {name: np.repeat(some, count, axis=-1) for name in own}
+        rows |= {name: np.concatenate([items] * width, axis=-1) for name in rest}
+        outputs = _finite(mixed(rows))
+        outputs = outputs.reshape(len(outputs), width, count, *outputs.shape[2:])
+        yield outputs
+        start += width
+        numbers = count * len(outputs) * math.prod(outputs.shape[3:])  # of the outputs for one item
+        step = max(1, min(_ROWS // count, _NUMBERS // numbers))
 
 
 def _permuted(
@@ -361,15 +416,19 @@ def _permuted(
     score: Score,
     draws: int,
     seed: int,
+    whole: np.ndarray,
 ) -> np.ndarray:
-    """Mean score ``[seeds]`` with all but ``kept`` from other items."""
+    """Mean score ``[seeds]`` with all but ``kept`` from other items; ``whole``: outputs of the items as they are."""
     n, kept, total = len(target), set(kept), []
     at_once = max(1, _ROWS // n)  # draws of a call: one of few items would fill a chunk with repeats
     for start in range(0, draws, at_once):
         some = range(start, min(start + at_once, draws))
         others = np.concatenate([np.random.default_rng((seed, draw)).permutation(n) for draw in some])
         own = np.tile(np.arange(n), len(some))
-        outputs = _finite(mixed({name: own if name in kept else others for name in names}))
+        if kept:
+            outputs = _finite(mixed({name: own if name in kept else others for name in names}))
+        else:  # whole items, in another order
+            outputs = whole[:, others]
         parts = np.split(outputs, len(some), axis=1)
         total += [_mean_score(score, part, target) for part in parts]
     return total[0] + np.mean(total - total[0], axis=0)  # equal scores have exactly their own mean

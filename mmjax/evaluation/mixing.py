@@ -4,7 +4,8 @@ Both run all seeds of a row in one program that is compiled once, in chunks of o
 or exchanges modalities (EMAP, Shapley values, presence patterns, the gate) is arithmetic on item numbers then.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -20,11 +21,21 @@ from mmjax.tasks import Task
 from mmjax.training import compile_effort
 from mmjax.typing import Mapping, PyTree
 
-__all__ = ["Mixed", "Probe"]
+__all__ = ["Mixed", "Probe", "equal_parts"]
 
 Mixed = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 """``mixed(rows) -> [seeds, n, classes]``: ``rows`` gives, by modality, the number of the test item whose stream is
-taken, ``[n]``; -1 = absent. ``{m: arange(N) for m}`` is ordinary prediction."""
+taken, ``[n]``, or ``[seeds, n]`` where seeds take different ones; -1 = absent. ``{m: arange(N) for m}`` is ordinary
+prediction."""
+
+ROWS = 512
+"""Rows of one call at most: of twice as many the activations of a transformer leave the cache of a core, and a pass
+takes a third longer; of half as many a small model waits for its calls."""
+
+
+def equal_parts(size: int) -> int:
+    """Rows of a call, at most ``ROWS``, so that calls of one size serve a split with hardly a row too many."""
+    return math.ceil(size / math.ceil(size / ROWS))
 
 
 class Probe:
@@ -37,9 +48,10 @@ class Probe:
       chunk: examples of one call of the compiled programs; ``mixtures`` the same of fusion and head alone.
     """
 
-    def __init__(self, model: nn.Module, task: Task, variables: PyTree, *, chunk: int = 1024, mixtures: int = 1024):
+    def __init__(self, model: nn.Module, task: Task, variables: PyTree, *, chunk: int = ROWS, mixtures: int = ROWS):
         self.model, self.task, self.chunk, self.mixtures = model, task, chunk, mixtures
         self.variables = jax.tree.map(jnp.asarray, variables)
+        self.seeds = jax.tree.leaves(self.variables)[0].shape[0]
         self._programs: dict[str, Any] = {}
 
     def loops(self, batch: Batch) -> bool:
@@ -48,9 +60,14 @@ class Probe:
         first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.variables)
         return is_loopy(self._whole, first, few)
 
-    def outputs(self, batch: Batch) -> np.ndarray:
-        """Logits of every labelled item, ``[seeds, items, classes]`` float32, in the order of their index."""
-        logits = np.concatenate(list(self._chunks("whole", self._whole, batch, self.variables)), axis=1)
+    def outputs(self, batch: Batch, places: Sequence[int] | None = None) -> np.ndarray:
+        """Logits of every labelled item, ``[seeds, items, classes]`` float32, in the order of their index.
+
+        Args:
+          places: of the seeds wanted, among those there are; None = all. On a CPU one program serves any of them.
+        """
+        some = np.arange(self.seeds) if places is None else np.asarray(places, np.int32)
+        logits = np.concatenate(list(self._chunks("whole", self._whole, batch, self.variables, some)), axis=1)
         return by_index(logits.astype(np.float32), batch.index, lead=1)
 
     def patterns(self, batch: Batch, kept: Sequence[Sequence[str]]) -> np.ndarray:
@@ -86,12 +103,14 @@ class Probe:
         encoded = jax.tree.map(lambda *chunks: jnp.concatenate(chunks, axis=1), *parts)
 
         def mixed(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+            lead = (jax.tree.leaves(variables)[0].shape[0],)
             wanted = {name: np.asarray(rows[name], np.int32) for name in encoded}
+            wanted = {name: np.broadcast_to(row, (*lead, row.shape[-1])).T for name, row in wanted.items()}
             count = len(next(iter(wanted.values())))
             done = []
             for start in range(0, count, self.mixtures):
                 stop = start + self.mixtures
-                part = {name: _filled(values[start:stop], self.mixtures) for name, values in wanted.items()}
+                part = {name: _filled(values[start:stop], self.mixtures).T for name, values in wanted.items()}
                 done.append(np.asarray(self._run("fuse", self._fuse, variables, encoded, part)))
             return np.concatenate(done, axis=1)[:, :count]
 
@@ -120,12 +139,17 @@ class Probe:
             return self._logits(self.model.apply(variables, streams, method="fuse_and_predict"))
         return self._logits(self.model.apply(variables, streams, train=False))
 
-    def _chunks(self, name: str, function: Callable, batch: Batch, variables: PyTree) -> Any:
+    def _chunks(
+        self, name: str, function: Callable, batch: Batch, variables: PyTree, places: np.ndarray | None = None
+    ) -> Iterator[Any]:
         for start in range(0, batch.size, self.chunk):
             part = jax.tree.map(lambda x: np.asarray(x[start : start + self.chunk]), batch)  # noqa: B023
             count = part.size
             padded = jax.tree.map(lambda x: _filled(x, self.chunk), part)  # one shape, one program
-            outputs = self._run(name, function, variables, padded)
+            if places is None:
+                outputs = self._run(name, function, variables, padded)
+            else:
+                outputs = self._run_some(function, variables, places, padded)
             yield jax.tree.map(lambda x: np.asarray(x[:, :count]), outputs)  # noqa: B023
 
     def _run(self, name: str, function: Callable, variables: PyTree, *arguments: Any) -> Any:
@@ -134,12 +158,32 @@ class Probe:
             over = map_seeds("map" if jax.default_backend() == "cpu" else "vmap")
 
             def program(variables: PyTree, *given: Any) -> Any:
-                if name == "fuse":  # what was encoded has a seed of its own
-                    return over(lambda v, encoded: function(v, encoded, given[1]))(variables, given[0])
+                if name == "fuse":  # what was encoded has a seed of its own, and so have the rows
+                    return over(function)(variables, *given)
                 return over(lambda v: function(v, *given))(variables)
 
             self._programs[name] = jax.jit(program, compiler_options=compile_effort(1))
         return self._programs[name](variables, *arguments)
+
+    def _run_some(self, function: Callable, variables: PyTree, places: np.ndarray, batch: Batch) -> Any:
+        """``_run`` of the seeds at these places alone."""
+        if jax.default_backend() != "cpu":
+            some = jax.tree.map(lambda x: x[places], variables)
+            return self._run("whole", function, some, batch)
+        if "some" not in self._programs:
+
+            def program(variables: PyTree, places: Any, count: Any, batch: Batch) -> Any:
+                one = lambda place: function(jax.tree.map(lambda x: x[place], variables), batch)  # noqa: E731
+                empty = jax.tree.map(
+                    lambda x: jnp.zeros((*places.shape, *x.shape), x.dtype), jax.eval_shape(one, places[0])
+                )
+                put = lambda k, done: jax.tree.map(lambda x, y: x.at[k].set(y), done, one(places[k]))  # noqa: E731
+                return jax.lax.fori_loop(0, count, put, empty)
+
+            self._programs["some"] = jax.jit(program, compiler_options=compile_effort(1))
+        filled = np.resize(places, self.seeds).astype(np.int32)
+        outputs = self._programs["some"](variables, filled, np.int32(len(places)), batch)
+        return jax.tree.map(lambda x: x[: len(places)], outputs)
 
 
 def _filled(values: Any, size: int) -> np.ndarray:

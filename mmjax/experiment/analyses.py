@@ -42,8 +42,8 @@ class Measure:
       interactions: ``scope`` = EMAP, Shapley values and perceptual scores of the baselines, the controls and the three
         best fusions by validation; ``all`` = of every row; ``none``.
       levels: of noise, above none.
-      draws: of the noise, at every level.
-      seeds: of interactions, the first ones: EMAP alone takes ``M n 200`` passes a seed and draw.
+      draws: of the noise, the same at every level; each seed meets some of them (``draws_of_seed``).
+      seeds: of interactions, the first ones: EMAP alone takes ``M 200^2`` passes a seed and draw.
     """
 
     noise: str = "scope"
@@ -118,7 +118,7 @@ def analyse(
 def _how(row: Row, measure: Measure) -> dict[str, Any]:
     """How interactions are measured: absence is blank only to a model that met it in training."""
     rule = "null" if modality_dropout(row) else "permutation"
-    return {"rule": rule, "seeds": measure.seeds, "emap": "background"}
+    return {"rule": rule, "seeds": measure.seeds, "emap": "backgrounds of each seed"}
 
 
 def _keep(
@@ -156,7 +156,7 @@ def _find_noise(
     """Sweeps the noise that rows in scope have not met."""
     if measure.noise == "none":
         return
-    how = {"levels": measure.levels, "draws": measure.draws, "key": "by draw"}
+    how = {"levels": measure.levels, "draws": measure.draws, "key": "by draw", "seeds": "two draws each"}
     scope = [one for one in subjects if measure.noise == "all" or not one.per_step]
     for target in targets(dataset):
         touched = {target} if target != ALL else set(dataset.streams)

@@ -11,7 +11,7 @@ import numpy as np
 from mmjax.checkpoint import import_params
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
-from mmjax.evaluation.mixing import Mixed, Probe
+from mmjax.evaluation.mixing import Mixed, Probe, equal_parts
 from mmjax.evaluation.records import HELD_OUT, RecordStore
 from mmjax.evaluation.robustness import right
 from mmjax.experiment.checks import abstract_variables
@@ -21,8 +21,6 @@ from mmjax.stream import by_index
 from mmjax.typing import Mapping
 
 __all__ = ["Subject", "combine", "find_subjects", "pattern_name", "scores", "truth"]
-
-CHUNK = 1024  # rows of a batch at most; of a smaller test split all, so that copies of it fill every batch
 
 
 @dataclasses.dataclass
@@ -111,19 +109,28 @@ def _probe(table: Table, row: Row, store: RecordStore, config_hash: str, data: D
     except UsageError as error:
         said = f"row {row.name!r} cannot be measured: {error}; without its file in logits/ it is trained again"
         raise UsageError(said) from None
-    return Probe(row.network, row.task or table.task, variables, chunk=min(CHUNK, data.splits["test"].size))
+    return Probe(row.network, row.task or table.task, variables, chunk=equal_parts(data.splits["test"].size))
 
 
 def _vote(row: Row, seeds: Sequence[int], data: Dataset, members: Sequence[Subject]) -> Mixed:
     """A row that combines others, as a function of which item each modality comes from."""
 
-    def mixed(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    def of_seeds(rows: Mapping[str, np.ndarray], some: Sequence[int]) -> np.ndarray:
         outputs, present = {}, {}
         for member in members:
             taken = np.asarray(rows[member.streams[0]])
             outputs[member.row.name] = member.logits["test"][:, np.maximum(taken, 0)]
             present[member.row.name] = taken >= 0
-        return combine(row, seeds, data, members, outputs, present)
+        return combine(row, some, data, members, outputs, present)
+
+    def mixed(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        if all(np.ndim(taken) == 1 for taken in rows.values()):
+            return of_seeds(rows, seeds)
+        parts = []
+        for place, seed in enumerate(seeds):  # a rule may look at several seeds of a member, all on the seed's items
+            own = {name: taken if np.ndim(taken) == 1 else taken[place] for name, taken in rows.items()}
+            parts.append(of_seeds(own, [seed]))
+        return np.concatenate(parts)
 
     return mixed
 

@@ -1,7 +1,12 @@
-"""Noise in the test split at every severity, and what all rows of a table make of it."""
+"""Noise in the test split at every severity, and what all rows of a table make of it.
+
+Each seed meets some of the draws, all seeds together all of them: as many passes as that takes give the mean over seeds
+nearly the precision of every seed under every draw, and an interval over seeds holds what the draw adds.
+"""
 
 import concurrent.futures
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +25,10 @@ from mmjax.experiment.table import Table
 from mmjax.stream import Batch, where_mask
 from mmjax.typing import Mapping
 
-__all__ = ["side_by_side", "sweep", "targets"]
+__all__ = ["draws_of_seed", "side_by_side", "sweep", "targets"]
+
+DRAWS_OF_SEED = 2
+COPIES_BYTES = 2**25  # 32 MB of noisy copies, which a view and its scales hold a few times over
 
 
 def sweep(
@@ -43,26 +51,52 @@ def sweep(
       active: the rows, with the members of those that combine others.
       target: one of ``targets``.
       severities: of the levels, without none.
-      draws: of the noise, at every level.
+      draws: of the noise; how many of them each seed meets says ``draws_of_seed``.
       say: takes a line of progress.
+
+    Returns:
+      by row ``[levels, draws of a seed, seeds]``.
     """
     clock, noises = time.perf_counter(), default_noises(raw.card.kinds)
     touched = {name: noises[name] for name in (dataset.streams if target == ALL else (target,))}
-    curves: dict[str, list[np.ndarray]] = {subject.row.name: [] for subject in active}
+    met = {s.row.name: [draws_of_seed(seed, draws, table.seeds) for seed in s.seeds] for s in active}
+    curves = {name: np.full((len(severities), len(of[0]), len(of)), np.nan) for name, of in met.items()}
+    width = _at_once(raw, dataset, len(severities))
     for draw in range(draws):
-        noisy = _noisy(table, raw, dataset, touched, severities, jax.random.fold_in(jax.random.key(0), draw))
-        for name, values in _scores_under(active, noisy, len(severities)):
-            curves[name].append(values)
+        places = {name: [place for place, numbers in enumerate(of) if draw in numbers] for name, of in met.items()}
+        seen = [subject for subject in active if places[subject.row.name]]
+        if not seen:
+            continue
+        key = jax.random.fold_in(jax.random.key(0), draw)
+        for start in range(0, len(severities), width):
+            some = [*severities[start : start + width], *[severities[-1]] * width][:width]  # one shape, one program
+            noisy = _noisy(table, raw, dataset, touched, some, key)
+            for name, values in _scores_under(seen, noisy, width, places):
+                for place, column in zip(places[name], values.T):
+                    kept = curves[name][start : start + width, met[name][place].index(draw), place]
+                    kept[:] = column[: len(kept)]
         say(f"noise on {target}: draw {draw + 1}/{draws}\r")
     found = {}
     for subject in active:
         clean = scores(subject, subject.found[pattern_name(subject.streams)], 1)  # [1, seeds]
-        values = np.stack(curves[subject.row.name])  # [draws, levels, seeds]
-        none = np.broadcast_to(clean, (len(values), *clean.shape))
-        found[subject.row.name] = np.concatenate([none, values], axis=1).swapaxes(0, 1)
+        values = curves[subject.row.name]
+        found[subject.row.name] = np.concatenate([np.broadcast_to(clean, (1, *values.shape[1:])), values])
     said = f"{len(severities)} levels, {draws} draws, {len(active)} rows"
     say(f"noise on {target}: {said}: {time.perf_counter() - clock:.1f} s")
     return found
+
+
+def draws_of_seed(seed: int, draws: int, seeds: int) -> list[int]:
+    """Which draws of the noise a seed meets: two, or as many as it takes for ``seeds`` seeds to meet all of them; each
+    as often as any other, and the same of every row."""
+    each = min(draws, max(DRAWS_OF_SEED, math.ceil(draws / seeds)))
+    return [(seed * each + number) % draws for number in range(each)]
+
+
+def _at_once(raw: Dataset, dataset: Dataset, levels: int) -> int:
+    """Levels whose copies of the test split are in memory at the same time; all of a small one."""
+    size = max(sum(leaf.nbytes for leaf in jax.tree.leaves(data.splits["test"].streams)) for data in (raw, dataset))
+    return math.ceil(levels / math.ceil(levels / min(max(1, COPIES_BYTES // max(size, 1)), levels)))
 
 
 def targets(dataset: Dataset) -> list[str]:
@@ -114,29 +148,37 @@ def _rescaled(batch: Batch, scales: Mapping[str, Any], back: bool = False) -> Ba
     return batch.replace(streams=streams)
 
 
-def _scores_under(seen: Sequence[Subject], noisy: Dataset, copies: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and ``[levels, seeds]`` of every row; networks first, whose outputs the combining rows take."""
+def _scores_under(
+    seen: Sequence[Subject], noisy: Dataset, copies: int, places: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and ``[levels, seeds]`` of every row, of its seeds at these places; networks first, whose outputs the
+    combining rows take."""
     known: dict[int, Dataset] = {}
     test = noisy.splits["test"]
     trained = [subject for subject in seen if subject.probe is not None]
+    combined = {member.row.name for subject in seen for member in subject.members}
     batches = {subject.row.name: row_data(noisy, subject.row, known).splits["test"] for subject in trained}
 
     def forward(subject: Subject) -> np.ndarray:
-        return subject.network.outputs(batches[subject.row.name])
+        name = subject.row.name  # a rule may look at any seed of its members
+        return subject.network.outputs(batches[name], None if name in combined else places[name])
 
     outputs = {s.row.name: logits for s, logits in zip(trained, side_by_side(forward, trained))}
     for subject in seen:
+        name = subject.row.name
         if subject.probe is not None:
-            logits = outputs.pop(subject.row.name) if len(subject.streams) > 1 else outputs[subject.row.name]
+            logits = outputs[name][places[name]] if name in combined else outputs.pop(name)
         else:
             of, present = {}, {}
             for member in subject.members:
-                name, (stream,) = member.row.name, member.streams
+                (stream,) = member.streams
                 clean = member.found[pattern_name(member.streams)]
-                of[name] = outputs[name] if name in outputs else np.tile(clean, (1, copies, *(1,) * (clean.ndim - 2)))
-                present[name] = presence(test.replace(streams={stream: test.streams[stream]}))
-            logits = combine(subject.row, subject.seeds, subject.data, subject.members, of, present)
-        yield subject.row.name, scores(subject, logits, copies)
+                noise_free = np.tile(clean, (1, copies, *(1,) * (clean.ndim - 2)))
+                of[member.row.name] = outputs.get(member.row.name, noise_free)
+                present[member.row.name] = presence(test.replace(streams={stream: test.streams[stream]}))
+            seeds = [subject.seeds[place] for place in places[name]]
+            logits = combine(subject.row, seeds, subject.data, subject.members, of, present)
+        yield name, scores(subject, logits, copies)
 
 
 def side_by_side(function: Callable[[Subject], Any], subjects: Sequence[Subject]) -> list[Any]:

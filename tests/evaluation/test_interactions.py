@@ -27,6 +27,12 @@ from mmjax.tasks import Classification
 from tests.experiment.small import arrays
 
 
+def take(values, rows):
+    """The values ``[seeds, n, ...]`` of these items, ``[n]`` or of each seed ``[seeds, n]``."""
+    rows = np.asarray(rows)
+    return values[:, rows] if rows.ndim == 1 else values[np.arange(len(values))[:, None], rows]
+
+
 def additive(n, names, *, classes=3, seeds=2, scale=15.0, whole=False, seed=0):
     """Logits that are a float32 sum of one term a modality; an absent one adds nothing. ``whole``: ties abound."""
     rng = np.random.default_rng(seed)
@@ -38,7 +44,7 @@ def additive(n, names, *, classes=3, seeds=2, scale=15.0, whole=False, seed=0):
         total = np.zeros((), np.float32)
         for name in names:
             taken = np.asarray(rows[name])
-            total = total + np.where(taken[:, None] >= 0, terms[name][:, np.maximum(taken, 0)], np.float32(0))
+            total = total + np.where(taken[..., None] >= 0, take(terms[name], np.maximum(taken, 0)), np.float32(0))
         return total
 
     return mixed, rng.integers(0, classes, n)
@@ -50,7 +56,7 @@ def crossed(n, names, *, classes=3, seeds=2, seed=0):
     values = {m: rng.normal(size=(seeds, n + 1, classes)).astype(np.float32) for m in names}  # -1: a value of its own
 
     def mixed(rows):
-        parts = [values[m][:, np.asarray(rows[m])] for m in names]
+        parts = [take(values[m], rows[m]) for m in names]
         return np.stack([*parts, 2 * np.prod(parts, axis=0)]).sum(0)
 
     return mixed, rng.integers(0, classes, n)
@@ -94,7 +100,7 @@ def test_a_trained_kind_of_additive_model_has_no_gap():
     variables = jax.tree.map(lambda a: rng.normal(size=(2, *a.shape)).astype(a.dtype), shapes)
     mixed = Probe(model, Classification(3), variables, chunk=32, mixtures=256).mixed(batch)
     found = emap(mixed, ("left", "right"), batch.target, items=7)
-    np.testing.assert_array_equal(found.gap, np.zeros((2, 3)))
+    np.testing.assert_array_equal(found.gap, np.zeros((2, 2)))
     np.testing.assert_array_equal(found.score[:, 0], share_of_ties(mixed(_own(batch.size)), batch.target).mean(1))
 
 
@@ -121,9 +127,9 @@ def test_two_modalities_and_all_items_are_hessel_and_lees_formula():
     np.testing.assert_allclose(emap_outputs(mixed, "ab", 9, np.arange(9)), expected, atol=1e-12)
     found = emap(mixed, "ab", target)
     right = lambda outputs: (outputs.argmax(-1) == target).mean(-1)  # noqa: E731
-    np.testing.assert_allclose(found.score, np.repeat(right(expected)[:, None], 3, 1))
+    np.testing.assert_allclose(found.score, np.repeat(right(expected)[:, None], 2, 1))
     diagonal = table[:, range(9), range(9)]
-    np.testing.assert_allclose(found.gap, np.repeat((right(diagonal) - right(expected))[:, None], 3, 1))
+    np.testing.assert_allclose(found.gap, np.repeat((right(diagonal) - right(expected))[:, None], 2, 1))
 
 
 def test_chunks_are_small_and_change_nothing(monkeypatch):
@@ -166,8 +172,8 @@ def test_xor_with_balanced_cells_loses_exactly_fifty_points():
     own = mixed({"a": np.arange(64), "b": np.arange(64)})
     np.testing.assert_array_equal(share_of_ties(own, target), np.ones((1, 64)))
     found = emap(mixed, "ab", target)
-    np.testing.assert_array_equal(found.gap, np.full((1, 3), 0.5))
-    np.testing.assert_array_equal(found.score, np.full((1, 3), 0.5))
+    np.testing.assert_array_equal(found.gap, np.full((1, 2), 0.5))
+    np.testing.assert_array_equal(found.score, np.full((1, 2), 0.5))
     cells = 2 * bits["a"] + bits["b"]
     balanced = np.concatenate([np.flatnonzero(cells == cell)[:3] for cell in range(4)])  # a J of twelve
     projected = emap_outputs(mixed, "ab", 64, balanced)
@@ -250,7 +256,7 @@ def test_perceptual_score_of_errors_and_of_nothing():
 def test_infinite_outputs_are_bounded_and_do_not_set_the_tolerance():
     log = np.array([[0.0, -np.inf], [-0.001, -6.9], [-np.inf, -np.inf]], np.float32)
     found = emap(lambda rows: log[None, rows["a"]], "ab", np.array([0, 1, 1]))
-    np.testing.assert_allclose(found.score, np.full((1, 3), 0.5))
+    np.testing.assert_allclose(found.score, np.full((1, 2), 0.5))
     assert not found.gap.any()
     with pytest.raises(UsageError, match="NaN"):
         emap(lambda rows: np.full((1, len(rows["a"]), 2), np.nan), "ab", np.zeros(3, int))
@@ -261,10 +267,51 @@ def test_the_same_numbers_every_time():
     once, twice, other = (measure(mixed, names, target, seed=s) for names, s in (("ab", 0), ("ba", 0), ("ab", 1)))
     assert all(np.array_equal(once[key], twice[key]) for key in once)
     assert not np.array_equal(once["perceptual/values"], other["perceptual/values"])
-    assert once["emap/gap"].shape == (2, 3) and once["emap/items"] == 30 and str(once["shapley/rule"]) == "permutation"
+    assert once["emap/gap"].shape == (2, 2) and once["emap/items"] == 30 and str(once["shapley/rule"]) == "permutation"
     drawn = [interactions.background(500, draw) for draw in range(2)]
     assert all(len(set(numbers)) == 200 and max(numbers) < 500 for numbers in drawn)
-    assert not np.array_equal(*drawn)
+    assert not set(drawn[0]) & set(drawn[1])  # as few as can be
+    assert set(drawn[0]) & set(interactions.background(500, 1, model=1))
+
+
+def passes_of(measured):
+    """The number of mixtures of each call that a measure makes."""
+    mixed, target = crossed(40, "abc")
+    counts = []
+
+    def watched(rows):
+        counts.append(max(np.shape(row)[-1] for row in rows.values()))
+        return mixed(rows)
+
+    measured(watched, target)
+    return sum(counts)
+
+
+@pytest.mark.parametrize("names", ["ab", "abc"])
+def test_on_backgrounds_of_its_own_each_model_has_the_projection_of_these_items_alone(names):
+    mixed, target = crossed(30, names)
+    found = emap(mixed, names, target, items=8, draws=3, everywhere=False)
+    for model, draw in itertools.product(range(2), range(3)):
+        drawn = background(30, draw, items=8, model=model)
+        own = lambda rows, drawn=drawn, model=model: mixed({m: drawn[r] for m, r in rows.items()})[[model]]  # noqa: E731
+        expected = slow_emap(own, names, 8, np.arange(8))
+        score = (expected.argmax(-1) == target[drawn]).mean()
+        assert found.score[model, draw] == pytest.approx(score)
+        clean = (mixed({m: drawn for m in names})[model].argmax(-1) == target[drawn]).mean()
+        assert found.gap[model, draw] == pytest.approx(clean - score)
+
+
+def test_no_mixture_is_asked_for_twice():
+    """One grid of pairs serves both terms of two modalities; permuting one modality serves its Shapley value too."""
+    two = passes_of(lambda mixed, target: emap(lambda r: mixed({**r, "c": r["a"]}), "ab", target, items=9, draws=1))
+    assert two == 40 + 2 * 40 * 9
+    alone = lambda mixed, target: emap(  # noqa: E731
+        lambda r: mixed({**r, "c": r["a"]}), "ab", target, items=9, draws=1, everywhere=False
+    )
+    assert passes_of(alone) == 40 + 9 * 9
+    everything = passes_of(lambda mixed, target: measure(mixed, "abc", target))
+    projected = 40 + 3 * 40 * 40
+    assert everything == projected + 40 + 10 * 40 * 6  # each subset but all and none, ten permutations
 
 
 def test_a_score_of_ones_own_is_used():
@@ -276,7 +323,7 @@ def test_a_score_of_ones_own_is_used():
     np.testing.assert_allclose(scored(mixed, target, score)(rows).mean(-1), found.worth["a", "b"])
     np.testing.assert_allclose(
         emap(mixed, "ab", target, score=score).gap + emap(mixed, "ab", target, score=score).score,
-        np.repeat(found.worth["a", "b"][:, None], 3, 1),
+        np.repeat(found.worth["a", "b"][:, None], 2, 1),
     )
 
 
@@ -297,10 +344,10 @@ def test_on_the_background_alone_the_gap_of_an_additive_model_is_still_zero():
     parts, target = rng.normal(size=(2, 3, 60, 4)), rng.integers(0, 4, 60)  # [modality, seeds, items, classes]
 
     def mixed(rows):
-        return np.float32(sum(part[:, rows[name]] for part, name in zip(parts, ("a", "b"))))
+        return np.float32(sum(take(part, rows[name]) for part, name in zip(parts, ("a", "b"))))
 
     found = emap(mixed, ("a", "b"), target, items=20, everywhere=False)
     np.testing.assert_array_equal(found.gap, 0)
-    drawn = background(60, 1, items=20)
+    drawn = np.stack([background(60, 1, items=20, model=model) for model in range(3)])
     right = (mixed({"a": drawn, "b": drawn}).argmax(-1) == target[drawn]).mean(-1)
     np.testing.assert_allclose(found.score[:, 1], right)

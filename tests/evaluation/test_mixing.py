@@ -9,7 +9,7 @@ from mmjax import fusion
 from mmjax.datasets import views
 from mmjax.encoders import FeatureMLP
 from mmjax.errors import UsageError
-from mmjax.evaluation.mixing import Probe
+from mmjax.evaluation.mixing import Probe, equal_parts
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal, PerStep
 from mmjax.tasks import Classification
@@ -40,6 +40,26 @@ def test_outputs_are_the_models_own_by_index(probed):
     shuffled = jax.tree.map(lambda x: x[np.random.default_rng(0).permutation(batch.size)], batch)
     expected = jax.vmap(lambda v: model.apply(v, batch.streams))(variables)
     np.testing.assert_allclose(probe.outputs(shuffled)[:, np.argsort(np.argsort(batch.index))], expected, atol=1e-6)
+
+
+def test_some_seeds_have_the_outputs_that_they_have_among_all(probed):
+    _, _, batch, probe = probed
+    whole = probe.outputs(batch)
+    for places in ([1], [0], [1, 0]):
+        np.testing.assert_array_equal(probe.outputs(batch, places), whole[places])
+
+
+def test_seeds_may_take_items_of_their_own(probed):
+    _, _, batch, probe = probed
+    rows = {"left": np.random.default_rng(2).integers(-1, batch.size, (2, 21)), "right": np.arange(21) % batch.size}
+    mixed = probe.mixed(batch)
+    for seed, outputs in enumerate(mixed(rows)):
+        np.testing.assert_allclose(outputs, mixed({**rows, "left": rows["left"][seed]})[seed], atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "rows"), [(1, 1), (512, 512), (513, 257), (752, 376), (2000, 500)])
+def test_calls_of_one_size_serve_a_split(size, rows):
+    assert equal_parts(size) == rows
 
 
 def test_mixtures_take_each_modality_from_its_item(probed):

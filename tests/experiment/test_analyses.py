@@ -18,10 +18,12 @@ from mmjax.evaluation.noise import default_noises
 from mmjax.evaluation.records import RecordStore
 from mmjax.evaluation.robustness import corrupted, right
 from mmjax.experiment import Row, analyses, run_table
+from mmjax.experiment import sweep as sweep_module
 from mmjax.experiment.analyses import Measure
 from mmjax.experiment.baselines import decision_rows
 from mmjax.experiment.checks import abstract_variables
 from mmjax.experiment.settings import apply_settings
+from mmjax.experiment.sweep import draws_of_seed
 from mmjax.fusion import decision
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal, PerStep
@@ -189,9 +191,26 @@ def test_noise_is_that_of_the_protocol_and_a_vote_votes_with_the_noisy_outputs(f
     assert (found(finished, "joined")["noise/all"][2] != found(finished, "joined")["noise/all"][0]).any()
 
 
+def test_each_seed_meets_two_of_the_draws_and_all_seeds_together_all_of_them(copy, monkeypatch):
+    """What a seed scores under a draw is the same whichever seeds meet it, however few levels are in memory at once."""
+    assert [draws_of_seed(seed, 5, 10) for seed in range(5)] == [[0, 1], [2, 3], [4, 0], [1, 2], [3, 4]]
+    assert draws_of_seed(0, 5, 1) == [0, 1, 2, 3, 4] and draws_of_seed(1, 5, 2) == [3, 4, 0]
+    assert draws_of_seed(3, 1, 10) == [0]
+    every = found(copy, "joined"), found(copy, "mean of logits")  # two draws: both of each seed
+    monkeypatch.setattr(sweep_module, "COPIES_BYTES", 1)  # one level at a time
+    run(copy, measure=dataclasses.replace(MEASURE, draws=3, levels=2))
+    for before, name in zip(every, ("joined", "mean of logits")):
+        after = found(copy, name)
+        for key in ("noise/left", "noise/right", "noise/all"):
+            assert after[key].shape == (3, 2, 2)  # levels with none, draws of a seed, seeds
+            np.testing.assert_array_equal(after[key][:, :, 0], before[key][:, :, 0])  # draws 0 and 1
+            np.testing.assert_array_equal(after[key][:, 1, 1], before[key][:, 0, 1])  # draws 2 and 0
+            assert np.isfinite(after[key]).all()
+
+
 def test_an_additive_vote_has_no_interaction_and_shapley_values_sum_to_what_is_gained(finished, rows):
     arrays = found(finished, "mean of logits")
-    np.testing.assert_array_equal(arrays["emap/gap"], np.zeros((1, 3)))
+    np.testing.assert_array_equal(arrays["emap/gap"], np.zeros((1, 2)))
     for name, row in rows.items():
         if len(row["streams"]) > 1:
             arrays = found(finished, name)
@@ -236,7 +255,7 @@ def test_what_was_measured_is_not_measured_again_nor_are_its_models_read(copy, m
 def test_only_what_is_asked_for_otherwise_is_measured_anew(copy, rows, monkeypatch):
     several = {name for name, row in rows.items() if len(row["streams"]) > 1}
     assert which_run(monkeypatch, copy, measure=dataclasses.replace(MEASURE, seeds=2)) == several
-    assert found(copy, "joined")["emap/gap"].shape == (2, 3)
+    assert found(copy, "joined")["emap/gap"].shape == (2, 2)
     short = dataclasses.replace(MEASURE, levels=1, draws=1, interactions="none")
     before = found(copy, "joined")
     assert which_run(monkeypatch, copy, measure=short) == set(rows)
