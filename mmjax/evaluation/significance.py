@@ -12,28 +12,41 @@ from typing import NamedTuple
 import numpy as np
 
 from mmjax.errors import UsageError
+from mmjax.evaluation.crossed import (
+    MIN_GROUPS,
+    Estimate,
+    crossed_estimate,
+    logit_bounds,
+    sum_by_unit,
+    t_bounds,
+)
 from mmjax.typing import Float, Shaped
 
 __all__ = [
+    "FLIPS",
     "MIN_GROUPS",
     "Gain",
     "Interval",
+    "SmallestGain",
     "Verdict",
     "bootstrap_counts",
-    "hierarchical_interval",
+    "crossed_interval",
+    "detectable_gain",
     "holm",
     "mcnemar",
     "paired_gain",
     "seed_interval",
+    "smallest_gain",
+    "smallest_p",
     "verdict",
 ]
 
-MIN_GROUPS = 10  # a bootstrap over fewer has no honest width
+FLIPS = 10_000
 _BLOCK = 4_000_000  # numbers of a resampling matrix held at once (32 MB)
 
 
 class Interval(NamedTuple):
-    """Bounds, and what was resampled beside the seeds: ``group`` or, with too few groups, ``item``."""
+    """Bounds, and what counts as drawn beside the seeds: ``group`` or, with too few groups, ``item``."""
 
     lower: float
     upper: float
@@ -46,15 +59,19 @@ class Gain:
 
     Attributes:
       mean: over seeds and items.
-      lower, upper: 95 % interval, bootstrap over seeds and units.
+      standard_error: of the mean, seeds crossed with units.
+      freedom: degrees of freedom of the standard error.
+      lower, upper: 95 % interval.
       lower90, upper90: 90 % interval, that of two one-sided tests at 5 %.
       p_permutation: two-sided, sign flips over units of the mean over seeds: chance in the test items.
       p_t: two-sided, paired t over seeds: chance in the seeds; None where the gain does not vary over seeds.
-      p_both: two-sided, t of the mean over a standard error of both sources, seeds and units; None likewise.
-      unit: ``group`` or ``item``, what was resampled and flipped.
+      p_both: two-sided, t of the mean over its standard error: both at once; None where that is zero.
+      unit: ``group`` or ``item``, what counts as drawn and is flipped.
     """
 
     mean: float
+    standard_error: float
+    freedom: float
     lower: float
     upper: float
     lower90: float
@@ -73,6 +90,32 @@ class Gain:
         alike both are too small together.
         """
         return max(p for p in (self.p_permutation, self.p_t, self.p_both) if p is not None)
+
+    def bounds(self, level: float) -> tuple[float, float]:
+        """An interval of any level."""
+        lower, upper = t_bounds(Estimate(self.mean, self.standard_error, self.freedom), level)
+        return float(lower), float(upper)
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallestGain:
+    """The gain over the best of several references, whichever that is.
+
+    Attributes:
+      place: of the reference over which the gain is smallest here.
+      mean: over that one. The best of several is also the luckiest, so it is, if anything, too small.
+      lower, upper: 95 % interval of the smallest true gain.
+      lower90, upper90: 90 % interval likewise.
+      p: two-sided, that the method is neither better than all of them nor worse than one.
+    """
+
+    place: int
+    mean: float
+    lower: float
+    upper: float
+    lower90: float
+    upper90: float
+    p: float
 
 
 class Verdict(NamedTuple):
@@ -97,27 +140,25 @@ def seed_interval(values: Float[np.ndarray, " seeds"] | Sequence[float], level: 
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def hierarchical_interval(
+def crossed_interval(
     scores: Shaped[np.ndarray, "seeds items"],
     groups: Shaped[np.ndarray, " items"],
     *,
-    draws: int = 2000,
     level: float = 0.95,
-    seed: int = 0,
+    share: bool = False,
 ) -> Interval:
-    """Percentile bootstrap of the mean over seeds and groups (Bouthillier et al. 2021).
-
-    A draw takes seeds with replacement and, once for all of them, groups with replacement: all seeds are tested on the
-    same items, so drawing groups anew for each seed would average the chance in the items away.
+    """Interval of the mean: what other seeds and other test items of the kind would give.
 
     Args:
-      groups: the group of each item; with fewer than 10 of them items are drawn instead.
+      groups: the group of each item; with fewer than 10 of them items count as drawn instead.
+      share: whether the score is a share between 0 and 1; its interval is then taken on the logit.
 
     Raises:
       UsageError: shapes that do not fit.
     """
-    sums, sizes, unit = _by_unit(np.asarray(scores), groups)
-    lower, upper = np.quantile(_bootstrap(sums, sizes, draws, seed), [(1 - level) / 2, (1 + level) / 2])
+    sums, sizes, unit = sum_by_unit(np.asarray(scores), groups)
+    estimate = crossed_estimate(sums, sizes)
+    lower, upper = logit_bounds(estimate, len(sizes), level) if share else t_bounds(estimate, level)
     return Interval(float(lower), float(upper), unit)
 
 
@@ -126,11 +167,13 @@ def paired_gain(
     reference: Shaped[np.ndarray, "seeds items"],
     groups: Shaped[np.ndarray, " items"],
     *,
-    draws: int = 2000,
-    flips: int = 10_000,
+    flips: int = FLIPS,
     seed: int = 0,
 ) -> Gain:
     """The gain of a method over a reference on the same seeds and items, with its intervals and tests.
+
+    Args:
+      flips: draws of the permutation test; where there are no more patterns of signs than that, all are counted.
 
     Raises:
       UsageError: shapes that do not fit.
@@ -139,19 +182,69 @@ def paired_gain(
     if scores.shape != reference.shape:
         raise UsageError(f"{scores.shape=} must be {reference.shape=}, the same seeds and items")
     difference = scores - reference
-    sums, sizes, unit = _by_unit(difference, groups)
-    lower, lower90, upper90, upper = np.quantile(_bootstrap(sums, sizes, draws, seed), [0.025, 0.05, 0.95, 0.975])
+    sums, sizes, unit = sum_by_unit(difference, groups)
+    mean, error, freedom = (float(value) for value in crossed_estimate(sums, sizes))
+    (lower, upper), (lower90, upper90) = (t_bounds(Estimate(mean, error, freedom), level) for level in (0.95, 0.9))
     return Gain(
-        mean=float(difference.mean()),
+        mean=mean,
+        standard_error=error,
+        freedom=freedom,
         lower=float(lower),
         upper=float(upper),
         lower90=float(lower90),
         upper90=float(upper90),
         p_permutation=_sign_flip(sums.mean(0), flips, seed),
         p_t=_paired_t(difference.mean(1)),
-        p_both=_crossed_t(sums, sizes),
+        p_both=_t_test(mean, error, freedom),
         unit=unit,
     )
+
+
+def smallest_gain(gains: Sequence[Gain], p: Sequence[float] | None = None) -> SmallestGain:
+    """The gain over the best of several references, from the gains over each of them.
+
+    *Better* than all of them is shown where every one of the tests shows it: the largest p counts, and no correction is
+    needed (intersection-union test, Berger 1982). *Worse* than at least one of them may be shown by any of the tests,
+    so their smallest p and the upper bounds are corrected for their number (Bonferroni).
+
+    Args:
+      gains: one or more.
+      p: two-sided, of each, in place of its own.
+    """
+    count = len(gains)
+    each = [gain.p for gain in gains] if p is None else list(p)
+    above = max(value if gain.mean > 0 else 1.0 for gain, value in zip(gains, each, strict=True))
+    below = count * min(value if gain.mean < 0 else 1.0 for gain, value in zip(gains, each, strict=True))
+    place = min(range(count), key=lambda number: gains[number].mean)
+    return SmallestGain(
+        place=place,
+        mean=gains[place].mean,
+        lower=min(gain.lower for gain in gains),
+        upper=min(gain.bounds(1 - 0.05 / count)[1] for gain in gains),
+        lower90=min(gain.lower90 for gain in gains),
+        upper90=min(gain.bounds(1 - 0.1 / count)[1] for gain in gains),
+        p=min(1.0, above, below),
+    )
+
+
+def detectable_gain(gains: Sequence[Gain], comparisons: int, power: float = 0.8) -> float:
+    """The true gain over each reference that would be called better with this probability, were it the only one.
+
+    ``(t(1 - 0.05 / 2k) + t(power)) * standard error``, the largest over the references, with k comparisons: what the
+    first step of Holm's correction asks for.
+    """
+    from scipy.special import stdtrit
+
+    def one(gain: Gain) -> float:
+        freedom = min(gain.freedom, 1e9)
+        return gain.standard_error * float(stdtrit(freedom, 1 - 0.025 / comparisons) + stdtrit(freedom, power))
+
+    return max(one(gain) for gain in gains)
+
+
+def smallest_p(units: int, flips: int = FLIPS) -> float:
+    """The smallest p that the permutation test can give, and so any gain."""
+    return 2.0 ** (1 - units) if _enumerable(units, flips) else 1 / (1 + flips)
 
 
 def bootstrap_counts(draws: int, units: int, seed: int = 0) -> Iterator[np.ndarray]:
@@ -177,7 +270,7 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def verdict(gain: Gain, p: float, seeds: int, delta: float | None = 0.01) -> Verdict:
+def verdict(gain: Gain | SmallestGain, p: float, seeds: int, delta: float | None = 0.01) -> Verdict:
     """What may be said of a gain.
 
     Args:
@@ -195,63 +288,39 @@ def verdict(gain: Gain, p: float, seeds: int, delta: float | None = 0.01) -> Ver
     return Verdict("equivalent" if within else "inconclusive")
 
 
-def _by_unit(scores: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-    """Sums of the scores ``[seeds, units]``, numbers of items ``[units]``, and what a unit is."""
-    groups = np.asarray(groups)
-    if scores.ndim != 2 or groups.shape != scores.shape[1:]:
-        raise UsageError(f"scores must be [seeds, items] and groups [items], got {scores.shape=} and {groups.shape=}")
-    _, which = np.unique(groups, return_inverse=True)
-    sizes = np.bincount(which)
-    if len(sizes) < MIN_GROUPS:
-        return scores.astype(np.float64), np.ones(scores.shape[1]), "item"
-    return np.stack([np.bincount(which, row) for row in scores]), sizes.astype(np.float64), "group"
-
-
-def _bootstrap(sums: np.ndarray, sizes: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Means of resampled seeds and units, ``[draws]``."""
-    seeds, units = sums.shape
-    of_seeds = np.concatenate(list(_blocks(_counts, draws, seeds, seed + 1)))
-    means, start = [], 0
-    for of_units in _blocks(_counts, draws, units, seed):
-        stop = start + len(of_units)
-        means.append((of_seeds[start:stop] * (of_units @ sums.T)).sum(1) / seeds / (of_units @ sizes))
-        start = stop
-    return np.concatenate(means)
-
-
 def _sign_flip(sums: np.ndarray, flips: int, seed: int) -> float:
     """Two-sided p of sign flips of the units' sums; a tie is no less extreme, whatever the rounding."""
     threshold = abs(sums.sum()) - 1e-9 * max(np.abs(sums).sum(), 1e-300)
+    there = sums[np.abs(sums) > 1e-12 * np.abs(sums).max(initial=0)]  # the sign of nothing is nothing
+    if _enumerable(len(there), flips):
+        return float((np.abs(_all_signs(len(there)) @ there) >= threshold).mean())
     extreme = sum(int((np.abs(signs @ sums) >= threshold).sum()) for signs in _blocks(_signs, flips, len(sums), seed))
     return (1 + extreme) / (1 + flips)
 
 
-def _paired_t(differences: np.ndarray) -> float | None:
-    from scipy.special import stdtr
+def _enumerable(units: int, flips: int) -> bool:
+    """Whether all patterns of signs, each with its opposite, are no more than the draws."""
+    return units <= flips.bit_length() and 2 ** max(units - 1, 0) <= flips
 
+
+@functools.lru_cache(maxsize=16)
+def _all_signs(units: int) -> np.ndarray:
+    """Every pattern of signs whose first is plus, ``[2**(units - 1), units]``; their opposites have the same size."""
+    numbers = np.arange(2 ** max(units - 1, 0))[:, None]
+    return 1.0 - 2 * ((numbers >> np.arange(units)) & 1)[:, ::-1]
+
+
+def _paired_t(differences: np.ndarray) -> float | None:
     spread = differences.std(ddof=1) if differences.size > 1 else 0.0
     if spread <= 1e-12:
         return None
-    return float(2 * stdtr(differences.size - 1, -abs(differences.mean()) * np.sqrt(differences.size) / spread))
+    return _t_test(differences.mean(), spread / np.sqrt(differences.size), differences.size - 1)
 
 
-def _crossed_t(sums: np.ndarray, sizes: np.ndarray) -> float | None:
-    """Two-sided p of the mean of seeds crossed with units, degrees of freedom by Satterthwaite (1946).
-
-    The variance of the mean over seeds and that over units (of unequal size: linearised) are added. Both hold what
-    seeds and units do together, so that the sum is, if anything, too large.
-    """
+def _t_test(mean: float, error: float, freedom: float) -> float | None:
     from scipy.special import stdtr
 
-    seeds, units = sums.shape
-    by_seed, total = sums.sum(1) / sizes.sum(), sizes.sum()
-    if seeds < 2 or units < 2 or by_seed.std(ddof=1) <= 1e-12:
-        return None
-    mean = by_seed.mean()
-    left = sums.mean(0) - mean * sizes
-    of_seeds, of_units = by_seed.var(ddof=1) / seeds, units / (units - 1) * (left**2).sum() / total**2
-    freedom = (of_seeds + of_units) ** 2 / (of_seeds**2 / (seeds - 1) + of_units**2 / (units - 1))
-    return float(2 * stdtr(freedom, -abs(mean) / np.sqrt(of_seeds + of_units)))
+    return float(2 * stdtr(min(freedom, 1e9), -abs(mean) / error)) if error > 1e-12 else None
 
 
 def _blocks(make, rows: int, width: int, seed: int):

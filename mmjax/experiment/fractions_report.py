@@ -103,7 +103,7 @@ def _curve(scores: np.ndarray, groups: np.ndarray, items: Sequence[int], primary
     sign = -1 if primary == "mae" else 1
     mean = sign * scores.mean((1, 2))
     areas = efficiency.area_under_curve(items, np.moveaxis(scores, 0, -1))  # it is linear: one for each seed and item
-    intervals = [_both(one, groups, sign) for one in [*scores, areas]]
+    intervals = [_both(one, groups, primary) for one in [*scores, areas]]
     error = 1 - mean if primary == "accuracy" else mean
     law = None
     if len(items) > 2:
@@ -117,9 +117,10 @@ def _curve(scores: np.ndarray, groups: np.ndarray, items: Sequence[int], primary
     return {"data_efficiency": curve, "power_law": law}
 
 
-def _both(scores: np.ndarray, groups: np.ndarray, sign: int) -> tuple[list[float], list[float] | None]:
+def _both(scores: np.ndarray, groups: np.ndarray, primary: str) -> tuple[list[float], list[float] | None]:
     """The interval over seeds and test items, and that over seeds alone."""
-    whole = significance.hierarchical_interval(scores, groups)
+    sign = -1 if primary == "mae" else 1
+    whole = significance.crossed_interval(scores, groups, share=primary == "accuracy")
     seeds = significance.seed_interval(sign * scores.mean(1))
     return sorted((sign * whole.lower, sign * whole.upper)), None if seeds is None else list(seeds)
 
