@@ -185,10 +185,10 @@ def report(runs: int, tables: int) -> tuple[str, list[str]]:
     parts = [
         "# How often intervals hold the truth, and verdicts err",
         "Made by `python -m benchmarks.verdicts`: do not edit. " + " ".join((__doc__ or "").split("\n\n")[2].split()),
-        f"## 95 % intervals that hold the truth, %\n\nOf {runs:,} simulated pairs of rows each. *Row*: the accuracy of a "
-        "row; *gain*: of one row over another. Between 93 and 97 at 5 and 10 seeds, where seeds, test items or groups "
-        "dominate, is the bound; with 3 seeds nothing is promised, and no verdict is given. Where neither seeds nor "
-        "items have luck of their own (*single runs*) the interval of a gain is too wide.",
+        f"## 95 % intervals that hold the truth, %\n\nOf {runs:,} simulated pairs of rows each. *Row*: the accuracy of "
+        "a row; *gain*: of one row over another. Between 93 and 97 at 5 and 10 seeds, where seeds, test items or "
+        "groups dominate, is the bound; with 3 seeds nothing is promised, and no verdict is given. Where neither seeds "
+        "nor items have luck of their own (*single runs*) the interval of a gain is too wide.",
     ]
     rows = []
     for name, luck in LUCK.items():
@@ -216,10 +216,10 @@ def report(runs: int, tables: int) -> tuple[str, list[str]]:
     parts.append(_table(["luck is in", "test data", "5 seeds", "10 seeds"], rows))
 
     parts.append(
-        f"## Tables with a false verdict, %\n\n{tables:,} tables each, of {SINGLES} single modalities and {FUSED} fused "
-        "rows, none of which is truly better than the best single modality. *Equal*: all rows are equally good; *one "
-        "ahead*: as good as one single modality, the others are 10 and 15 points behind. At most 5 is the bound of "
-        "either verdict, for the table and not for the row."
+        f"## Tables with a false verdict, %\n\n{tables:,} tables each, of {SINGLES} single modalities and {FUSED} "
+        "fused rows, none of which is truly better than the best single modality. *Equal*: all rows are equally good; "
+        "*one ahead*: as good as one single modality, the others are 10 and 15 points behind. At most 5 is the bound "
+        "of either verdict, for the table and not for the row."
     )
     rows = []
     for title, alone in (("equal", EQUAL), ("one ahead", ONE_AHEAD)):
@@ -237,10 +237,10 @@ def report(runs: int, tables: int) -> tuple[str, list[str]]:
     parts.append(_table(head, rows))
 
     parts.append(
-        f"## Power: fused rows that are called `better`, %\n\nOf {max(tables // 5, 1):,} tables each of {SINGLES} equal "
-        f"single modalities and {FUSED} fused rows that are truly better than all of them by 2, 4 or 8 points. "
-        "*Detectable* is what such a table prints: the gain with 80 % power for a row alone at the first step of Holm's "
-        "correction, over one single modality."
+        f"## Power: fused rows that are called `better`, %\n\nOf {max(tables // 5, 1):,} tables each of {SINGLES} "
+        f"equal single modalities and {FUSED} fused rows that are truly better than all of them by 2, 4 or 8 points. "
+        "*Detectable* is what such a table prints: the gain with 80 % power for a row alone at the first step of "
+        "Holm's correction, over one single modality."
     )
     rows = []
     for name, (luck, units) in USUAL.items():

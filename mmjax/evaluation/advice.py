@@ -60,17 +60,31 @@ def _headline(summary: Mapping[str, Any], choice: Choice) -> str:
         if choice.fusion["gain"].get("trivial"):
             return f"{said} Its gain is sure but smaller than 1 point: {alone} does nearly as well."
         return f"{said} {_control_verdict(choice)}".strip()
+    if choice.reason == "another single":
+        other = choice.fusion["gain"]["over"]
+        return (
+            f'NOT DECIDED: {fusion} is better than {alone}, which validation prefers, but a gain over "{other}" is not '
+            f'shown on test. Choose between {fusion} and "{other}" on more validation data.'
+        )
     if choice.use == "undecided":
         seeds = len((choice.fusion.get("gain") or {}).get("seeds", ()))
         preferred = alone if choice.reason == "validation" else fusion
         return f"NOT DECIDED: {seeds} seeds allow no verdict, 5 do. For now validation alone prefers {preferred}."
     why = {
         "validation": f"on validation no fusion reaches it, the best is {fusion}",
-        "worse": f"{fusion} is worse",
+        "worse": f"{fusion} is worse" + _than(choice),
         "equivalent": f"{fusion} does the same within 1 point",
         "inconclusive": f"a gain of {fusion} is not shown",
     }[choice.reason]
     return f"USE {alone}: {why}."
+
+
+def _than(choice: Choice) -> str:
+    """Which single modalities a fusion is worse than, where the one that validation chose is not the only one."""
+    below = (choice.fusion.get("gain") or {}).get("below") or []
+    if choice.single is None or not below or below == [choice.single["name"]]:
+        return ""
+    return " than " + " and ".join(f'"{name}"' for name in below)
 
 
 def _reading(summary: Mapping[str, Any]) -> str:
@@ -150,7 +164,11 @@ def _gains(summary: Mapping[str, Any], choice: Choice) -> Iterator[str]:
             f'"{row["name"]}" reaches {_score(summary, row["mean"])}{_source(row, "mean")}, {_alone(choice)} '
             f"{_score(summary, choice.single['mean'])}{_source(choice.single, 'mean')}."
         )
-    yield f"Over the best single modality: {_gain(summary, row, 'gain')}"
+    if each := row.get("gains"):
+        for name, cell in each.items():
+            yield f'Over "{name}" alone: {_difference(summary, cell)}{_source(row, "gains")}.'
+    else:
+        yield f"Over the best single modality: {_gain(summary, row, 'gain')}"
     yield f"Over an ensemble of the best single modality: {_gain(summary, row, 'gain_ensemble')}"
     if role_of(row) == "mean of logits":
         yield "Over the mean of logits: it is that row."
@@ -184,6 +202,7 @@ def _kept(choice: Choice) -> str | None:
     if role_of(choice.fusion) in UNTRAINED or control is None or not gain:
         return None
     theirs = control["gain"]
+    gain = (choice.fusion.get("gains") or {}).get(theirs["over"]) or gain  # over the modality that the control keeps
     if len(theirs["seeds"]) < 3 or theirs.get("lower") is None or gain["mean"] <= 0:
         return None
     if theirs["lower"] > 0:
@@ -343,12 +362,13 @@ def _calibration(summary: Mapping[str, Any], choice: Choice) -> Iterator[str]:
 def _sureness(summary: Mapping[str, Any], choice: Choice) -> Iterator[str]:
     cell = choice.fusion.get("gain")
     if cell:
+        each = len(choice.fusion.get("gains") or ())
+        against = _alone(choice) if each < 2 else f"each of {each} single modalities"
         said = (cell["verdict"] or "none, too few seeds") + ", trivial" * bool(cell["trivial"])
         p = cell.get("p_holm")
         shown = "" if p is None else f", p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} after Holm's correction"
         yield (
-            f'Verdict on "{choice.fusion["name"]}" against {_alone(choice)}: {said}'
-            f"{shown}{_source(choice.fusion, 'gain')}."
+            f'Verdict on "{choice.fusion["name"]}" against {against}: {said}{shown}{_source(choice.fusion, "gain")}.'
         )
         unit = f"{summary['groups']:,} test groups ({summary['group']})"
         if cell["unit"] == "item":

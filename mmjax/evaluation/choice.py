@@ -8,15 +8,14 @@ import math
 from typing import Any, Literal
 
 from mmjax.evaluation.columns import sections
-from mmjax.evaluation.protocol import ROLES, is_fitted_on_validation
+from mmjax.evaluation.protocol import CONTROLS, ROLES, is_fitted_on_validation
 from mmjax.typing import Mapping
 
-__all__ = ["UNTRAINED", "Choice", "choose", "role_of"]
+__all__ = ["CONTROLS", "UNTRAINED", "Choice", "choose", "role_of"]
 
 Row = Mapping[str, Any]
 UNTRAINED = ("mean of logits", "prior-corrected product")
 """Roles that combine trained single-modality models and train nothing themselves."""
-CONTROLS = ("shuffled control", "ensemble control")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +32,9 @@ class Choice:
       single: the best single modality on validation; None where none was run.
       considered: number of fusions among which ``best`` is.
       left_out: rows whose validation score is no evidence, since they were fitted on validation.
-      use: ``fusion``, ``single``, ``undecided`` (too few seeds for a verdict) or ``unknown`` (no single modality).
-      reason: the verdict, or ``validation`` where no fusion reaches the single modality there.
+      use: ``fusion``, ``single``, ``undecided`` or ``unknown`` (no single modality).
+      reason: the verdict, ``validation`` where no fusion reaches the single modality there, or ``another single`` where
+        the fusion is better than that one and not shown to be better than another.
     """
 
     section: str
@@ -109,7 +109,17 @@ def _decide(fusion: Row, single: Row | None, sign: int) -> tuple[Any, str]:
         return "undecided", "" if reached else "validation"
     if not reached:
         return "single", "validation"
+    if verdict != "better" and _beats(fusion, single):
+        return "undecided", "another single"
     return ("fusion" if verdict == "better" else "single"), verdict
+
+
+def _beats(fusion: Row, single: Row) -> bool:
+    """Whether a fusion that fails against some single modality is ahead of the one that validation chose."""
+    cell: Mapping[str, Any] | None = (fusion.get("gains") or {}).get(single["name"])
+    if cell is None or fusion["gain"]["over"] == single["name"]:
+        return False
+    return cell["lower"] > 0 and cell["p"] < 0.05
 
 
 def _verdict(row: Row) -> str | None:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mmjax.evaluation.cells import NONE, Cell, brackets, count, gain, minus, paper, value
+from mmjax.evaluation.protocol import CONTROLS
 from mmjax.evaluation.significance import MIN_GROUPS
 from mmjax.typing import Mapping
 
-__all__ = ["Column", "bounds", "columns", "facts", "notes", "row_label", "sections"]
+__all__ = ["Column", "best_singles", "bounds", "columns", "facts", "notes", "row_label", "sections"]
 
 
 class Column(NamedTuple):
@@ -63,25 +64,33 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
     def status(row: Mapping[str, Any]) -> Cell:
         if not (target := row.get("target")):
             return Cell()
-        tolerance = target["tolerance"] or 0.0
-        return Cell(target["status"] + f" (± {tolerance:.1f})" * (percent and tolerance >= 1.05), target["status"])
+        if target.get("difference") is None:
+            return Cell(target["status"], target["status"])
+        scale = 100 if percent else 1  # the target is in the units of the paper
+        ends = target.get("difference_interval")
+        between = brackets(summary, [end / scale for end in ends]) if ends else ""
+        difference = value(summary, target["difference"] / scale, sign=True)
+        return Cell(f"{target['status']} ({difference}{between})", target["status"])
 
     return [
         Column("paper", "paper", "paper",
                "The published number. `unchecked`: recalled, not yet compared with the paper "
                "itself." + f" From: {sources}." * bool(sources), ("paper",), lambda row: paper(summary, row["paper"])),
         Column("target", "reproduced?", "paper",
-               "Whether the published number is met: `reproduced` within its tolerance, `close` within twice that, "
-               "`not reproduced`, or `cannot run`. The tolerance is a point, or two standard deviations over seeds if "
-               "those are more: it stands in brackets then, and shows how little one run of the paper can say.",
+               "Ours less the published number, with its 95 % interval over seeds. `reproduced`: at most "
+               f"{'1 point' if percent else '1 % of the number'} (or the row's own tolerance), its interval at most "
+               "twice that, so that no noise helps; `consistent (wide)`: the interval holds zero, but nothing closer "
+               "can be said; `close`: at most twice the bound; `not reproduced`; or `cannot run`.",
                ("target",), status),
         Column("ours", "ours", "result",
                "Mean over seeds ± half the 95 % interval over seeds (t); the epoch is chosen on "
                "validation. The interval shows what the chance in training does, on these test items; a row without ± "
                "gives the same with every seed.", ("mean", "sd", "seed_interval", "values", "metrics"), ours),
         Column("interval", "95 % interval", "result",
-               f"Bootstrap over seeds and {unit}: what other seeds and other test "
-               "data of the kind would give. Wider, and the one to judge by.", ("interval", "interval_unit"), interval),
+               f"What other seeds and other test data of the kind would give: of a standard error over seeds and {unit}"
+               f"{', on the logit scale' * percent}. The one to judge by; that over seeds beside the mean holds for "
+               "these test items only, and may be wider where the seeds differ much.", ("interval", "interval_unit"),
+               interval),
         Column("selected", "epoch by test", "paper", "The same runs with each seed's epoch chosen on the test set. No "
                "result: it shows what that choice adds to a published number.", ("test_selected",),
                lambda row: Cell(value(summary, row["test_selected"]), row["test_selected"])),
@@ -89,19 +98,33 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
 
 
 def _gains(summary: Mapping[str, Any]) -> list[Column]:
-    unit = _unit(summary)
-    compared = sum(row["gain"] is not None for row in summary["rows"] if row["status"] == "done")
-    point = summary["primary"] == "accuracy"
-    margin = " (`trivial`: yet within 1 point); `equivalent`: the 90 % interval of the gain lies within 1 point of zero"
+    best = {title: row["name"] for title, rows in sections(summary) for row in rows if row.get("best_single")}
+    sections_of = {row["name"]: title for title, rows in sections(summary) for row in rows}
 
     def over_single(row: Mapping[str, Any]) -> Cell:
-        return Cell("best single") if row.get("best_single") else gain(summary, row.get("gain"))
+        if row.get("best_single"):
+            return Cell("best single")
+        cell = row.get("gain")
+        shown = gain(summary, cell)
+        if not cell or cell["over"] == best.get(sections_of[row["name"]]):
+            return shown
+        return Cell(f"{shown.text} over {cell['over']}", shown.order)
+
+    def over_each(row: Mapping[str, Any]) -> Cell:
+        cells = row.get("gains") or {}
+        text = "; ".join(f"{name} {gain(summary, cell).text}" for name, cell in cells.items())
+        return Cell(text, min(cell["mean"] for cell in cells.values())) if cells else Cell()
 
     def p(row: Mapping[str, Any]) -> Cell:
         cell = row.get("gain")
-        if not cell or cell.get("p_holm") is None or len(cell["seeds"]) < 3:
+        if not cell or len(cell["seeds"]) < 3:
             return Cell()
-        return Cell("<0.001" if cell["p_holm"] < 0.001 else f"{cell['p_holm']:.3f}", cell["p_holm"])
+        control = row.get("role") in CONTROLS and cell.get("p_holm") is None
+        number = cell.get("p") if control else cell.get("p_holm")
+        if number is None:
+            return Cell()
+        text = "<0.001" if number < 0.001 else f"{number:.3f}"
+        return Cell(f"({text})" if control else text, number)
 
     def verdict(row: Mapping[str, Any]) -> Cell:
         cell = row.get("gain")
@@ -110,17 +133,14 @@ def _gains(summary: Mapping[str, Any]) -> list[Column]:
         return Cell(cell["verdict"] + ", trivial" * bool(cell.get("trivial")), cell["verdict"])
 
     return [
-        Column("gain", "gain over best single", "gain", "Over the single modality of the same section with the best "
-               "validation score, same seeds, same items; in brackets the 95 % interval over seeds and " + unit + ".",
-               ("gain",), over_single),
-        Column("p", "p", "gain",
-               f"Of no gain: the largest of a sign-flip permutation test over {unit} (10,000 flips), a "
-               "paired t-test over seeds, and a t-test whose standard error has both sources; corrected for "
-               f"{compared} comparisons (Holm).", ("gain",), p),
-        Column("verdict", "verdict", "gain", "`better` or `worse`: the 95 % interval excludes zero and p < 0.05"
-               f"{margin * point}; `inconclusive`: neither. Fewer than 5 seeds allow none. In simulated tables "
-               "without any difference at most 2.4 % have a `better`, but 1.5 to 5.6 % a `worse`: the best single "
-               "modality is also the luckiest.", ("gain",), verdict),
+        Column("gain", "gain over best single", "gain", "Over the single modality of the same section over which it "
+               "is smallest, same seeds, same items; that one is named where it is not the best single modality on "
+               "validation. In brackets the 95 % interval of the smallest true gain. Of a control: over the best "
+               "single modality on validation.", ("gain",), over_single),
+        Column("over_each", "gain over each single", "gain", "Over each single modality of the section, with its 95 % "
+               "interval.", ("gains",), over_each),
+        Column("p", "p", "gain", _meaning_of_p(summary), ("gain",), p),
+        Column("verdict", "verdict", "gain", _meaning_of_verdict(summary), ("gain",), verdict),
         Column("gain_late_mean", "gain over late mean", "gain", "Over the mean of the single modalities' logits, which "
                "needs no training of its own.", ("gain_late_mean",),
                lambda row: gain(summary, row.get("gain_late_mean"))),
@@ -131,7 +151,50 @@ def _gains(summary: Mapping[str, Any]) -> list[Column]:
     ]  # fmt: skip
 
 
+def _meaning_of_p(summary: Mapping[str, Any]) -> str:
+    count = summary.get("comparisons")
+    count = count if count is not None else sum(bool(row.get("gain")) for row in summary["rows"])
+    text = (
+        f"Of no gain over a single modality: the largest of a sign-flip permutation test over {_unit(summary)} (all "
+        "patterns of signs, or 10,000 draws where there are more), a paired t-test over seeds, and a t-test whose "
+        "standard error has both sources. Of several single modalities the largest counts for `better`, the smallest "
+        f"times their number for `worse`. Corrected for {count} comparisons (Holm); in brackets that of a control, "
+        "which is no comparison of the table and not corrected."
+    )
+    if summary.get("smallest_p") is None:
+        return text
+    return text + f" The smallest p that a row of this table can get is {summary['smallest_p']:.2g}."
+
+
+def _meaning_of_verdict(summary: Mapping[str, Any]) -> str:
+    point = summary["primary"] == "accuracy"
+    trivial = " (`trivial`: yet within 1 point)" * point
+    margin = "`equivalent`: the 90 % interval of the gain lies within 1 point of zero; " * point
+    text = (
+        "`better`: than every single modality, each time with a 95 % interval above zero and p < 0.05; `worse`: than "
+        f"at least one of them, likewise{trivial}; {margin}`inconclusive`: none of these. Fewer than 5 seeds allow no "
+        "verdict. In simulated tables without any difference fewer than 5 % have a `better`, and fewer than 5 % a "
+        "`worse` (benchmarks/verdicts.md)."
+    )
+    if summary.get("detectable_gain") is not None:
+        size = value(summary, summary["detectable_gain"]) + (" points" if point else "")
+        return text + (
+            f" This table finds a true gain of {size} over a single modality with 80 % probability, if that row alone "
+            "has one: (t(1 - 0.05/2k) + t(0.8)) times its standard error, k the number of comparisons; median over "
+            "rows."
+        )
+    if (summary.get("smallest_p") or 0) >= 0.05:
+        return text + " With so few units and so many rows no gain whatever can get one here."
+    return text
+
+
 def _interaction(summary: Mapping[str, Any]) -> list[Column]:
+    several = any(len(row["streams"]) > 2 for row in summary["rows"])
+    surrogate = (
+        " Of more than two modalities the sum is an additive surrogate, not the least-squares projection of Hessel and "
+        "Lee (2020), who define it for two; another sum may lose less."
+    ) * several
+
     def emap(row: Mapping[str, Any]) -> Cell:
         cell = (row.get("interaction") or {}).get("emap")
         if not cell:
@@ -154,7 +217,7 @@ def _interaction(summary: Mapping[str, Any]) -> list[Column]:
         Column("emap", "EMAP gap", "interaction",
                "What the row loses when its logits are replaced by a sum of functions of one modality each (its "
                "empirical multimodally-additive projection); zero: no interplay was used. Of the first "
-               "five seeds, each on two draws of 200 test items.",
+               "five seeds, each on two draws of 200 test items." + surrogate,
                ("interaction", "interaction_note"), emap),
         Column("shapley", "Shapley shares, %", "interaction",
                "How much of the score each modality brings, averaged over the orders in which they could be added. "
@@ -225,6 +288,8 @@ def _calibration() -> list[Column]:
     return [
         Column("ece", "ECE", "calibration", "Expected calibration error in points (15 bins of equal mass), as trained. "
                "Biased upwards on few items; scores of an SVM are read as logits.", ("calibration",), share("ece")),
+        Column("ece_equal_width", "ECE, equal width", "calibration", "The same with 15 bins of equal width, as most "
+               "papers report it.", ("calibration",), share("ece_equal_width")),
         Column("ece_scaled", "ECE scaled", "calibration", "The same with a temperature fitted on validation.",
                ("calibration",), share("ece_scaled")),
     ]  # fmt: skip
@@ -290,6 +355,23 @@ def sections(summary: Mapping[str, Any]) -> list[tuple[str, list[dict]]]:
     for row in summary["rows"]:
         found.setdefault(row["section"], []).append(row)
     return [(title or "Methods", rows) for title, rows in found.items()]
+
+
+def best_singles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of each section its title and the single modality that validation chose, with the one ahead of it on test."""
+    sign = 1 if summary["higher_is_better"] else -1
+    singles = []
+    for title, rows in sections(summary):
+        alone = [row for row in rows if row["status"] == "done" and row["single"]]
+        for row in alone:
+            if row.get("best_single"):
+                ahead = max(alone, key=lambda one: sign * one["mean"])
+                lead = sign * (ahead["mean"] - row["mean"])
+                more = f", chosen on validation; on test {ahead['name']} is ahead by {value(summary, lead)}" * (
+                    lead > 0
+                )
+                singles.append((title, row["name"] + more))
+    return singles
 
 
 def bounds(summary: Mapping[str, Any]) -> list[tuple[str, Cell]]:

@@ -1,9 +1,9 @@
 """Standard errors of scores that seeds and test items share: every seed is tested on the same items.
 
-Seeds and units (groups of items, or items) are two crossed samples. With ``x[s, u]`` the part that unit ``u`` adds to the
-score of seed ``s``, the variance of the mean is that over seeds plus that over units minus that of what is left when
-both are taken off, which the first two both hold (Cornfield & Tukey 1956; as two-way clustering: Cameron, Gelbach &
-Miller 2011). ``benchmarks/verdicts.md`` says how often intervals made of it hold the truth.
+Seeds and units (groups of items, or items) are two crossed samples. With ``x[s, u]`` the part that unit ``u`` adds to
+the score of seed ``s``, the variance of the mean is that over seeds plus that over units minus that of what is left
+when both are taken off, which the first two both hold (Cornfield & Tukey 1956; as two-way clustering: Cameron, Gelbach
+& Miller 2011). ``benchmarks/verdicts.md`` says how often intervals made of it hold the truth.
 """
 
 from typing import Any, NamedTuple
@@ -47,8 +47,8 @@ def sum_by_unit(
 def crossed_estimate(sums: Float[np.ndarray, "*batch seeds units"], sizes: Float[np.ndarray, " units"]) -> Estimate:
     """Mean score with its standard error over seeds and units; degrees of freedom by Satterthwaite (1946).
 
-    The sum of the two variances less that of the residual is never taken below the larger of the two. Of one seed, or of
-    seeds that all give the same, it is the error over units alone.
+    The sum of the two variances less that of the residual is never taken below the larger of the two. Of one seed, or
+    of seeds that all give the same, it is the error over units alone.
 
     Args:
       sums: of the scores of a unit's items.

@@ -81,7 +81,7 @@ def gate(
         against reference ``k``. All modalities but the one in question are always their own, ``arange(n)``.
       modality: in question, one of ``modalities``.
       n: number of items.
-      groups: units of the bootstrap and of the test; default: items.
+      groups: units of the intervals and of the test; default: items.
       against: conditions, some or all of ``CONDITIONS``; the first decides.
       draws: of incongruent and shuffled input; each item's score is the mean over them.
 

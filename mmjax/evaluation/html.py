@@ -17,8 +17,9 @@ __all__ = ["format_html"]
 
 TEMPLATES = pathlib.Path(__file__).with_name("templates")
 SIGNS = {"better": "▲", "worse": "▼", "equivalent": "≈", "inconclusive": "?", "too few seeds": "…", "reproduced": "✓",
+         "consistent (wide)": "≈",
          "close": "≈", "not reproduced": "✗", "cannot run": "–"}  # fmt: skip
-DESCENDING = ("paper", "ours", "interval", "selected", "gain", "gain_late_mean", "gain_ensemble", "emap",
+DESCENDING = ("paper", "ours", "interval", "selected", "gain", "over_each", "gain_late_mean", "gain_ensemble", "emap",
               "kept_missing", "kept_noise", "alc")  # fmt: skip
 SHARED = ("seed", "epoch", "test_selected", "metrics", "validation_metrics")
 
@@ -195,7 +196,7 @@ def _cell(column: table.Column, cell: Cell, opens: bool) -> str:
     key = f' data-key="{column.key}" tabindex="-1"' if opens else ""
     text = escape(cell.text)
     if column.key in ("verdict", "target") and cell.order in SIGNS:
-        name = str(cell.order).replace(" ", "-")
+        name = str(cell.order).partition(" (")[0].replace(" ", "-")
         text = f'<span class="is-{name}"><span class="sign" aria-hidden="true">{SIGNS[cell.order]}</span> {text}</span>'
     return f'<td class="{kind}"{order}{key}>{text}</td>'
 
@@ -207,9 +208,7 @@ def _notes(summary: Mapping[str, Any]) -> str:
 
 def _legend(summary: Mapping[str, Any], shown: Sequence[table.Column]) -> str:
     lines = [(column.title, column.meaning) for column in shown]
-    best = [
-        f"{row['name']} ({title})" for title, rows in table.sections(summary) for row in rows if row.get("best_single")
-    ]
+    best = [f"{title}: {text}" for title, text in table.best_singles(summary)]
     if best:
         lines.append(("best single", "The best single modality of each section: " + "; ".join(best) + "."))
     return "".join(f"<dt>{escape(name)}</dt><dd>{_code(text)}</dd>" for name, text in lines)

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmjax.typing import Mapping
 
-__all__ = ["ROLES", "VALIDATION", "is_fitted_on_validation", "missing_parts"]
+__all__ = ["CONTROLS", "ROLES", "VALIDATION", "is_fitted_on_validation", "missing_parts"]
 
 ROLES = {
     "single": "a modality alone",
@@ -20,6 +20,9 @@ ROLES = {
 }
 """What a row stands for in the protocol. All but the controls are baselines; every role must be filled, ``linear`` in a
 table of sequences."""
+
+CONTROLS = ("shuffled control", "ensemble control")
+"""Roles that test what a gain comes from; no method is among them."""
 
 VALIDATION = ("held out", "cross-fitted", "fitted")
 """What the validation scores of a row may be: of items it never saw, each by a fit on other items, or of its own."""

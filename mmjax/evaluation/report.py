@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmjax.evaluation import columns as table
-from mmjax.evaluation.cells import NONE, paper
+from mmjax.evaluation.cells import NONE, gain, paper
 from mmjax.evaluation.html import format_html
 from mmjax.evaluation.latex import format_latex
 from mmjax.evaluation.records import RecordStore, replace_file
@@ -52,16 +52,16 @@ def format_markdown(summary: Mapping[str, Any]) -> str:
     """
     columns = table.columns(summary)
     main = [column for column in columns if column.key in MAIN]
-    behind = [column for column in columns if column.key not in MAIN]
+    behind = [column for column in columns if column.key not in (*MAIN, "over_each")]
     parts = [f"# {summary['title']}", *_warning(summary), *filter(None, [summary["note"]]), *table.facts(summary)]
     parts += _markdown_tables(_blocks(summary, main), main)
     if notes := table.notes(summary):
         parts.append("\n".join(f"[{number}] {note}" + "  " for note, number in notes.items()))
     parts += _behind(summary, behind)
+    parts += _gains_over_each(summary)
     parts += _decisions(summary)
-    legend = [f"* **{column.title}**: {column.meaning}" for column in columns]
-    best = [(title, row["name"]) for title, rows in table.sections(summary) for row in rows if row.get("best_single")]
-    legend += [f"* Best single modality, {title}: {_escape(name)}." for title, name in best]
+    legend = [f"* **{column.title}**: {column.meaning}" for column in columns if column.key != "over_each"]
+    legend += [f"* Best single modality, {title}: {_escape(text)}." for title, text in table.best_singles(summary)]
     return "\n\n".join([*parts, "## What the columns say\n\n" + "\n".join(legend)]) + "\n"
 
 
@@ -79,6 +79,24 @@ def format_table(summary: Mapping[str, Any]) -> str:
     for title, rows in blocks:
         lines += [f"{title}:", *(line(row) for row in rows)]
     return "\n".join(lines) + "\n"
+
+
+def _gains_over_each(summary: Mapping[str, Any]) -> list[str]:
+    """A table a section: fusions down, single modalities across."""
+    parts = []
+    for title, rows in table.sections(summary):
+        fused = [row for row in rows if row["status"] == "done" and row.get("gains")]
+        names = list(dict.fromkeys(name for row in fused for name in row["gains"]))
+        if len(names) < 2:
+            continue
+        head = ["row", *(_escape(f"over {name}") for name in names)]
+        lines = [
+            [_name(summary, row), *(gain(summary, row["gains"].get(name)).text for name in names)] for row in fused
+        ]
+        widths = _widths(head, lines)
+        body = "\n".join([_line(head, widths), _rule(widths), *(_line(line, widths) for line in lines)])
+        parts.append(f"## {title}: gain over each single modality\n\n{body}")
+    return parts
 
 
 def _decisions(summary: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from mmjax.errors import UsageError
 from mmjax.evaluation import calibration, significance
 from mmjax.evaluation.degradation import multibench
+from mmjax.evaluation.gains import Scored, add_gains, gain_cell
 from mmjax.evaluation.measured import Analysis, decision_cells, interaction_cells, robustness_cells
 from mmjax.evaluation.protocol import is_fitted_on_validation, missing_parts
 from mmjax.evaluation.records import STANDARD, RecordStore
@@ -20,7 +21,7 @@ from mmjax.typing import Mapping
 __all__ = ["PRIMARY", "summarise"]
 
 PRIMARY = ("accuracy", "mae")
-"""Primary metrics that are means over items, as the bootstrap and the permutation test need."""
+"""Primary metrics that are means over items, as the intervals and the permutation test need."""
 MARGIN = {"accuracy": 0.01, "mae": None}
 
 
@@ -60,8 +61,9 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
     rows = [_row(row, runs[row["name"]], targets, primary, metric) for row in config["rows"]]
     for one in config.get("references", []):  # they stand in the same column
         check_metric(metric, one.get("metric") or metric, one["name"])
-    _add_gains(rows, runs, groups, primary)
-    _add_measured(rows, runs, targets["test"], config)
+    scored = {name: Scored(run.seeds, run.scores["test"]) for name, run in runs.items() if run is not None}
+    power = add_gains(rows, scored, groups, primary=primary, margin=MARGIN[primary])
+    _add_measured(rows, runs, scored, targets["test"], config)
     streams = config.get("streams") or sorted({name for row in rows for name in row["streams"]})
     missing = missing_parts(rows, streams, config.get("majority"), sequences=config.get("sequences", False))
     units = np.unique(groups).size
@@ -87,6 +89,7 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "known": config.get("known", []),
         "chance": config.get("chance"),
         "seeds": config["seeds"],
+        **power,
         "rows": rows,
         "decisions": _decisions(rows, runs, targets["test"][0]),
         "references": config.get("references", []),
@@ -140,7 +143,7 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: st
         return {**cells, "status": "not run", "target": judge(paper, None, scale=scale)}
     sign = -1 if primary == "mae" else 1
     values = sign * run.scores["test"].mean(1)
-    interval = significance.hierarchical_interval(run.scores["test"], targets["test"][1])
+    interval = significance.crossed_interval(run.scores["test"], targets["test"][1], share=primary == "accuracy")
     bounds = sorted((sign * interval.lower, sign * interval.upper))
     over_seeds = significance.seed_interval(values)
     selected = [record["test_selected"] for record in run.records]
@@ -196,32 +199,6 @@ def _calibration(run: _Run, targets: Mapping, fitted: bool) -> dict[str, Any]:
     }
 
 
-def _add_gains(rows: list[dict], runs: Mapping[str, _Run | None], groups: np.ndarray, primary: str) -> None:
-    """Gains over the section's best single modality by validation, corrected for their number in the whole table."""
-    sign = -1 if primary == "mae" else 1
-    best: dict[str, dict] = {}
-    for row in rows:
-        if row["status"] == "done" and row["single"]:
-            champion = best.setdefault(row["section"], row)
-            if sign * row["validation"] > sign * champion["validation"]:
-                best[row["section"]] = row
-    compared = []
-    for row in rows:
-        over, ours = best.get(row["section"]), runs[row["name"]]
-        theirs = runs[over["name"]] if over else None
-        row |= {"best_single": row is over, "gain": None}
-        if over is None or ours is None or theirs is None or len(row["streams"]) < 2:
-            continue
-        seeds = [seed for seed in ours.seeds if seed in theirs.seeds]
-        if seeds:
-            gain, p = _compare(ours, theirs, seeds, groups, primary)
-            row["gain"] = {"over": over["name"], "seeds": seeds, **dataclasses.asdict(gain), "p": p}
-            compared.append((row["gain"], gain))
-    for (cell, gain), p in zip(compared, significance.holm([cell["p"] for cell, _ in compared])):
-        said = significance.verdict(gain, p, len(cell["seeds"]), MARGIN[primary])
-        cell |= {"p_holm": float(p), "verdict": said.name, "trivial": said.trivial}
-
-
 def _decisions(rows: list[dict], runs: Mapping[str, _Run | None], target: np.ndarray) -> list[dict[str, Any]]:
     """Partial information in the single modalities' decisions, of the first section that has a fusion of them."""
     fused = [row for row in rows if row["status"] == "done" and len(row["streams"]) > 1]
@@ -233,7 +210,11 @@ def _decisions(rows: list[dict], runs: Mapping[str, _Run | None], target: np.nda
 
 
 def _add_measured(
-    rows: list[dict], runs: Mapping[str, _Run | None], targets: tuple[np.ndarray, np.ndarray], config: Mapping[str, Any]
+    rows: list[dict],
+    runs: Mapping[str, _Run | None],
+    scored: Mapping[str, Scored],
+    targets: tuple[np.ndarray, np.ndarray],
+    config: Mapping[str, Any],
 ) -> None:
     """Robustness, interaction, and the gains over the untrained mean and the ensemble, each within its section."""
     target, groups = targets
@@ -251,8 +232,8 @@ def _add_measured(
             run = runs[row["name"]]
             if run is None:
                 continue
-            row["gain_late_mean"] = _plain_gain(row, late, runs, groups, config["primary"])
-            row["gain_ensemble"] = _plain_gain(row, ensemble, runs, groups, config["primary"])
+            row["gain_late_mean"] = _plain_gain(row, late, scored, groups, config["primary"])
+            row["gain_ensemble"] = _plain_gain(row, ensemble, scored, groups, config["primary"])
             row["interaction"] = interaction_cells(run.analysis, row["streams"]) if run.analysis else None
             row["interaction_note"] = _interaction_note(row, run)
             row["robustness"] = None
@@ -304,28 +285,12 @@ def _interaction_note(row: Mapping[str, Any], run: _Run) -> str:
 
 
 def _plain_gain(
-    row: Mapping, over: Mapping | None, runs: Mapping[str, _Run | None], groups: np.ndarray, primary: str
+    row: Mapping, over: Mapping | None, scored: Mapping[str, Scored], groups: np.ndarray, primary: str
 ) -> dict[str, Any] | None:
     """The paired gain over another row, without a verdict: the table tests one hypothesis a row."""
-    ours, theirs = runs[row["name"]], runs[over["name"]] if over else None
-    if over is None or ours is None or theirs is None or len(row["streams"]) < 2 or over["name"] == row["name"]:
+    if over is None or len(row["streams"]) < 2 or over["name"] == row["name"]:
         return None
-    seeds = [seed for seed in ours.seeds if seed in theirs.seeds]
-    if not seeds:
-        return None
-    gain, p = _compare(ours, theirs, seeds, groups, primary)
-    return {"over": over["name"], "seeds": seeds, **dataclasses.asdict(gain), "p": p}
-
-
-def _compare(
-    ours: _Run, theirs: _Run, seeds: list[int], groups: np.ndarray, primary: str
-) -> tuple[significance.Gain, float]:
-    """The paired gain over the seeds that both have, and its p: of one seed McNemar's."""
-    scores = ours.scores["test"][[ours.seeds.index(seed) for seed in seeds]]
-    reference = theirs.scores["test"][[theirs.seeds.index(seed) for seed in seeds]]
-    gain = significance.paired_gain(scores, reference, groups)
-    exact = len(seeds) == 1 and primary == "accuracy"
-    return gain, significance.mcnemar(scores[0], reference[0]) if exact else gain.p
+    return gain_cell(scored[row["name"]], scored[over["name"]], over["name"], groups, primary)
 
 
 def _rounded(value: Any) -> Any:

@@ -10,7 +10,7 @@ from mmjax.typing import Mapping
 
 __all__ = ["METRICS", "STATUSES", "check_metric", "judge"]
 
-STATUSES = ("reproduced", "close", "not reproduced", "cannot run")
+STATUSES = ("reproduced", "consistent (wide)", "close", "not reproduced", "cannot run")
 
 METRICS = {
     "accuracy": "share of right answers, all items",
@@ -46,25 +46,55 @@ def judge(
 ) -> dict[str, Any] | None:
     """The target of a row with its status.
 
-    ``reproduced``: the mean over seeds lies within the tolerance of the published number; ``close``: within twice the
-    tolerance; ``not reproduced``: neither; ``cannot run``: the reason stands beside it.
+    The difference is ours less the published number, its interval that over our seeds; the published number is exact
+    unless it has a standard deviation. ``reproduced``: the difference is within the bound and its interval within twice
+    the bound, so that noise never makes a reproduction; ``consistent (wide)``: the interval holds zero, but it is no
+    reproduction; ``close``: the difference is within twice the bound; ``not reproduced``: none of these;
+    ``cannot run``: the reason stands beside it.
 
     Args:
-      paper: ``value`` and ``source``, ``checked``, ``metric``, ``split``, ``tolerance``, ``cannot_run``.
-      values: of each seed, in units of the metric; None = not run.
-      scale: what turns them into the units of the published number. The default tolerance is 1 percentage point (of
-        other metrics 1 % of the published number) or two standard deviations over seeds, whichever is larger.
+      paper: ``value`` and ``source``, ``checked``, ``metric``, ``split``, ``tolerance``, ``sd``, ``runs``,
+        ``cannot_run``; ``sd`` over the paper's runs, one of them where their number is not given.
+      values: of each seed, in units of the metric; None = not run. Fewer than three have no interval.
+      scale: what turns them into the units of the published number. The bound is the row's tolerance, or 1 percentage
+        point, of other metrics 1 % of the published number.
     """
     if paper is None:
         return None
-    target = {name: paper.get(name) for name in ("value", "metric", "split", "source", "checked")}
+    nothing = {"tolerance": None, "difference": None, "difference_interval": None}
+    target = {name: paper.get(name) for name in ("value", "metric", "split", "source", "checked")} | nothing
     if paper.get("cannot_run"):
-        return target | {"tolerance": None, "status": "cannot run", "reason": paper["cannot_run"]}
+        return target | {"status": "cannot run", "reason": paper["cannot_run"]}
     if values is None or not len(values):
-        return target | {"tolerance": None, "status": "cannot run", "reason": "not run"}
+        return target | {"status": "cannot run", "reason": "not run"}
     ours = scale * np.asarray(values, np.float64)
-    least = 1.0 if scale == 100 else 0.01 * abs(paper["value"])
-    tolerance = paper.get("tolerance") or max(least, 2 * ours.std(ddof=1) if ours.size > 1 else 0.0)
-    distance = abs(ours.mean() - paper["value"]) - 1e-9  # rounding does not move a number over a bound
-    status = "reproduced" if distance <= tolerance else "close" if distance <= 2 * tolerance else "not reproduced"
-    return target | {"tolerance": float(tolerance), "status": status, "reason": paper.get("reason", "")}
+    bound = paper.get("tolerance") or (1.0 if scale == 100 else 0.01 * abs(paper["value"]))
+    difference = float(ours.mean() - paper["value"])
+    interval = _interval(ours - paper["value"], paper.get("sd"), paper.get("runs") or 1)
+    target |= {"tolerance": float(bound), "difference": difference, "difference_interval": interval}
+    return target | {"status": _status(difference, interval, bound), "reason": paper.get("reason", "")}
+
+
+def _interval(differences: np.ndarray, sd: float | None, runs: int) -> list[float] | None:
+    """95 % interval of the mean difference: Student's, or Welch's where the published number varies too."""
+    from scipy.special import stdtrit
+
+    count = differences.size
+    if count < 3:
+        return None
+    ours, theirs = differences.var(ddof=1) / count, (sd or 0.0) ** 2 / runs
+    terms = ours**2 / (count - 1) + (theirs**2 / (runs - 1) if runs > 1 else 0.0)  # of one run the sd counts as exact
+    freedom = min((ours + theirs) ** 2 / terms, 1e9) if terms > 0 else 1e9
+    half = stdtrit(freedom, 0.975) * np.sqrt(ours + theirs)
+    return [float(differences.mean() - half), float(differences.mean() + half)]
+
+
+def _status(difference: float, interval: Sequence[float] | None, bound: float) -> str:
+    rounding = 1e-9  # it does not move a number over a bound
+    distance = abs(difference) - rounding
+    widest = distance if interval is None else max(abs(end) for end in interval) - rounding
+    if distance <= bound and widest <= 2 * bound:
+        return "reproduced"
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        return "consistent (wide)"
+    return "close" if distance <= 2 * bound else "not reproduced"

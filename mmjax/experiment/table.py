@@ -30,7 +30,9 @@ class Paper:
       checked: whether someone read it there; recalled numbers are shown as unchecked.
       metric: name of the metric with its convention (see ``mmjax.evaluation.targets``); None = that of the data.
       split: on which split it was measured, where that is not the table's.
-      tolerance: how far a reproduction may lie from it, same units; None = 1 point or 2 standard deviations over seeds.
+      tolerance: how far a reproduction may lie from it, same units; None = 1 point (of errors 1 % of the number).
+      sd: its standard deviation over the paper's runs, same units; None = not published, the number counts as exact.
+      runs: how many those were.
       cannot_run: why nothing here can reproduce it; empty = the row does, or does not.
       reason: why the row does not reproduce it, where that is known.
     """
@@ -41,6 +43,8 @@ class Paper:
     metric: str | None = None
     split: str = ""
     tolerance: float | None = None
+    sd: float | None = None
+    runs: int | None = None
     cannot_run: str = ""
     reason: str = ""
 

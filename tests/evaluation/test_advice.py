@@ -256,6 +256,22 @@ def test_what_the_table_lacks_is_said():
     assert "They speak for these groups only." in text
 
 
+def test_another_single_modality_than_validation_chose():
+    """Better than text, which validation chose, and not than audio: neither is advised; or worse than audio: said."""
+    gains = {"text": {**gain(0.18, 0.12, 0.24), "p": 0.001}, "audio": {**gain(0.02, -0.02, 0.06, "audio"), "p": 0.3}}
+    unsure = fused(gain=gain(0.02, -0.02, 0.06, "audio", verdict="inconclusive"), gains=gains)
+    text = advise(summary(*singles(), unsure))
+    assert text.splitlines()[2] == (
+        'NOT DECIDED: "gated" is better than TEXT alone, which validation prefers, but a gain over "audio" is not '
+        'shown on test. Choose between "gated" and "audio" on more validation data.'
+    )
+    assert 'Over "text" alone: +18.0 points (95 % interval +12.0 to +24.0) [gated: gains].' in text
+    assert "against each of 2 single modalities: inconclusive" in text
+    below = {**gain(-0.17, -0.2, -0.14, "audio", verdict="worse"), "below": ["audio"]}
+    gains["text"] |= {"mean": -0.01, "lower": -0.05, "p": 0.6}
+    assert headline(*singles(), fused(gain=below, gains=gains)) == 'USE TEXT alone: "gated" is worse than "audio".'
+
+
 def test_no_single_modality_no_verdict():
     assert headline(fused(gain=None)).startswith("NOT DECIDED: no single modality was run")
 

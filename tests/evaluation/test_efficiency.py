@@ -141,9 +141,9 @@ def test_gain_at_each_fraction():
     draw = np.random.default_rng(0)
     fused, single = (draw.random((2, 3, 5, 80)) < [[[[0.8]], [[0.7]], [[0.6]]], [[[0.6]]] * 3]).astype(float)
     groups = np.arange(80) // 4
-    gains = gain_curve(fused, single, groups, draws=200, flips=200)
+    gains = gain_curve(fused, single, groups, flips=200)
     assert gains[0].mean > gains[1].mean > gains[2].mean
-    assert gains[1] == paired_gain(fused[1], single[1], groups, draws=200, flips=200)
+    assert gains[1] == paired_gain(fused[1], single[1], groups, flips=200)
 
 
 def test_an_exact_power_law_is_found():

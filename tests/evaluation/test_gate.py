@@ -25,7 +25,8 @@ def model(used):
 def test_a_model_that_uses_both_passes_and_one_that_uses_one_fails():
     found = gate(scored(model("ab"), TARGET), "ab", "b", N)
     assert found.matters and found.modality == "b" and set(found.against) == {"incongruent", "shuffled", "blanked"}
-    assert all(c.gain.lower > 0 and c.score.shape == (4,) for c in found.against.values())
+    assert all(c.gain.mean > 0.1 and c.score.shape == (4,) for c in found.against.values())
+    assert found.against["incongruent"].gain.lower > 0
     assert found.against["blanked"].score.mean() > found.against["incongruent"].score.mean()  # no evidence, not wrong
     found = gate(scored(model("a"), TARGET), "ab", "b", N)
     assert not found.matters
@@ -46,7 +47,7 @@ def test_contrasts_are_paired_gains():
     shuffled = np.mean([score({"a": here, "b": p}) for p in draws], axis=0)
     np.testing.assert_allclose(found.against["shuffled"].score, shuffled.mean(1))
     first, second = (found.against[name].gain for name in ("blanked", "shuffled"))
-    assert first.lower > 0 and first.p_permutation < 0.05 < first.p_t  # seeds disagree: not yet sure
+    assert first.lower < 0 and first.p_permutation < 0.05 < first.p_t  # seeds disagree: not yet sure
     assert second.lower > 0 and second.p < 0.05 and not found.matters  # the first one decides
 
 

@@ -63,7 +63,7 @@ def test_caption_and_notes_say_what_a_reader_needs(summary):
     assert "752 test items in 31 groups (video)" in caption
     assert "Non-conforming: it lacks shuffled control, ensemble of the best single modality." in caption
     assert r"{[}1{]} a note\_of \& it" in text
-    assert r"\textbf{verdict}: \texttt{better} or \texttt{worse}: the 95 \% interval excludes zero" in text
+    assert r"\textbf{verdict}: \texttt{better}: than every single modality, each time with a 95 \% interval" in text
     assert "Non-conforming" not in format_latex(empty_summary())
 
 

@@ -53,7 +53,10 @@ def test_gains_are_over_the_best_single_modality_of_the_section_by_validation(wo
     gains = {name: row["gain"] for name, row in rows.items() if row["gain"]}
     for name, gain in gains.items():
         assert gain["mean"] == pytest.approx(rows[name]["mean"] - rows[gain["over"]]["mean"], abs=1e-9)
-        assert gain["p"] == max(gain["p_permutation"], gain["p_t"], gain["p_both"])
+        each = rows[name]["gains"].values()
+        assert gain["mean"] == min(cell["mean"] for cell in each)
+        assert all(cell["p"] == max(cell["p_permutation"], cell["p_t"], cell["p_both"]) for cell in each)
+    assert set(rows["both"]["gains"]) == {"text", "audio"} and set(rows["other both"]["gains"]) == {"other text"}
     np.testing.assert_allclose([g["p_holm"] for g in gains.values()], holm([g["p"] for g in gains.values()]), atol=1e-9)
     assert gains["other both"]["verdict"] == "better"
 
@@ -64,10 +67,18 @@ def test_the_choice_of_the_best_single_never_sees_test(tmp_path):
     records = store.records("audio")
     truth = targets()["test"]["target"]
     perfect = np.tile(np.eye(2)[truth], (len(SEEDS), 1, 1))
+    weak = store.logits("audio", "test")
+    for name in ("both", "text"):  # the same on test, so that the fusion is no worse than text
+        store.write_row(name, store.records(name), {"validation": store.logits(name, "validation"), "test": weak}, {})
     store.write_row("audio", records, {"validation": store.logits("audio", "validation"), "test": perfect}, {})
     rows = {row["name"]: row for row in summarise(tmp_path)["rows"]}
-    assert rows["audio"]["mean"] == 1.0
+    assert rows["audio"]["mean"] == 1.0 and rows["audio"]["interval"] == [pytest.approx(0.025 ** (1 / 12)), 1.0]
     assert rows["text"]["best_single"]
+    gain = rows["both"]["gain"]  # but a fusion that audio beats on test is not to pass for one that text does not beat
+    assert (gain["over"], gain["verdict"], gain["below"]) == ("audio", "worse", ["audio"])
+    assert rows["both"]["gains"]["text"]["mean"] == 0 and gain["mean"] == pytest.approx(rows["both"]["mean"] - 1)
+    text = write_report(tmp_path)
+    assert " over audio |" in text and "chosen on validation; on test audio is ahead by" in text
 
 
 def test_same_bytes_again_also_from_an_interrupted_run(workdir, tmp_path):
@@ -93,7 +104,9 @@ def test_markdown_says_what_a_reader_needs(workdir):
     """What was found first, what lies behind it in a second block of tables, each as wide as it must be."""
     text = (workdir / "table.md").read_text()
     start = text.index("## first: behind the scores")
-    main, behind = lines_of(text[:start]), lines_of(text[start:])
+    each = text.index("## first: gain over each single modality")
+    main, behind = lines_of(text[:start]), lines_of(text[start:each])
+    assert "over text | " in text[each:] and lines_of(text[each:])["both"].count("[") == 2
     assert "80.3 (unchecked)" in main["both"]
     assert "best single" in main["text"]
     assert "not run" in main["missing"] and "missing" not in behind
@@ -224,8 +237,29 @@ def test_gains_over_the_late_mean_and_over_the_ensemble_by_hand(tmp_path):
     assert rows["voted"]["gain_ensemble"]["mean"] == pytest.approx(3 / 60)
     for alone in ("text", "audio", "wide text", "two texts"):
         assert rows[alone]["gain_late_mean"] is None and rows[alone]["gain_ensemble"] is None
-    line = lines_of(write_report(tmp_path))["both"]
+    line = lines_of(write_report(tmp_path).partition("gain over each")[0])["both"]
     assert "+5.0 [" in line and "+10.0 [" in line
+
+
+def test_controls_are_no_comparisons_of_the_table(tmp_path):
+    """Four fusions are tested, and the shuffled control beside them costs them nothing and gets no verdict."""
+    store = whole_toy(tmp_path)
+    summary = summarise(tmp_path)
+    rows = {row["name"]: row for row in summary["rows"]}
+    assert summary["comparisons"] == 4 and summary["smallest_p"] == pytest.approx(4 * 2 / 2**12)
+    control = rows["shuffled"]["gain"]
+    assert (control["over"], control["verdict"], control["p_holm"]) == ("text", None, None)
+    assert control["mean"] == pytest.approx(-3 / 60) and control["p"] == rows["shuffled"]["gains"]["text"]["p"]
+    text = write_report(tmp_path)
+    main = lines_of(text.partition("behind the scores")[0])
+    assert f"({control['p']:.3f})" in main["shuffled"] and "Corrected for 4 comparisons (Holm)" in text
+    assert f"can get is {summary['smallest_p']:.2g}." in text
+    median = np.median([rows[name]["gain"]["detectable"] for name in ("voted", "product", "both", "joint")])
+    assert summary["detectable_gain"] == pytest.approx(median)
+    assert f"finds a true gain of {100 * median:.1f} points" in text
+    without = [row for row in store.config()["rows"] if row["name"] != "shuffled"]
+    store.write_config(config(rows=without))
+    assert {r["name"]: r["gain"] for r in summarise(tmp_path)["rows"]}["both"] == rows["both"]["gain"]
 
 
 def test_gains_over_them_stay_within_a_section(tmp_path):
@@ -310,9 +344,12 @@ def test_a_published_number_has_a_status_and_other_conventions_are_refused(tmp_p
     assert "reproduced" in lines_of(write_report(tmp_path).partition("behind the scores")[0])["both"]
     both = next(row for row in summary["rows"] if row["name"] == "both")
     cell = next(c for c in columns(summary) if c.key == "target").cell
-    assert cell({**both, "target": {**both["target"], "tolerance": 1.0}}).text == "reproduced"
-    assert cell({**both, "target": {**both["target"], "tolerance": 7.04}}).text == "reproduced (± 7.0)"
-    assert cell({**both, "target": {**both["target"], "tolerance": None, "status": "cannot run"}}).text == "cannot run"
+    assert cell(both).text == "reproduced (+1.0 [+1.0, +1.0])"  # the difference and its interval
+    few = {**both, "target": {**both["target"], "difference_interval": None}}
+    assert cell(few).text == "reproduced (+1.0)"
+    older = {"value": 79.0, "status": "reproduced", "tolerance": 7.04}  # a table of before there was a difference
+    assert cell({**both, "target": older}).text == "reproduced"
+    assert cell(next(row for row in summary["rows"] if row["name"] == "joint")).text == "cannot run"
     rows[5]["paper"] = {**paper, "metric": "acc2_non0"}
     store.write_config(config(rows=rows, metric="acc2_has0"))
     with pytest.raises(UsageError, match=r"row 'both' measures acc2_has0 .* reports acc2_non0 .* not compared"):

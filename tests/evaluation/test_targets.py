@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.targets import METRICS, STATUSES, check_metric, judge
@@ -30,14 +31,35 @@ def test_the_status_at_its_bounds(ours, status):
     assert {name: found[name] for name in PAPER} == PAPER and found["reason"] == ""
 
 
-def test_the_tolerance_is_a_point_or_two_standard_deviations_or_what_the_row_says():
-    spread = [0.70, 0.74, 0.78]  # mean 74, s.d. 4 points: tolerance 8
-    assert judge({**PAPER, "value": 82.0}, spread)["tolerance"] == pytest.approx(8.0)
-    assert judge({**PAPER, "value": 81.9}, spread)["status"] == "reproduced"
-    assert judge({**PAPER, "value": 82.1}, spread)["status"] == "close"
+def test_noise_never_makes_a_reproduction():
+    """The faults it mends: 6.9 points off read `reproduced (± 7.0)`, an interval that holds the number `not`."""
+    spread = [0.70, 0.74, 0.78]  # mean 74, s.d. 4 points: ± 9.94
+    half = 4.302653 * 4 / np.sqrt(3)
+    far = judge({**PAPER, "value": 80.9}, spread)
+    assert far["status"] == "consistent (wide)" and far["tolerance"] == 1.0
+    assert far["difference"] == pytest.approx(-6.9)
+    np.testing.assert_allclose(far["difference_interval"], [-6.9 - half, -6.9 + half], rtol=1e-6)
+    assert judge({**PAPER, "value": 74.2}, spread)["status"] == "consistent (wide)"  # near by luck
     assert judge({**PAPER, "value": 90.1}, spread)["status"] == "not reproduced"
-    same = judge({**PAPER, "value": 76.0, "tolerance": 0.5, "reason": "fewer videos"}, spread)
-    assert (same["status"], same["tolerance"], same["reason"]) == ("not reproduced", 0.5, "fewer videos")
+    tight = [0.738, 0.740, 0.742]  # ± 0.50
+    assert judge({**PAPER, "value": 74.9}, tight)["status"] == "reproduced"
+    assert judge({**PAPER, "value": 75.4}, tight)["status"] == "close"
+    assert judge({**PAPER, "value": 76.1}, tight)["status"] == "not reproduced"
+    own = judge({**PAPER, "value": 75.4, "tolerance": 1.5, "reason": "fewer videos"}, tight)
+    assert (own["status"], own["tolerance"], own["reason"]) == ("reproduced", 1.5, "fewer videos")
+
+
+def test_a_published_deviation_widens_the_interval():
+    """Welch's: 4 points over 3 runs of ours, 3 points over 5 of theirs; of one run theirs counts as exact."""
+    spread = [0.70, 0.74, 0.78]
+    ours, theirs = 16 / 3, 9 / 5
+    freedom = (ours + theirs) ** 2 / (ours**2 / 2 + theirs**2 / 4)
+    half = scipy.stats.t.ppf(0.975, freedom) * np.sqrt(ours + theirs)
+    published = judge({**PAPER, "sd": 3.0, "runs": 5}, spread)
+    np.testing.assert_allclose(published["difference_interval"], [-1 - half, -1 + half])
+    same = judge({**PAPER, "sd": 1.0}, [0.74] * 3)
+    np.testing.assert_allclose(same["difference_interval"], [-1 - 1.959964, -1 + 1.959964], rtol=1e-6)
+    assert same["status"] == "consistent (wide)" and judge(PAPER, [0.74] * 3)["status"] == "reproduced"
 
 
 def test_an_errors_tolerance_is_a_hundredth_of_the_published_number():
