@@ -51,8 +51,8 @@ def add_gains(
         alone = [one for one in rows if one["single"] and one["section"] == row["section"] and one["name"] in scored]
         pairs = {}
         for one in alone:
-            if found := _compare(scored[row["name"]], scored[one["name"]], groups, primary):
-                pairs[one["name"]] = found
+            if pair := _compare(scored[row["name"]], scored[one["name"]], groups, primary):
+                pairs[one["name"]] = pair
         row["gains"] = {name: _cell(name, *pair) for name, pair in pairs.items()}
         if not pairs or (row["role"] in CONTROLS and champion["name"] not in pairs):
             continue
