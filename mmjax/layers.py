@@ -54,15 +54,12 @@ class Dense(nn.Module):
         return y.reshape(*x.shape[:-1], self.features)
 
 
-class LayerNorm(nn.Module):
-    """Layer normalisation (Ba et al. 2016) with float32 statistics and the type of the input."""
-
-    epsilon: float = 1e-6
-    dtype: Dtype | None = None
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation (Ba et al. 2016): flax's, but the result has the type of the input (or ``dtype``)."""
 
     @nn.compact
-    def __call__(self, x: Shaped[Array, "*lead d"]) -> Shaped[Array, "*lead d"]:
-        return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype or x.dtype, name="norm")(x)
+    def __call__(self, x: Shaped[Array, "*lead d"]) -> Shaped[Array, "*lead d"]:  # type: ignore[override]
+        return super().__call__(x).astype(self.dtype or x.dtype)
 
 
 class MLP(nn.Module):
@@ -106,8 +103,9 @@ def attend(
 class MultiHeadAttention(nn.Module):
     """Multi-head attention of queries ``[b, t, d]`` to keys ``[b, s, e]`` (Vaswani et al. 2017, section 3.2.2).
 
-    Reports its weights ``[batch, heads, t, s]`` as ``intermediates/attention_weights``. The output projection has no
-    bias, so that a query with nothing to attend to gets exactly 0.
+    Reports its weights ``[batch, heads, t, s]`` as ``intermediates/ROLE_attention_weights``. Departures: the output
+    projection has no bias, so that a query with nothing to attend to gets exactly 0; dropout falls on the mixed values
+    of the heads, not on the weights, which are then those that were used.
 
     Attributes:
       dim: width of the output; ``num_heads`` must divide it.
@@ -125,10 +123,19 @@ class MultiHeadAttention(nn.Module):
         keys: Shaped[Array, "b s e"] | None = None,
         *,
         mask: Bool[Array, "b s"] | Bool[Array, "b t s"],
+        role: str | None = None,
         train: bool = False,
     ) -> Shaped[Array, "b t dim"]:
+        """Attention to ``keys``, or without them to the queries themselves.
+
+        Args:
+          mask: of the keys, or for each query one of its own.
+          role: what attends to what, for the report: None = ``self`` or ``cross``; ``joint`` = the tokens of all
+            modalities to themselves; ``QUERY_to_KEY`` between streams of these names.
+        """
         if self.dim % self.num_heads:
             raise ValueError(f"{self.num_heads=} must divide {self.dim=}")
+        role = role or ("self" if keys is None else "cross")
         keys = queries if keys is None else keys
 
         def heads(x: Any, name: str) -> Any:
@@ -137,7 +144,7 @@ class MultiHeadAttention(nn.Module):
 
         mask = mask[:, None] if mask.ndim == 2 else mask
         mixed, weights = attend(heads(queries, "query"), heads(keys, "key"), heads(keys, "value"), mask)
-        self.sow("intermediates", "attention_weights", weights)
+        self.sow("intermediates", f"{role}_attention_weights", weights)
         mixed = nn.Dropout(self.dropout_rate, deterministic=not train)(mixed)
         return Dense(self.dim, use_bias=False, dtype=self.dtype, name="out")(mixed.reshape(*mixed.shape[:2], -1))
 
@@ -164,15 +171,18 @@ class TransformerBlock(nn.Module):
         context: Shaped[Array, "b s e"] | None = None,
         *,
         mask: Bool[Array, "b s"] | Bool[Array, "b t s"],
+        role: str | None = None,
         train: bool = False,
     ) -> Shaped[Array, "b t d"]:
+        """The tokens after the block; ``mask`` and ``role`` are those of its attention (``MultiHeadAttention``)."""
         if x.shape[-1] != self.dim:
             raise ValueError(f"the block is {self.dim=} wide, its input {x.shape[-1]}: project it first")
         drop = nn.Dropout(self.dropout_rate, deterministic=not train)
         if context is not None:
             context = LayerNorm(dtype=self.dtype, name="context_norm")(context)
         attention = MultiHeadAttention(self.dim, self.num_heads, self.dropout_rate, self.dtype, name="attention")
-        x = x + drop(attention(LayerNorm(dtype=self.dtype, name="attention_norm")(x), context, mask=mask, train=train))
+        hidden = LayerNorm(dtype=self.dtype, name="attention_norm")(x)
+        x = x + drop(attention(hidden, context, mask=mask, role=role, train=train))
         hidden = LayerNorm(dtype=self.dtype, name="mlp_norm")(x)
         mlp = MLP(
             (self.mlp_dim or 4 * self.dim, self.dim), dropout_rate=self.dropout_rate, dtype=self.dtype, name="mlp"

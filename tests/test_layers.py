@@ -87,7 +87,7 @@ def test_heads_are_flax_heads():
 def test_nothing_to_attend_to_gives_exactly_zero_and_finite_gradients():
     params = draw_params(HEADS, X, CONTEXT, mask=MASK)
     mixed, reported = run(HEADS, params, X, CONTEXT, mask=MASK)
-    weights = reported["attention_weights"][0]
+    weights = reported["cross_attention_weights"][0]
     assert not mixed[1].any() and not weights[1].any()
     np.testing.assert_allclose(weights[0].sum(-1), 1, rtol=1e-6)
     assert not weights[0, ..., 1].any()

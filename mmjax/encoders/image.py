@@ -97,6 +97,7 @@ class ResidualBlock(nn.Module):
     features: int
     stride: int = 1
     num_groups: int = 8
+    symmetric_padding: bool = False
     dtype: Dtype | None = None
 
     @nn.compact
@@ -104,7 +105,8 @@ class ResidualBlock(nn.Module):
         dtype, strides = self.dtype or x.dtype, (self.stride, self.stride)
 
         def conv(x: Any, size: int, strides: tuple[int, int], name: str) -> Any:
-            return Conv(self.features, (size, size), strides, use_bias=False, dtype=dtype, name=name)(x)
+            padding = size // 2 if self.symmetric_padding else "SAME"
+            return Conv(self.features, (size, size), strides, padding, use_bias=False, dtype=dtype, name=name)(x)
 
         def norm(x: Any, name: str) -> Any:
             return GroupNorm(self.num_groups, dtype=dtype, name=name)(x)
@@ -119,14 +121,17 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
     """Residual network with a 3 by 3 stem, as for small images (He et al. 2016, section 4.2).
 
-    Departure: GroupNorm (Wu & He 2018) for BatchNorm. It sees one image at a time, so padding and absent images cannot
-    touch the statistics of real ones, and there is no state.
+    Departures: GroupNorm (Wu & He 2018) for BatchNorm; it sees one image at a time, so padding and absent images cannot
+    touch the statistics of real ones, and there is no state. A shortcut that changes width or size is a 1 by 1
+    convolution with a norm (the paper's option B), where section 4.2 pads with zeros (option A). ``symmetric_padding``.
 
     Attributes:
       dim: width of the tokens.
       widths: channels of each stage; every stage but the first halves height and width.
       stage_sizes: residual blocks of each stage; ResNet-20 is ``(3, 3, 3)`` with widths ``(16, 32, 64)``.
       num_groups: of the norms; must divide every width.
+      symmetric_padding: zeros on both sides of a convolution that halves the map, as in PyTorch and its published
+        weights; False puts them at the end only, XLA's "same" for an even side.
       tokens: False gives one token per image (the mean over places); True one per place, row by row.
     """
 
@@ -134,6 +139,7 @@ class ResNet(nn.Module):
     widths: Sequence[int] = (16, 32, 64)
     stage_sizes: Sequence[int] = (1, 1, 1)
     num_groups: int = 8
+    symmetric_padding: bool = False
     tokens: bool = False
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
@@ -151,7 +157,9 @@ class ResNet(nn.Module):
         for i, (width, size) in enumerate(zip(self.widths, self.stage_sizes)):
             for j in range(size):
                 stride = 2 if i and not j else 1
-                x = ResidualBlock(width, stride, self.num_groups, self.dtype, name=f"block_{i}_{j}")(x)
+                x = ResidualBlock(
+                    width, stride, self.num_groups, self.symmetric_padding, self.dtype, name=f"block_{i}_{j}"
+                )(x)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         if not self.tokens:
             x = x.mean(1, keepdims=True, dtype=jnp.float32).astype(x.dtype)
@@ -162,7 +170,8 @@ class ResNet(nn.Module):
 class ViT(nn.Module):
     """Vision transformer (Dosovitskiy et al. 2021): linear patches, learned positions, pre-norm blocks, final norm.
 
-    Departure: without ``class_token`` the image is the mean of its patch tokens (Beyer et al. 2022), not a CLS token.
+    Departures: without ``class_token`` the image is the mean of its patch tokens (Beyer et al. 2022), not a CLS token;
+    the class token has no position (both would be one learned vector, so only its initial scale and decay differ).
     The size of the images is fixed by the first call, through the positions.
 
     Attributes:

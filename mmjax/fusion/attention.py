@@ -21,8 +21,10 @@ def _weighted_sum(module: nn.Module, scores: Float[Array, "b m"], tokens: Stream
 class AdditiveAttention(nn.Module):
     """Weights modalities by a learned score ``w^T tanh(W v_m + b)`` (Bahdanau et al. 2015; Hori et al. 2017).
 
-    Over pooled modalities ``v_m``: ``alpha = softmax(score)`` over those present, ``z = sum_m alpha_m v_m``. Reports
-    ``alpha`` ``[batch, modality]`` (sorted names) as ``intermediates/modality_weights``; a weight is not importance.
+    Over pooled modalities ``v_m``: ``alpha = softmax(score)`` over those present, ``z = sum_m alpha_m v_m``. Departure:
+    there is no decoder whose state ``s`` would enter the score (``w^T tanh(W s + V v_m + b)`` in both papers), so one
+    set of weights per example: attention pooling. Reports ``alpha`` ``[batch, modality]`` (sorted names) as
+    ``intermediates/modality_weights``; a weight is not importance.
 
     Attributes:
       dim: width of the tokens and of the result; a stream of another width is projected.

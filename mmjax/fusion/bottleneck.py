@@ -73,7 +73,7 @@ class BottleneckFusion(nn.Module):
                 block = TransformerBlock(
                     self.dim, self.num_heads, self.mlp_dim, self.dropout_rate, self.dtype, name=f"block_{name}_{i}"
                 )
-                x = block(x, mask=mask, train=train)
+                x = block(x, mask=mask, role=f"{name}_to_{name}", train=train)
                 tokens[name] = stream.replace(values=x[:, : stream.length])
                 written.append(x[:, stream.length :])
             if fused:

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax.layers import LayerNorm, TransformerBlock, project_streams, sinusoidal_positions
 from mmjax.stream import Stream, check_streams, join, masked_mean, pooled
@@ -16,7 +17,8 @@ class JointTransformer(nn.Module):
     Over all tokens it is the single-stream transformer (VisualBERT, Li et al. 2019; ViLT, Kim et al. 2021), early
     fusion when the stems are thin. With ``per_modality=True`` each modality is pooled to one token first: the SimBaMM
     baseline (Rheude et al. 2025). Pre-norm blocks with a final norm, where VisualBERT is post-norm. A missing modality
-    is masked tokens. The blocks report their ``attention_weights`` in ``intermediates``, the learned token first.
+    is masked tokens. In ``intermediates`` it reports its blocks' ``joint_attention_weights`` and whose the tokens are,
+    ``joint_modalities``: the number of the modality in sorted order, -1 for the learned token, which stands first.
 
     Attributes:
       dim: width of the tokens and of the result; a stream of another width is projected.
@@ -61,11 +63,13 @@ class JointTransformer(nn.Module):
             cls = self.param("cls", nn.initializers.normal(0.02), (self.dim,), jnp.float32).astype(x.dtype)
             x = jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, self.dim)), x], axis=1)
             mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        owners = np.repeat(np.arange(len(embedded)), [stream.length for stream in embedded.values()])
+        self.sow("intermediates", "joint_modalities", jnp.asarray([-1] * self.cls_token + owners.tolist()))
         for i in range(self.num_layers):
             block = TransformerBlock(
                 self.dim, self.num_heads, self.mlp_dim, self.dropout_rate, self.dtype, name=f"block_{i}"
             )
-            x = block(x, mask=mask, train=train)
+            x = block(x, mask=mask, role="joint", train=train)
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         if self.cls_token:
             return pooled(x[:, 0], tokens.mask.any(-1))

@@ -11,18 +11,28 @@ from mmjax.resident import is_loopy
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def _stock(x, kernel, stride):
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=LAYOUT)
+def _stock(x, kernel, stride, padding="SAME"):
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("reach", [(1, 1), (2, 3), (5, 3)])
 @pytest.mark.parametrize("size", [(7, 6), (8, 5)])
 def test_derivatives_are_those_of_xla(size, reach, stride):
+    check_derivatives(size, reach, stride, "SAME")
+
+
+@pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((0, 2), (2, 1))], ids=["symmetric", "lopsided"])
+@pytest.mark.parametrize("size", [(7, 6), (8, 5)])
+def test_derivatives_with_a_padding_of_its_own(size, padding):
+    check_derivatives(size, (3, 3), 2, padding)
+
+
+def check_derivatives(size, reach, stride, padding):
     keys = jax.random.split(jax.random.key(0), 3)
     x, kernel = jax.random.normal(keys[0], (2, *size, 3)), jax.random.normal(keys[1], (*reach, 3, 4))
-    expected, pull = jax.vjp(lambda x, k: _stock(x, k, stride), x, kernel)
-    got, pull_ours = jax.vjp(lambda x, k: convolve(x, k, stride), x, kernel)
+    expected, pull = jax.vjp(lambda x, k: _stock(x, k, stride, padding), x, kernel)
+    got, pull_ours = jax.vjp(lambda x, k: convolve(x, k, stride, padding), x, kernel)
     np.testing.assert_array_equal(got, expected)
     dy = jax.random.normal(keys[2], got.shape)
     for theirs, ours in zip(pull(dy), pull_ours(dy)):

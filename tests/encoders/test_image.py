@@ -8,9 +8,10 @@ import pytest
 import scipy.signal
 
 from mmjax.encoders.convolution import ConvPool, conv_pool
-from mmjax.encoders.image import LeNet, ResNet, ViT
+from mmjax.encoders.image import LeNet, ResidualBlock, ResNet, ViT
 from mmjax.encoders.patches import patchify
 from mmjax.stream import Stream
+from tests.draw import draw_params, run
 from tests.encoders.helpers import QUICK, compiled
 
 MASK = jnp.array([[True, False, True], [True, True, False]])
@@ -121,6 +122,32 @@ def test_resnet_20_has_the_published_size():
     assert tokens.values.shape == (1, 64, 10)
 
 
+@pytest.mark.parametrize("side", [8, 7])
+def test_symmetric_padding_is_that_of_pytorch(side):
+    """A stride of 2 sees the places 0, 2, ... of the convolution with one row of zeros on every side."""
+    x = np.random.default_rng(0).normal(size=(1, side, side, 1)).astype(np.float32)
+    results = {}
+    for symmetric in (True, False):
+        block = ResidualBlock(1, stride=2, num_groups=1, symmetric_padding=symmetric)
+        params = draw_params(block, x)
+        results[symmetric] = run(block, params, x)[0]
+
+    def norm(y, name):
+        y = (y - y.mean()) / np.sqrt(y.var() + 1e-6)
+        return y * np.float64(params[name]["scale"]) + np.float64(params[name]["bias"])
+
+    def conv(y, name, stride=1):
+        kernel = np.float64(params[name]["kernel"][..., 0, 0])
+        padded = np.pad(y, len(kernel) // 2)
+        return scipy.signal.correlate2d(padded, kernel, mode="valid")[::stride, ::stride]
+
+    image = np.float64(x[0, :, :, 0])
+    y = np.maximum(norm(conv(image, "conv_0", 2), "norm_0"), 0)
+    y = norm(conv(y, "conv_1"), "norm_1") + norm(conv(image, "skip", 2), "skip_norm")
+    np.testing.assert_allclose(results[True][0, :, :, 0], np.maximum(y, 0), rtol=1e-4, atol=1e-5)
+    assert (np.abs(results[True] - results[False]).max() > 1e-2) == (side % 2 == 0)  # an odd side is padded alike
+
+
 def test_patches_are_in_order_and_flattened_row_by_row():
     image = jnp.arange(4 * 6).reshape(1, 4, 6, 1)
     patches = patchify(image, 2, 3)
@@ -149,7 +176,7 @@ def test_class_token():
     encoder = ViT(8, num_layers=0, class_token=True)  # without blocks the output is the norm of the token itself
     variables, apply = compiled(encoder, images)
     out = apply(variables, images)
-    token, norm = np.float64(variables["params"]["class_token"]), variables["params"]["stack"]["norm"]["norm"]
+    token, norm = np.float64(variables["params"]["class_token"]), variables["params"]["stack"]["norm"]
     expected = (token - token.mean()) / np.sqrt(token.var() + 1e-6) * norm["scale"] + norm["bias"]
     np.testing.assert_allclose(out.values, np.where(MASK[..., None], expected, 0), rtol=1e-4)
     tokens = jax.eval_shape(ViT(8, num_layers=0, class_token=True, tokens=True).apply, variables, images)

@@ -101,7 +101,7 @@ def test_tubelet_embedding_is_a_strided_convolution_over_time_and_space():
     embedded = embedded + np.stack([np.sin(angle), np.cos(angle)], -1).reshape(2, 1, 8)
     x = np.float64(embedded).reshape(8, 8)
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-    norm = parts["stack"]["norm"]["norm"]
+    norm = parts["stack"]["norm"]
     out = apply(variables, video)
     np.testing.assert_allclose(out.values[0], x * norm["scale"] + norm["bias"], atol=1e-5)
 

@@ -31,12 +31,13 @@ from mmjax.evaluation.interpretation import (
     weight_randomisation,
 )
 from mmjax.heads import ClassificationHead, RegressionHead
+from mmjax.layers import TransformerBlock
 from mmjax.models import Multimodal
 from mmjax.resident import fit
 from mmjax.stream import Stream, masked_sum
 from mmjax.tasks import Classification
 from mmjax.training import Train
-from tests.draw import draw_params, quick_jit
+from tests.draw import draw_params, draw_streams, quick_jit
 
 RNG = np.random.default_rng(0)
 BATCH, WORDS, FRAMES, VOCAB = 3, 5, 2, 11
@@ -219,7 +220,7 @@ def test_token_weights_of_a_joint_transformer_are_its_rollout():
     for name, value in weights.items():
         np.testing.assert_array_equal(np.asarray(value) > 0, STREAMS[name].mask)
     np.testing.assert_allclose(sum(value.sum(1) for value in weights.values()), 1, rtol=1e-5)
-    maps = attention_maps(collect(MODEL, variables(), STREAMS), "fusion")
+    maps = attention_maps(collect(MODEL, variables(), STREAMS), "fusion", role="joint")
     assert [m.shape for m in maps] == [(3, 2, 9, 9)]
     row = np.asarray(maps[0]).mean(1)[:, 0, 1:]  # of one layer: halved by the residual, then made to sum to 1
     np.testing.assert_allclose(
@@ -257,7 +258,7 @@ def test_a_fusion_without_weights_says_so():
     model = MODEL.clone(fusion=fusion.Concat(8))
     with pytest.raises(ValueError, match="reports no weights of modalities; what it reports: nothing"):
         modality_weights(model, variables(model), STREAMS)
-    with pytest.raises(ValueError, match=r"lengths \[1, 5, 2\] need self-attention"):
+    with pytest.raises(ValueError, match=r"one transformer over the tokens of \['sound', 'text', 'video'\].*nothing"):
         token_weights(model, variables(model), STREAMS)
 
 
@@ -265,7 +266,50 @@ def test_layers_stand_in_order_of_their_numbers():
     model = Multimodal({}, fusion.JointTransformer(4, num_layers=11, num_heads=1), RegressionHead())
     x = {"x": Stream.of(jnp.ones((1, 2, 4)))}
     blocks = [path.split("/")[1] for path in collect(model, {"params": draw_params(model, x)}, x)]
-    assert blocks == [f"block_{i}" for i in range(11)]
+    assert blocks == [*(f"block_{i}" for i in range(11)), "joint_modalities"]
+
+
+class TwoTowers(nn.Module):
+    """Each modality attends to itself, then to the other."""
+
+    @nn.compact
+    def __call__(self, streams, *, train=False):
+        audio, text = streams["audio"], streams["text"]
+        own = TransformerBlock(4, name="audio")(audio.values, mask=audio.mask)
+        y = TransformerBlock(4, name="context")(own, text.values, mask=text.mask)
+        y = TransformerBlock(4, name="named")(y, text.values, mask=text.mask, role="audio_to_text")
+        return Stream(y, audio.mask)
+
+
+def test_a_square_map_of_another_stream_is_not_self_attention():
+    model = Multimodal({}, TwoTowers(), RegressionHead())
+    streams = draw_streams({"audio": 4, "text": 4}, length=3)  # as many queries as keys
+    held = {"params": draw_params(model, streams)}
+    sown = collect(model, held, streams)
+    for role, module in {"self": "audio", "cross": "context", "audio_to_text": "named"}.items():
+        (weights,) = attention_maps(sown, "fusion", role=role)
+        np.testing.assert_array_equal(weights, sown[f"fusion/{module}/attention/{role}_attention_weights"])
+    assert not attention_maps(sown, "encoders_audio")
+    for weigh in (token_weights, modality_weights):
+        with pytest.raises(ValueError, match=r"it reports|what it reports"):
+            weigh(model, held, streams)
+
+
+def test_bottlenecks_of_the_length_of_all_tokens_are_not_taken_for_a_joint_transformer():
+    model = Multimodal({}, fusion.BottleneckFusion(4, 1, 1), RegressionHead())
+    streams = {**draw_streams({"audio": 4}, length=4), **draw_streams({"text": 4})}  # 4 and a learned token make 5 too
+    with pytest.raises(ValueError, match="one transformer over the tokens"):
+        token_weights(model, {"params": draw_params(model, streams)}, streams)
+
+
+def test_tokens_are_told_from_pooled_modalities_by_what_the_fusion_says():
+    model = Multimodal({}, fusion.JointTransformer(4, 1, cls_token=False), RegressionHead())
+    streams = {**draw_streams({"audio": 4}), **draw_streams({"text": 4}, length=2)}  # 3 tokens: not 2 and a learned one
+    held = {"params": draw_params(model, streams)}
+    weights = token_weights(model, held, streams)
+    (weights_of,) = attention_maps(collect(model, held, streams), "fusion", role="joint")
+    rollout = attention_rollout([weights_of])
+    np.testing.assert_allclose(jnp.concatenate([weights["audio"], weights["text"]], 1), rollout.mean(1), rtol=1e-5)
 
 
 WEIGHTS = np.array([[4.0, 1.0, 3.0, 2.0, 9.0], [1.0, 2.0, 9.0, 9.0, 9.0]], np.float32)

@@ -46,7 +46,8 @@ def test_one_token_per_modality_is_the_transformer_over_pooled_streams():
     simbamm = MODULE.clone(per_modality=True)
     result, reported = run(simbamm, PARAMS, STREAMS)
     np.testing.assert_allclose(result.values, run(MODULE, PARAMS, means)[0].values, atol=1e-5)
-    assert reported["block_0"]["attention"]["attention_weights"][0].shape == (3, 2, 4, 4)  # the learned token and three
+    assert reported["block_0"]["attention"]["joint_attention_weights"][0].shape == (3, 2, 4, 4)
+    assert reported["joint_modalities"][0].tolist() == [-1, 0, 1, 2]  # the learned token and three
 
 
 def test_tokens_come_out_for_a_head_that_pools_them():

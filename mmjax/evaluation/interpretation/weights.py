@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from mmjax.evaluation.interpretation.scores import compiled
@@ -45,12 +46,16 @@ def _natural(path: str) -> list[Any]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
-def attention_maps(sown: Mapping[str, Any], under: str = "") -> list[Any]:
-    """Self-attention maps ``[batch, heads, t, t]``, first layer first, of the modules whose path begins with ``under``
-    (``fusion``, ``encoders_text``)."""
-    found = [(path, value) for path, value in sown.items() if re.search(r"(^|/)attention_weights(\.\d+)?$", path)]
-    found = [(path, value) for path, value in found if f"{path}/".startswith(f"{under}/" if under else "")]
-    return [value for _, value in found if value.ndim == 4 and value.shape[-1] == value.shape[-2]]
+def attention_maps(sown: Mapping[str, Any], under: str = "", *, role: str = "self") -> list[Any]:
+    """Attention maps ``[batch, heads, queries, keys]``, first layer first, of the modules whose path begins with
+    ``under`` (``fusion``, ``encoders_text``).
+
+    Args:
+      role: what attends to what, as ``MultiHeadAttention`` reports it: ``self``, ``joint``, ``cross``, or
+        ``text_to_audio`` for queries of text and keys of audio. A square map need not be self-attention.
+    """
+    inside = {path: value for path, value in sown.items() if path.startswith(f"{under}/" if under else "")}
+    return [value for path, value in inside.items() if re.search(rf"(^|/){role}_attention_weights(\.\d+)?$", path)]
 
 
 def attention_rollout(
@@ -89,23 +94,27 @@ def token_weights(model: nn.Module, variables: PyTree, streams: Mapping[str, Str
       ValueError: it does not.
     """
     masks = compiled(_encoded_masks, "model", effort=0)(model, variables, dict(streams))
-    maps = attention_maps(collect(model, variables, streams), "fusion")
-    tokens = [masks[name] for name in sorted(masks)]
-    if maps and maps[0].shape[-1] in (len(tokens), len(tokens) + 1):
-        tokens = [mask.any(1, keepdims=True) for mask in tokens]
-    lengths = [mask.shape[1] for mask in tokens]
-    extra = maps[0].shape[-1] - sum(lengths) if maps else -1
-    if extra not in (0, 1):
-        shapes = [value.shape for value in maps]
-        raise ValueError(f"tokens of lengths {lengths} need self-attention of all of them in the fusion, got {shapes}")
+    sown = collect(model, variables, streams)
+    maps = attention_maps(sown, "fusion", role="joint")
+    owners = [np.asarray(value) for path, value in sown.items() if path.rpartition("/")[2] == "joint_modalities"]
+    names = sorted(masks)
+    if len(owners) != 1 or not maps or len(maps[0]) != len(masks[names[0]]):
+        raise ValueError(
+            f"weights of tokens need a fusion of one transformer over the tokens of {names}, once per example; it "
+            f"reports {sorted(path for path in sown if path.startswith('fusion/')) or 'nothing'}"
+        )
+    lengths = [int((owners[0] == place).sum()) for place in range(len(names))]
+    tokens = [
+        masks[name] if masks[name].shape[1] == length else masks[name].any(1, keepdims=True)  # pooled by the fusion
+        for name, length in zip(names, lengths)
+    ]
     real = jnp.concatenate(tokens, axis=1)
-    whole = jnp.pad(real, ((0, 0), (extra, 0)), constant_values=True)
-    rollout = attention_rollout(maps, whole)
-    row = rollout[:, 0, 1:] if extra else rollout.sum(1)
-    row = apply_mask(row, real)
+    extra = int((owners[0] < 0).sum())
+    rollout = attention_rollout(maps, jnp.pad(real, ((0, 0), (extra, 0)), constant_values=True))
+    row = apply_mask(rollout[:, 0, 1:] if extra else rollout.sum(1), real)
     row = row / jnp.maximum(row.sum(-1, keepdims=True), jnp.finfo(row.dtype).tiny)
     edges = [sum(lengths[:i]) for i in range(1, len(lengths))]
-    return dict(zip(sorted(masks), jnp.split(row, edges, axis=1)))
+    return dict(zip(names, jnp.split(row, edges, axis=1)))
 
 
 def modality_weights(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) -> dict[str, Any]:
@@ -123,6 +132,6 @@ def modality_weights(model: nn.Module, variables: PyTree, streams: Mapping[str, 
             if path.rpartition("/")[2] == name and value.shape[1] == len(streams):
                 value = value.mean(-1) if mean else value
                 return {key: value[:, i] for i, key in enumerate(sorted(streams))}
-    if attention_maps(sown, "fusion"):
+    if attention_maps(sown, "fusion", role="joint"):
         return {name: value.sum(1) for name, value in token_weights(model, variables, streams).items()}
     raise ValueError(f"the fusion reports no weights of modalities; what it reports: {sorted(sown) or 'nothing'}")
