@@ -1,4 +1,7 @@
-"""Metrics as states that merge by addition: over batches, devices and hosts, in any order, of constant size."""
+"""Metrics as states that merge over batches, devices and hosts, in any order, and are of constant size.
+
+A state of sums merges by addition; one of another kind has a method ``merge`` of its own.
+"""
 
 from typing import Any
 
@@ -60,9 +63,22 @@ class Confusion(flax.struct.PyTreeNode):
 
 
 class Moments(flax.struct.PyTreeNode):
-    """First and second moments of predictions and targets, from which mean absolute error and Pearson's r follow."""
+    """Means and centred second moments of predictions and targets, for Pearson's r, and the mean absolute error.
 
-    sums: Any
+    Raw sums would lose the spread beside a large mean: in float32 numbers round 2000 with a deviation of 1 have nothing
+    left to correlate.
+
+    Attributes:
+      weight: of all items.
+      means: ``[2]``, of predictions and targets.
+      products: ``[3]``, sums of squared deviations of both and of the product of their deviations.
+      error: sum of absolute errors.
+    """
+
+    weight: Any
+    means: Any
+    products: Any
+    error: Any
 
     @classmethod
     @checked
@@ -70,27 +86,49 @@ class Moments(flax.struct.PyTreeNode):
         cls, prediction: Float[Array, "*items"], target: Shaped[Array, "*items"], weight: Float[Array, "*items"]
     ) -> "Moments":
         """The state of some items."""
-        p = jnp.where(weight > 0, prediction, 0)
-        t = jnp.where(weight > 0, target.astype(jnp.float32), 0)
-        return cls(
-            jnp.stack([(weight * x).sum() for x in (jnp.ones_like(p), p, t, p * p, t * t, p * t, jnp.abs(p - t))])
-        )
+        w = jnp.where(weight > 0, weight, 0).ravel()
+        pair = jnp.stack([prediction.astype(jnp.float32).ravel(), target.astype(jnp.float32).ravel()])
+        error = (jnp.where(w > 0, jnp.abs(pair[0] - pair[1]), 0) * w).sum()
+        means, (p, t) = _centred(pair, w)
+        return cls(w.sum(), means, jnp.stack([(w * x).sum() for x in (p * p, t * t, p * t)]), error)
+
+    def merge(self) -> "Moments":
+        """The state of all parts, of states stacked along a leading axis (Chan, Golub & LeVeque 1983)."""
+        means, (p, t) = _centred(self.means.T, self.weight)
+        between = jnp.stack([(self.weight * x).sum() for x in (p * p, t * t, p * t)])
+        return Moments(self.weight.sum(), means, self.products.sum(0) + between, self.error.sum())
 
     def compute(self) -> dict[str, Any]:
-        """Mean absolute error and Pearson's correlation."""
-        n, p, t, pp, tt, pt, error = jnp.moveaxis(self.sums, -1, 0)
-        covariance = n * pt - p * t
-        return {"mae": error / n, "pearson": covariance / jnp.sqrt((n * pp - p * p) * (n * tt - t * t))}
+        """Mean absolute error, and Pearson's correlation: NaN where predictions or targets do not vary."""
+        p, t, pt = jnp.moveaxis(self.products, -1, 0)
+        # Less than this is the rounding of the mean, not a variation.
+        least = 2 * jnp.finfo(jnp.float32).eps * jnp.abs(jnp.moveaxis(self.means, -1, 0))
+        deviations = jnp.sqrt(jnp.stack([p, t]) / self.weight)
+        r = pt / (jnp.sqrt(p) * jnp.sqrt(t))
+        return {"mae": self.error / self.weight, "pearson": jnp.where((deviations > least).all(0), r, jnp.nan)}
+
+
+def _centred(values: Any, weight: Any) -> tuple[Any, Any]:
+    """Weighted means ``[rows]`` and deviations from them ``[rows, items]``, 0 where the weight is 0.
+
+    Values are taken relative to one that counts, so that equal ones deviate by exactly 0.
+    """
+    origin = values[:, jnp.argmax(weight > 0)]
+    shifted = jnp.where(weight > 0, values - origin[:, None], 0)
+    mean = (weight * shifted).sum(1) / jnp.maximum(weight.sum(), 1e-30)
+    centred = jnp.where(weight > 0, shifted - mean[:, None], 0)
+    return jnp.where(weight.sum() > 0, origin + mean, 0), centred
 
 
 def merge(*states: Any) -> Any:
     """The state of all items of several states (or pytrees of them)."""
-    return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *states)
+    return merge_stacked(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
 
 
 def merge_stacked(states: Any) -> Any:
-    """As ``merge``, of states stacked along a leading axis."""
-    return jax.tree.map(lambda leaf: leaf.sum(0), states)
+    """As ``merge``, of states stacked along a leading axis: by their own ``merge``, or the sum where they have none."""
+    mergeable = lambda state: hasattr(state, "merge")  # noqa: E731
+    return jax.tree.map(lambda s: s.merge() if mergeable(s) else s.sum(0), states, is_leaf=mergeable)
 
 
 def compute(states: dict[str, Any]) -> dict[str, Any]:

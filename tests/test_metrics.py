@@ -64,3 +64,54 @@ def test_states_of_seeds_compute_at_once():
     stacked = jax.tree.map(lambda a, b: np.stack([a, b]), states(), states(slice(0, 20)))
     both = jax.vmap(compute)(stacked)
     np.testing.assert_allclose(both["accuracy"][1], compute(states(slice(0, 20)))["accuracy"], rtol=1e-6)
+
+
+class TestCorrelation:
+    def moments(self, prediction, target, parts=1, weight=None):
+        weight = np.ones(len(prediction), np.float32) if weight is None else weight
+        pieces = zip(*(np.array_split(np.float32(x), parts) for x in (prediction, target, weight)))
+        found = compute({"m": merge(*(Moments.of(*map(jnp.asarray, piece)) for piece in pieces))})
+        return {name: float(value) for name, value in found.items()}
+
+    @pytest.mark.parametrize("mean", [0.0, 2000.0, -30000.0])
+    @pytest.mark.parametrize("parts", [1, 7])
+    def test_is_that_of_float64_however_far_the_mean_is_from_0(self, mean, parts):
+        rng = np.random.default_rng(1)
+        target = (mean + rng.normal(size=500)).astype(np.float32)
+        prediction = (target + rng.normal(size=500)).astype(np.float32)
+        expected = np.corrcoef(prediction.astype(np.float64), target.astype(np.float64))[0, 1]
+        found = self.moments(prediction, target, parts)
+        assert found["pearson"] == pytest.approx(expected, abs=2e-5) and 0.6 < expected < 0.8
+        assert found["mae"] == pytest.approx(np.abs(prediction - target).mean(), rel=1e-5)
+
+    @pytest.mark.parametrize("parts", [1, 3])
+    def test_of_a_constant_there_is_none(self, parts):
+        target = np.random.default_rng(2).normal(size=100)
+        for constant in (0.0, 0.1, 2000.1):
+            assert np.isnan(self.moments(np.full(100, constant), target, parts)["pearson"])
+            assert np.isnan(self.moments(target, np.full(100, constant), parts)["pearson"])
+        nearly = np.nextafter(np.full(100, 2000.1, np.float32), np.float32(3000) * (target > 0).astype(np.float32))
+        assert len(set(nearly.tolist())) == 2  # two neighbours: the rounding of one number
+        assert np.isnan(self.moments(nearly, target, parts)["pearson"])
+        assert np.isnan(self.moments(target[:1], target[:1])["pearson"])
+
+    def test_weights_count_and_empty_parts_do_not(self):
+        rng = np.random.default_rng(3)
+        target, weight = 50 + rng.normal(size=40), rng.integers(0, 3, 40)
+        prediction = target + rng.normal(size=40)
+        weight[:10] = 0  # the whole first part
+        prediction[:10] = np.nan
+        repeated = np.repeat(np.arange(40), weight)
+        expected = np.corrcoef(prediction[repeated], target[repeated])[0, 1]
+        assert self.moments(prediction, target, 4, weight)["pearson"] == pytest.approx(expected, abs=1e-5)
+
+    def test_a_prediction_that_is_no_number_makes_no_number(self):
+        found = self.moments([1.0, np.nan, 2.0], [1.0, 2.0, 3.0])
+        assert np.isnan(found["mae"]) and np.isnan(found["pearson"])
+
+
+def test_logits_that_are_no_numbers_are_no_class():
+    logits = jnp.zeros((3, 2)).at[1, 0].set(jnp.nan)
+    for weight, right in [(jnp.ones(3), np.nan), (jnp.array([1.0, 0.0, 1.0]), 1.0)]:
+        state = Confusion.of(logits, jnp.zeros(3, jnp.int32), weight)
+        np.testing.assert_equal(float(compute({"c": state})["accuracy"]), right)
