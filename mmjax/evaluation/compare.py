@@ -19,6 +19,9 @@ __all__ = ["BEST_SINGLE", "compare_tables"]
 BEST_SINGLE = "best single modality"
 SHARED_ROLES = ("concatenation", "joint transformer", "mean of logits", "prior-corrected product")
 """Roles that are the same method in every table, whatever the row is called there."""
+SAME_METHODS = {"product": "mean of logits", "prior-corrected product": "mean of logits"}
+"""Sums of the single modalities' log-probabilities that differ by a term of each modality, or by the prior alone: one
+method, counted once."""
 NO_METHODS = ("single", "matched", "shuffled control", "ensemble control")
 
 
@@ -27,7 +30,8 @@ def compare_tables(workdirs: Sequence[str | os.PathLike], out: str | os.PathLike
 
     A table gives one observation, its data set. A method is known by its role (concatenation, joint transformer, mean
     of logits, prior-corrected product) or else by its name; where a table has it twice, its first row counts. The
-    single modality that is best on validation counts as a method too.
+    single modality that is best on validation counts as a method too. The mean of logits and the products of
+    probabilities, which nearly always decide alike, count as one.
 
     Args:
       workdirs: folders that hold a ``table.json``.
@@ -47,7 +51,12 @@ def compare_tables(workdirs: Sequence[str | os.PathLike], out: str | os.PathLike
         tables[name] = table
     if not tables:
         raise UsageError("no table to compare: name the work directories of two or more")
-    scored = {name: _methods(table) for name, table in tables.items()}
+    every = {name: _methods(table) for name, table in tables.items()}
+    scored = {
+        name: {one: score for one, score in methods.items() if SAME_METHODS.get(one) not in methods}
+        for name, methods in every.items()
+    }
+    once = [one for one in SAME_METHODS if any(one in every[name] and one not in scored[name] for name in every)]
     methods, _, scores = ranks.in_common(scored)
     if len(methods) < 2:
         raise UsageError(f"the tables {', '.join(tables)} have {len(methods)} methods in common; two are needed")
@@ -57,7 +66,7 @@ def compare_tables(workdirs: Sequence[str | os.PathLike], out: str | os.PathLike
     out = pathlib.Path(out)
     by_name = dict(zip(methods, found.ranks))
     joined = [[methods[place] for place in clique] for clique in found.cliques]
-    text = _markdown(tables, found, scores, higher, list(left_out), joined)
+    text = _markdown(tables, found, scores, higher, list(left_out), joined, once)
     replace_file(out / "ranks.md", text.encode())
     replace_file(out / "ranks.png", png(critical_difference_figure(by_name, found.critical_difference, joined)))
     return text
@@ -97,6 +106,7 @@ def _markdown(
     higher: np.ndarray,
     left_out: Sequence[str],
     joined: Sequence[Sequence[str]],
+    once: Sequence[str],
 ) -> str:
     ranked = ranks.average_ranks(scores, higher_is_better=higher)
     head = ["method", "average rank", *(f"{name}, {_unit(table)}" for name, table in tables.items())]
@@ -125,6 +135,8 @@ def _markdown(
             f"{found.chi2:.2f}, p = {found.p_chi2:.4f}. The methods {said} at 5 %."
         )
         parts.append(_differences(found, joined))
+    if once:
+        parts.append(f"The same method as the mean of logits, and counted with it: {'; '.join(once)}.")
     if left_out:
         parts.append(f"Not in every table, so not ranked: {_escape('; '.join(left_out))}.")
     return "\n\n".join(parts) + "\n"

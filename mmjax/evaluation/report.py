@@ -93,9 +93,7 @@ def _gains_over_each(summary: Mapping[str, Any]) -> list[str]:
         lines = [
             [_name(summary, row), *(gain(summary, row["gains"].get(name)).text for name in names)] for row in fused
         ]
-        widths = _widths(head, lines)
-        body = "\n".join([_line(head, widths), _rule(widths), *(_line(line, widths) for line in lines)])
-        parts.append(f"## {title}: gain over each single modality\n\n{body}")
+        parts += [f"## {title}: gain over each single modality", *_narrow(head, lines)]
     return parts
 
 
@@ -155,25 +153,29 @@ def _blocks(summary: Mapping[str, Any], columns: Sequence[table.Column]) -> list
 
 
 def _behind(summary: Mapping[str, Any], columns: Sequence[table.Column]) -> list[str]:
-    """The columns of each section in tables that are at most ``WIDE`` wide, as far as a single column is."""
     parts = []
     for title, rows in _done(summary, columns):
-        head = ["row", *(column.title for column in columns)]
-        name, *widths = _widths(head, rows)
-        runs: list[list[int]] = [[]]
-        for place in range(1, len(head)):
-            if all(row[place] == NONE for row in rows):
-                continue
-            taken = name + 4 + sum(widths[other - 1] + 3 for other in (*runs[-1], place))
-            if runs[-1] and taken > WIDE:
-                runs.append([])
-            runs[-1].append(place)
-        if runs[0]:
-            parts.append(f"## {title}: behind the scores")
-        for run in filter(None, runs):
-            lines = [[row[place] for place in (0, *run)] for row in rows]
-            kept = [line for line in lines if set(line[1:]) != {NONE}]
-            parts.append(_markdown([head[place] for place in (0, *run)], kept))
+        if tables := _narrow(["row", *(column.title for column in columns)], rows):
+            parts += [f"## {title}: behind the scores", *tables]
+    return parts
+
+
+def _narrow(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Tables that are at most ``WIDE`` wide, as far as a single column is, without columns and rows that are empty."""
+    name, *widths = _widths(head, rows)
+    runs: list[list[int]] = [[]]
+    for place in range(1, len(head)):
+        if all(row[place] == NONE for row in rows):
+            continue
+        taken = name + 4 + sum(widths[other - 1] + 3 for other in (*runs[-1], place))
+        if runs[-1] and taken > WIDE:
+            runs.append([])
+        runs[-1].append(place)
+    parts = []
+    for run in filter(None, runs):
+        lines = [[row[place] for place in (0, *run)] for row in rows]
+        kept = [line for line in lines if set(line[1:]) != {NONE}]
+        parts.append(_markdown([head[place] for place in (0, *run)], kept))
     return parts
 
 

@@ -83,6 +83,22 @@ def test_what_is_not_in_every_table_is_named(tmp_path):
     assert "FiLM" not in ranks_of(text)
 
 
+def test_products_and_the_mean_of_logits_count_once(tmp_path):
+    """Three rows that decide alike would take three ranks from whoever is better or worse."""
+    folders = []
+    for name, best in (("first", 0.9), ("second", 0.8)):
+        folder = write(tmp_path / name, name, [0.7, 0.6, 0.8, best])
+        table = json.loads((folder / "table.json").read_text())
+        mean = next(row for row in table["rows"] if row["name"] == "mean of logits")
+        table["rows"] += [{**mean, "name": twin, "mean": 0.61} for twin in ("product", "prior-corrected product")]
+        table["rows"][-1]["role"] = "prior-corrected product"
+        (folder / "table.json").write_text(json.dumps(table))
+        folders.append(folder)
+    text = compare_tables(folders, tmp_path)
+    assert set(ranks_of(text)) == {"concatenation", "mean of logits", "gated", "FiLM", "best single modality"}
+    assert "counted with it: product; prior-corrected product." in text and "Not in every table" not in text
+
+
 def test_one_table_has_ranks_and_no_test(tmp_path):
     text = compare_tables([write(tmp_path / "one", "first", [0.7, 0.6, 0.8, 0.9])], tmp_path)
     assert "Too few data sets: 1; ranks only" in text
