@@ -63,6 +63,18 @@ def parser(prog: str = "mmjax") -> argparse.ArgumentParser:
         "(all), or none",
     )
     own_data.add_arguments(table)
+    changed = table.add_mutually_exclusive_group()
+    changed.add_argument(
+        "--keep",
+        dest="on_change",
+        action="store_const",
+        const="keep",
+        default="ask",
+        help="use stored results although the code that made them has changed since",
+    )
+    changed.add_argument(
+        "--again", dest="on_change", action="store_const", const="again", help="make such results anew"
+    )
     train.add_argument("--workdir", help="where everything goes (default: runs/NAME-ROW-SEED)")
     train.add_argument("--seed", type=int, default=0, help="the seed (default: 0)")
     train.add_argument("--rows", metavar="ROW", help="name of the row (default: the first network)")
@@ -183,10 +195,12 @@ def run(args: argparse.Namespace) -> str:
         rows = None if args.rows is None else table.split_names(args.rows)
         if args.fractions is not None:
             shares = None if args.fractions == "default" else numbers(args.fractions)
+            folders["on_change"] = args.on_change
             return commands.fractions(table, name=name, rows=rows, fractions=shares, **folders)
         little = {"levels": 2, "draws": 1, "seeds": 1} if args.smoke else {}
         measure = commands.Measure(noise=args.noise, interactions=args.interactions, **little)
-        report = commands.table(table, name=name, rows=rows, measure=measure, **folders)
+        choice = {"measure": measure, "on_change": args.on_change}
+        report = commands.table(table, name=name, rows=rows, **choice, **folders)
         if own and rows is None:
             report += f"\n{commands.advise(args.workdir or pathlib.Path('runs') / name)}"
         return report

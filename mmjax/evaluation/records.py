@@ -4,12 +4,15 @@ A work directory holds ``config.json``, ``targets.npz``, ``records.jsonl``, ``lo
 knowing of clocks, ``timing.json``. The line is written last, so it commits the row.
 """
 
+import contextlib
+import functools
 import hashlib
 import io
 import json
 import os
 import pathlib
 import re
+import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from typing import Any, NotRequired, TypedDict, cast
@@ -33,7 +36,8 @@ class Record(TypedDict):
       row: name of the row, unique in its table.
       streams: the modalities it sees.
       dataset: ``name``, ``version``, ``sha256``, ``split_id``, ``n`` (test items), ``group`` (what a group is).
-      method: ``name``, ``config_hash``, ``params`` (number of parameters), ``trials`` (of hyper-parameter search).
+      method: ``name``, ``config_hash``, ``params`` (number of parameters), ``trials`` (of hyper-parameter search),
+        ``code`` (digest of the definitions that trained it, which are in ``code/``).
       seed: of initialisation, data order and dropout.
       selection_rule: how the epoch was chosen.
       epoch: the chosen epoch, counted from 1; None where there are none.
@@ -258,6 +262,22 @@ class RecordStore:
         with np.load(path) as arrays:
             return {key: arrays[key] for key in arrays.files}
 
+    def write_code(self, digest: str, definitions: Mapping[str, str]) -> None:
+        """Keeps the code of rows, so that what differs from it later can be named."""
+        path = self._code_file(digest)
+        if not path.is_file():
+            replace_file(path, _json(definitions).encode())
+
+    def code(self, digest: str) -> dict[str, str] | None:
+        """Digests by the name of the definition, as ``write_code`` was given them; None where there are none."""
+        try:
+            return json.loads(self._code_file(digest).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def _code_file(self, digest: str) -> pathlib.Path:
+        return self.workdir / "code" / f"{digest}.json"
+
     def annotate(self, measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Adds what was measured of rows to their records.
 
@@ -279,8 +299,8 @@ class RecordStore:
         """Keeps what was measured of a row beyond its scores.
 
         Args:
-          digest: JSON data by which it is known again: the row's ``config_hash``, its ``seeds``, and how each of its
-            ``parts`` was measured.
+          digest: JSON data by which it is known again: the row's ``config_hash``, its ``seeds``, the digest of its
+            ``logits``, and how each of its ``parts`` was measured.
           arrays: what was measured, by name.
         """
         known = {"digest": np.asarray(json.dumps(digest, sort_keys=True))}
@@ -367,11 +387,37 @@ def _plain(value: Any) -> Any:
 
 
 def replace_file(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Writes a file whole or not at all, beside other processes and threads that write the same one.
+
+    The name of the partial file is a new one each time, so that nothing that lies there, a link among others, is
+    written to.
+
+    Raises:
+      UsageError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
+        raise
+
+
+@functools.cache
+def _umask() -> int:
+    """Of the process; mkstemp's files are for the owner alone."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

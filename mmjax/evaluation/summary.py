@@ -114,7 +114,9 @@ def _read(store: RecordStore, config: Mapping, row: Mapping, targets: Mapping) -
             raise UsageError(f"row {name!r} has {logits[split].shape[1]} {split} items, the targets have {len(target)}")
         scores[split] = _scores(name, logits[split], target, config["primary"])
     digest, arrays = store.analysis(name) or ({}, {})
+    logits_sha256 = records[seeds[0]]["logits_sha256"]
     of_row = digest.get("config_hash") == row["config_hash"] and digest.get("seeds") == there == seeds
+    of_row = of_row and digest.get("logits", logits_sha256) == logits_sha256
     return _Run(seeds, [records[seed] for seed in seeds], logits, scores, arrays if of_row else None)
 
 

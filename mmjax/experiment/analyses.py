@@ -5,6 +5,7 @@ Everything is kept in ``analysis/`` of the work directory, row by row, so that t
 
 import dataclasses
 import functools
+import operator
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -18,14 +19,16 @@ from mmjax.evaluation.degradation import ALL
 from mmjax.evaluation.measured import record_fields
 from mmjax.evaluation.records import RecordStore
 from mmjax.evaluation.robustness import pattern_rows, patterns
+from mmjax.experiment.changes import same_but_code
 from mmjax.experiment.controls import CONTROLS
 from mmjax.experiment.identity import modality_dropout
 from mmjax.experiment.subjects import Subject, find_subjects, pattern_name, truth
 from mmjax.experiment.sweep import side_by_side, sweep, targets
 from mmjax.experiment.table import Row, Table
+from mmjax.source_code import Definitions, changed_definitions, code_digest, reached_definitions
 from mmjax.typing import Mapping
 
-__all__ = ["Measure", "analyse"]
+__all__ = ["Measure", "analyse", "changed_measures"]
 
 SCOPES = ("none", "scope", "all")
 PER_STEP = "not defined: a label per step, so that an item is no example of its own"
@@ -74,6 +77,7 @@ def analyse(
     hashes: Mapping[str, str],
     *,
     measure: Measure,
+    on_change: str = "ask",
     say: Callable[[str], None],
 ) -> None:
     """Measures every finished row that was not measured in this way before.
@@ -88,15 +92,21 @@ def analyse(
       store: with the finished rows.
       hashes: of the rows.
       measure: what to measure.
+      on_change: ``keep`` = what other code has measured stays; else it is measured anew.
       say: takes a line of progress.
     """
     subjects = find_subjects(table, dataset, store, hashes)
     keep = functools.partial(_keep, store, hashes)
-    _find_patterns([one for one in subjects.values() if "patterns" not in one.parts], keep, say)
-    _find_noise(table, raw, dataset, subjects.values(), measure, keep, say)
+    same = same_but_code if on_change == "keep" else operator.eq
+    how_patterns = {"code": _code("patterns")}
+    _find_patterns(
+        [one for one in subjects.values() if not same(one.parts.get("patterns"), how_patterns)], how_patterns, keep, say
+    )
+    _find_noise(table, raw, dataset, subjects.values(), measure, same, keep, say)
     scope = _scope(store, subjects, measure)
     hows = {name: _how(subject.row, measure) for name, subject in subjects.items()}
-    asked = [one for name, one in subjects.items() if name in scope and one.parts.get("interactions") != hows[name]]
+    in_scope = {name: one for name, one in subjects.items() if name in scope}
+    asked = [one for name, one in in_scope.items() if not same(one.parts.get("interactions"), hows[name])]
 
     def interact(subject: Subject) -> None:
         how = hows[subject.row.name]
@@ -118,7 +128,32 @@ def analyse(
 def _how(row: Row, measure: Measure) -> dict[str, Any]:
     """How interactions are measured: absence is blank only to a model that met it in training."""
     rule = "null" if modality_dropout(row) else "permutation"
-    return {"rule": rule, "seeds": measure.seeds, "emap": "backgrounds of each seed"}
+    return {"rule": rule, "seeds": measure.seeds, "emap": "backgrounds of each seed", "code": _code("interactions")}
+
+
+def _definitions(part: str) -> Definitions:
+    """What measures a part of an analysis."""
+    reached = {"patterns": (_patterns,), "noise": (sweep,), "interactions": (interactions.measure, Subject)}
+    return reached_definitions(*reached[part.partition("/")[0]])
+
+
+@functools.cache
+def _code(part: str) -> str:
+    return code_digest(_definitions(part))
+
+
+def changed_measures(store: RecordStore, names: Iterable[str]) -> dict[str, list[str]]:
+    """The rows of which other code has measured something, with the definitions that differ."""
+    changed = {}
+    for name in names:
+        digest, _ = store.analysis(name) or ({}, {})
+        for part, how in digest.get("parts", {}).items():
+            stored = how.get("code") if isinstance(how, dict) else None
+            if how != PER_STEP and stored != _code(part):
+                old = store.code(stored) if stored else None
+                new = _definitions(part)
+                changed[name] = ["code that was not noted"] if old is None else changed_definitions(old, new)
+    return changed
 
 
 def _keep(
@@ -132,15 +167,22 @@ def _keep(
     """Writes a part of what is measured of a row as soon as it is there."""
     subject.parts[part] = how
     subject.found |= found
-    digest = {"config_hash": hashes[subject.row.name], "seeds": subject.seeds, "parts": subject.parts}
+    if isinstance(how, dict):
+        store.write_code(how["code"], _definitions(part))
+    digest = {
+        "config_hash": hashes[subject.row.name],
+        "seeds": subject.seeds,
+        "logits": store.records(subject.row.name)[0]["logits_sha256"],
+        "parts": subject.parts,
+    }
     store.write_analysis(subject.row.name, digest, subject.found)
 
 
-def _find_patterns(pending: Sequence[Subject], keep: Callable[..., None], say: Callable[[str], None]) -> None:
+def _find_patterns(pending: Sequence[Subject], how: Any, keep: Callable[..., None], say: Callable[[str], None]) -> None:
     if pending:
         clock = time.perf_counter()
         for subject, found in zip(pending, side_by_side(_patterns, pending)):
-            keep(subject, "patterns", True, found)
+            keep(subject, "patterns", how, found)
         say(f"presence patterns of {len(pending)} rows in {time.perf_counter() - clock:.1f} s")
 
 
@@ -150,6 +192,7 @@ def _find_noise(
     dataset: Dataset,
     subjects: Iterable[Subject],
     measure: Measure,
+    same: Callable[[Any, Any], bool],
     keep: Callable[..., None],
     say: Callable[[str], None],
 ) -> None:
@@ -157,11 +200,12 @@ def _find_noise(
     if measure.noise == "none":
         return
     how = {"levels": measure.levels, "draws": measure.draws, "key": "by draw", "seeds": "two draws each"}
+    how["code"] = _code("noise")
     scope = [one for one in subjects if measure.noise == "all" or not one.per_step]
     for target in targets(dataset):
         touched = {target} if target != ALL else set(dataset.streams)
         seen = [one for one in scope if touched & set(one.streams)]
-        if pending := [one for one in seen if one.parts.get(f"noise/{target}") != how]:
+        if pending := [one for one in seen if not same(one.parts.get(f"noise/{target}"), how)]:
             needed = {s.row.name for s in pending} | {m.row.name for s in pending for m in s.members}
             active = [one for one in seen if one.row.name in needed]
             severities, draws = measure.severities[1:], measure.draws

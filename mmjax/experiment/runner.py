@@ -26,8 +26,9 @@ from mmjax.evaluation.robustness import presence
 from mmjax.evaluation.summary import summarise
 from mmjax.experiment import folds
 from mmjax.experiment.ahead import ahead
-from mmjax.experiment.analyses import Measure, analyse
+from mmjax.experiment.analyses import Measure, analyse, changed_measures
 from mmjax.experiment.baselines import with_baselines
+from mmjax.experiment.changes import changed_rows, check_choice, refuse, training_code
 from mmjax.experiment.checks import abstract_variables, check_model, naming
 from mmjax.experiment.console import Lines
 from mmjax.experiment.controls import control_rows
@@ -39,6 +40,7 @@ from mmjax.experiment.trials import SEEDS, Search, describe_trials, fit_chosen, 
 from mmjax.experiment.workdir import claim
 from mmjax.metrics import compute
 from mmjax.resident import Fit, Prepared, prepare
+from mmjax.source_code import Definitions, code_digest
 from mmjax.stream import Batch, by_index, select
 from mmjax.tasks import Task
 from mmjax.training import Train, init_state, make_optimizer, make_train_step, predict
@@ -59,6 +61,8 @@ class _Run:
     hashes: Mapping[str, str]
     snapshot_seconds: float
     say: Say
+    on_change: str = "ask"
+    codes: Mapping[str, Definitions] = dataclasses.field(default_factory=dict)
     measures: dict[int, Callable] = dataclasses.field(default_factory=dict)
     viewed: dict[int, Dataset] = dataclasses.field(default_factory=dict)
 
@@ -76,9 +80,13 @@ class _Run:
         return self.table.trials if row.trials is None else row.trials
 
     def snapshots(self, row: Row) -> pathlib.Path:
-        """Where a row in progress is kept; another number of seeds is another row."""
+        """Where a row in progress is kept; another number of seeds, or other code, is another row."""
         folder = self.store.workdir.absolute() / "checkpoints"
-        return folder / f"running-{self.hashes[row.name]}-{len(self.seeds(row))}"
+        return folder / f"running-{self.hashes[row.name]}-{self.code(row)}-{len(self.seeds(row))}"
+
+    def code(self, row: Row) -> str:
+        """Digest of the code that trains the row."""
+        return code_digest(self.codes[row.name])
 
 
 def run_table(
@@ -90,6 +98,7 @@ def run_table(
     cache_dir: str | pathlib.Path | None = None,
     rows: Sequence[str] | None = None,
     measure: Measure | None = None,
+    on_change: str = "ask",
     snapshot_seconds: float = 60.0,
     say: Say | None = None,
 ) -> str:
@@ -103,12 +112,15 @@ def run_table(
       cache_dir: where what is prepared from them is kept.
       rows: names of the rows to run; None = all but the extra ones, and the controls that follow from their scores.
       measure: what is measured of trained rows beyond their scores; None = the default of ``Measure``.
+      on_change: what to do with stored results that other code has made: ``ask`` stops and says what differs, ``keep``
+        uses them as they are, ``again`` makes them anew.
       snapshot_seconds: how often a row in progress is kept.
       say: takes a line of progress; None = the standard error stream.
 
     Raises:
-      UsageError: a wrong name, value, file or loss, in one line.
+      UsageError: a wrong name, value, file or loss, in one line; results of other code, with ``ask``.
     """
+    check_choice(on_change)
     say = Lines() if say is None else say
     folders = {"data_dir": data_dir, "cache_dir": cache_dir}
     pooled = folds.is_pooled(table)
@@ -116,6 +128,7 @@ def run_table(
     table.chosen(rows)  # an unknown name is said before anything is read
     if pooled:
         options = {"rows": rows, "measure": measure, "snapshot_seconds": snapshot_seconds, "say": say, **folders}
+        options["on_change"] = on_change
         with claim(workdir, {"table": name, "row": None, "folds": list(table.folds), "measured": None}):
             return folds.run_folds(run_table, table, name, workdir, **options)
     raw = load_raw(table, **folders)
@@ -126,13 +139,13 @@ def run_table(
         say(f"{name}: {_sizes(dataset)}; {len(chosen)} rows, {table.seeds} seeds, on {device()}")
         store = RecordStore(workdir)
         store.write_targets({split: _targets(dataset.splits[split]) for split in HELD_OUT})
-        run = _Run(table, dataset, store, {}, snapshot_seconds, say)
+        run = _Run(table, dataset, store, {}, snapshot_seconds, say, on_change)
         run = _finish_rows(run, name, table, [row.name for row in chosen])
         if rows is None:  # which rows the controls are for follows from the scores of all others
             added = control_rows(run.table, summarise(workdir))
             whole = dataclasses.replace(run.table, rows=[*run.table.rows, *added])
             run = _finish_rows(run, name, whole, [row.name for row in added])
-        analyse(run.table, raw, dataset, store, run.hashes, measure=measure or Measure(), say=say)
+        analyse(run.table, raw, dataset, store, run.hashes, measure=measure or Measure(), on_change=on_change, say=say)
         return write_report(workdir)
 
 
@@ -140,13 +153,16 @@ def _finish_rows(run: _Run, name: str, table: Table, names: Sequence[str]) -> _R
     """Runs the named rows of the table that are not there yet."""
     table = dataclasses.replace(table, rows=[resolve(row, table, run.dataset, run.viewed) for row in table.rows])
     hashes = {row.name: config_hash(table, row, run.dataset) for row in table.rows}
+    codes = {row.name: training_code(table, row) for row in table.rows}
+    run = dataclasses.replace(run, table=table, hashes=hashes, codes=codes)
+    changed = _changed(run, names)
     run.store.write_config(table_config(name, table, run.dataset, hashes))
-    run = dataclasses.replace(run, table=table, hashes=hashes)
     missing = []
     for number, row in enumerate((row for name in names for row in table.pick([name])), 1):
         label = f"[{number:2d}/{len(names)}] {row.name}"
-        if run.store.done(row.name, hashes[row.name], run.seeds(row)):
-            run.say(f"{label}: done before")
+        done = run.store.done(row.name, hashes[row.name], run.seeds(row))
+        if done and (row.name not in changed or run.on_change == "keep"):
+            run.say(f"{label}: done before{', by other code' if row.name in changed else ''}")
         else:
             with naming(row.name):
                 missing.append((label, row, row_data(run.dataset, row, run.viewed)))
@@ -154,6 +170,19 @@ def _finish_rows(run: _Run, name: str, table: Table, names: Sequence[str]) -> _R
         for (label, row, data), prepared in coming:
             _finish_row(run, row, data, prepared, label)
     return run
+
+
+def _changed(run: _Run, names: Sequence[str]) -> dict[str, list[str]]:
+    """The named rows that are there and that other code has trained."""
+    rows = [row for row in run.table.rows if row.name in set(names)]
+    there = [row.name for row in rows if run.store.done(row.name, run.hashes[row.name], run.seeds(row))]
+    changed = changed_rows(run.store, run.codes, there)
+    if changed and run.on_change == "ask":
+        refuse(changed, "trained")
+    measured = changed_measures(run.store, [name for name in there if name not in changed])
+    if measured and run.on_change == "ask":
+        refuse(measured, "measured")
+    return changed
 
 
 def _finish_row(run: _Run, row: Row, data: Dataset, prepared: Callable[[], "_Prepared | None"], label: str) -> None:
@@ -166,6 +195,7 @@ def _finish_row(run: _Run, row: Row, data: Dataset, prepared: Callable[[], "_Pre
             result = _run_network(run, row, data, network, label)
     result.timing["total_seconds"] = seconds = time.perf_counter() - clock
     records = _records(run, row, result)
+    run.store.write_code(run.code(row), run.codes[row.name])
     run.store.write_row(row.name, records, result.logits, result.timing, result.history)
     shutil.rmtree(run.snapshots(row), ignore_errors=True)
     primary = run.dataset.card.primary_metric
@@ -359,6 +389,7 @@ def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
         "group": dataset.card.group,
     }
     method = {"name": row.name, "config_hash": run.hashes[row.name], "params": result.cost["params"], "trials": 1}
+    method["code"] = run.code(row)
     method |= result.search.record() if result.search else {}
     env, truth = environment(), {split: run.store.targets(split)[0] for split in HELD_OUT}
     records = []

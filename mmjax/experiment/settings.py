@@ -7,12 +7,14 @@ import functools
 import hashlib
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 from mmjax.errors import UsageError
@@ -21,12 +23,15 @@ from mmjax.typing import Mapping
 
 __all__ = ["apply_settings", "describe", "digest"]
 
-# Whose code is told by the version of the package that a record holds; the code of other functions is described.
-PACKAGED = ("mmjax", "jax", "flax", "optax", "numpy", "sklearn", "builtins")
-
 
 def describe(value: Any) -> Any:
-    """JSON data that says what a configuration is: equal configurations give equal descriptions, in any process."""
+    """JSON data that says what a configuration is: equal configurations give equal descriptions, in any process.
+
+    Functions and classes are named, with what they hold; their code is ``mmjax.source_code``'s to tell.
+
+    Raises:
+      UsageError: a value that nothing but its address in memory tells from another.
+    """
     if isinstance(value, functools.partial):
         positional = {"args": describe(value.args)} if value.args else {}
         return {"call": describe(value.func), **positional, **describe(value.keywords)}
@@ -40,26 +45,39 @@ def describe(value: Any) -> Any:
         return [describe(item) for item in value]
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, (np.ndarray, jax.Array)):
+        array = np.ascontiguousarray(value)
+        return {
+            "array": str(array.dtype),
+            "shape": list(array.shape),
+            "sha256": hashlib.sha256(array.tobytes()).hexdigest(),
+        }
+    if isinstance(value, types.MethodType):
+        return {"call": value.__func__.__qualname__, "of": describe(value.__self__)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     value = inspect.unwrap(value) if inspect.isfunction(value) else value  # the suite wraps them to check shapes
     name = getattr(value, "__qualname__", None)
-    if name is None:
-        return str(value)
+    if name is None or not hasattr(value, "__module__"):
+        return _describe_object(value)
     described = f"{value.__module__}.{name}"
     if not inspect.isfunction(value):
         return described
     details = describe(inspect.getclosurevars(value).nonlocals) if value.__closure__ else {}
-    if value.__module__.partition(".")[0] not in PACKAGED:
-        details["code"] = hashlib.sha256(repr(_code(value.__code__)).encode()).hexdigest()[:16]
+    if "<" in name:  # inside another function the defaults may be values of that one
+        details |= {"defaults": describe([value.__defaults__, value.__kwdefaults__])}
     return {"call": described, **details} if details else described
 
 
-def _code(code: types.CodeType) -> tuple[Any, ...]:
-    """What a function of the user's does: the same wherever its file lies and whatever its comments say."""
-    constants = [_code(c) if isinstance(c, types.CodeType) else c for c in code.co_consts]
-    named = [sorted(c, key=repr) if isinstance(c, frozenset) else c for c in constants]
-    return code.co_code, named, code.co_names
+def _describe_object(value: Any) -> Any:
+    """An instance of a class that is no dataclass: what it holds, or its text where that says it all."""
+    if hasattr(value, "__dict__"):
+        state = {name: describe(part) for name, part in sorted(vars(value).items())}
+        return {"class": describe(type(value)), **state}
+    text = repr(value)
+    if re.search(r" at 0x[0-9a-f]+", text):
+        raise UsageError(f"{text} cannot be described: results with it could not be told from those with another")
+    return text
 
 
 def digest(value: Any) -> str:

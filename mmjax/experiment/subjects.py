@@ -95,7 +95,8 @@ def find_subjects(table: Table, dataset: Dataset, store: RecordStore, hashes: Ma
             subjects[row.name] = Subject(row, seeds, streams, data, logits, None, members)
         if row.name in subjects:
             digest, found = store.analysis(row.name) or ({}, {})
-            if digest.get("config_hash") == hashes[row.name] and digest.get("seeds") == seeds:
+            same = digest.get("logits", records[0]["logits_sha256"]) == records[0]["logits_sha256"]
+            if same and digest.get("config_hash") == hashes[row.name] and digest.get("seeds") == seeds:
                 subjects[row.name].parts |= digest.get("parts", {})
                 subjects[row.name].found |= found
     return subjects

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import optax
 import pytest
 
@@ -87,14 +88,32 @@ def test_members_run_first_and_extra_rows_only_by_name():
     assert [row.name for row in made.chosen(["long"])] == ["long"]
 
 
-def test_the_code_of_a_users_function_is_part_of_the_configuration():
-    def rows_of(view):
+class Threshold:
+    """A callable with a state, as a user may write it."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, dataset):
+        return dataset
+
+    def view(self, dataset):
+        return dataset
+
+
+def test_what_a_users_callable_holds_is_part_of_the_configuration():
+    def of(view):
         return digest(Row("a", model=model(), view=view))
 
-    first = rows_of(lambda dataset: dataset.card)  # another line, another comment: the same
-    assert first == rows_of(lambda dataset: dataset.card)
-    assert first != rows_of(lambda dataset: dataset.splits)
-    assert "code" not in str(describe(Train().optimizer))
+    def made(offset):
+        return lambda dataset, scale=offset: (dataset, offset, scale)
+
+    assert of(made(1)) == of(made(1)) and of(made(1)) != of(made(2))
+    assert of(Threshold(1)) == of(Threshold(1)) and of(Threshold(1)) != of(Threshold(2))
+    assert of(Threshold(1).view) == of(Threshold(1).view) and of(Threshold(1).view) != of(Threshold(2).view)
+    assert of(Threshold(np.arange(3))) != of(Threshold(np.arange(3) + 1))
+    with pytest.raises(UsageError, match=r"generator object .* cannot be described"):
+        of(Threshold(one for one in (1, 2)))
 
 
 @pytest.mark.parametrize(
