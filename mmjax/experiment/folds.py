@@ -68,10 +68,16 @@ def write_pooled_report(workdir: pathlib.Path, *, again: bool = False) -> str:
 
 
 def _pool(config: Mapping[str, Any], tables: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows by section and name: the controls of a fold are named after its own best rows, so that folds differ in
+    them. A row that stands in some folds only has no mean.
+    """
     first = next(iter(tables.values()))
+    named = [{(row["section"], row["name"]): row for row in table["rows"]} for table in tables.values()]
+    every = dict.fromkeys(key for there in named for key in there)  # in the order of the first, then of the others
     rows = []
-    for place, row in enumerate(first["rows"]):
-        means = [table["rows"][place].get("mean") for table in tables.values()]
+    for key in every:
+        row = next(there[key] for there in named if key in there)
+        means: list[Any] = [there[key].get("mean") if key in there else None for there in named]
         cells = {name: row[name] for name in ("name", "section", "streams", "extra")} | {"folds": means}
         if None not in means:
             spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
@@ -117,6 +123,8 @@ def _markdown(pooled: Mapping[str, Any]) -> str:
         "each fold's own table, with its intervals and tests, stands in its folder fold-K."
     )
     parts = [f"# {pooled['title']}: folds pooled", *filter(None, [pooled["note"]]), said, table]
+    if any(None in row["folds"] and any(mean is not None for mean in row["folds"]) for row in pooled["rows"]):
+        parts.append("A row without a mean stands in some folds only: controls are those of each fold's own best rows.")
     parts += [f"Not run: {'; '.join(idle)}."] if idle else []
     return "\n\n".join(parts) + "\n"
 

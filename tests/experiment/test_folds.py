@@ -45,6 +45,30 @@ def test_the_pooled_table_is_the_mean_and_spread_of_the_folds(folded, tmp_path):
     assert f"{100 * np.mean([alone[3]['left'], alone[5]['left']]):.1f}" in line and "sd between folds" in text
 
 
+def test_folds_are_pooled_by_the_names_of_their_rows(tmp_path):
+    """The control of a fold is named after its own best row; another place, or none, is no other row."""
+
+    def table(**means):
+        rows = [{"name": k, "section": "", "streams": ["a"], "extra": False, "mean": v} for k, v in means.items()]
+        return {"primary": "accuracy", "seeds": [0, 1], "items": {"test": 9}, "rows": rows}
+
+    tables = {
+        0: table(text=0.5, late=0.7, late_shuffled=0.4),
+        1: table(late=0.9, text=0.3),
+        2: table(text=0.4, gated=1.0),
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"table": "t", "title": "T", "note": "", "folds": [0, 1, 2]}))
+    for fold, content in tables.items():
+        (tmp_path / f"fold-{fold}").mkdir()
+        (tmp_path / f"fold-{fold}" / "table.json").write_text(json.dumps(content))
+    text = report(tmp_path)
+    rows = {row["name"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
+    assert list(rows) == ["text", "late", "late_shuffled", "gated"]
+    assert rows["text"]["folds"] == [0.5, 0.3, 0.4] and rows["text"]["mean"] == pytest.approx(0.4)
+    assert rows["late"]["folds"] == [0.7, 0.9, None] and "mean" not in rows["late"]
+    assert rows["gated"]["folds"] == [None, None, 1.0] and "stands in some folds only" in text
+
+
 def test_run_or_reported_again_the_bytes_stay(folded, tmp_path):
     def files():
         return [(tmp_path / name).read_bytes() for name in ("table.json", "table.md", "fold-3/table.json")]
