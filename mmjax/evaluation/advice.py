@@ -143,6 +143,11 @@ def _linear(summary: Mapping[str, Any], choice: Choice) -> Iterator[str]:
             f"{_score(summary, network['validation'])}{_source(network, 'validation')}. What the networks gain over "
             "each other says little of fusion; train them otherwise first (--trials, more epochs, another rate)."
         )
+    known = [one for one in summary.get("known", ()) if one["name"].endswith(" of train")]  # constants, of scores
+    constant = max(known, key=lambda one: sign * one["value"], default=None)
+    if constant and networks and not any(sign * row["mean"] > sign * constant["value"] for row in networks):
+        value = _score(summary, constant["value"])
+        yield f"No network beats the {constant['name']} as a constant, {value} on test [known]."
     for name in sorted({row["streams"][0] for row in trained if row["single"]}):
         alone = [row for row in trained if row["single"] and row["streams"] == [name]]
         fitted, network = (

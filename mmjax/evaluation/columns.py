@@ -61,6 +61,10 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
             return Cell()
         return Cell(" to ".join(value(summary, bound) for bound in row["interval"]), row["interval"][0])
 
+    def pearson(row: Mapping[str, Any]) -> Cell:
+        r = (row.get("metrics") or {}).get("pearson")
+        return Cell() if r is None else Cell(minus(f"{r:.3f}"), r)
+
     def status(row: Mapping[str, Any]) -> Cell:
         if not (target := row.get("target")):
             return Cell()
@@ -91,6 +95,8 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
                f"{', on the logit scale' * percent}. The one to judge by; that over seeds beside the mean holds for "
                "these test items only, and may be wider where the seeds differ much.", ("interval", "interval_unit"),
                interval),
+        Column("pearson", "r", "result", "Pearson's correlation of predictions and targets, mean over seeds; a "
+               "constant has none.", ("metrics",), pearson),
         Column("selected", "epoch by test", "paper", "The same runs with each seed's epoch chosen on the test set. No "
                "result: it shows what that choice adds to a published number.", ("test_selected",),
                lambda row: Cell(value(summary, row["test_selected"]), row["test_selected"])),

@@ -13,6 +13,7 @@ import numpy as np
 from mmjax.datasets.base import Dataset
 from mmjax.datasets.statistics import has_sequences, statistics
 from mmjax.datasets.views import refit_splits
+from mmjax.errors import UsageError
 from mmjax.evaluation.protocol import ROLES
 from mmjax.evaluation.records import HELD_OUT
 from mmjax.experiment.table import Matched, Member, Row, Table
@@ -22,11 +23,14 @@ from mmjax.stream import Batch, by_index
 from mmjax.typing import Mapping
 
 __all__ = [
+    "check_fits",
+    "constants",
     "decide",
     "decision_rows",
     "linear_svm",
     "logistic",
     "matched_rows",
+    "ridge",
     "stack",
     "statistics_rows",
     "with_baselines",
@@ -78,7 +82,8 @@ def _linear(
         splits = refit_splits(data).splits if refit and split == "test" else data.splits
         classifier = make_pipeline(make_column_transformer(*steps), make())
         classifier.fit(_design(splits["train"]), np.asarray(splits["train"].target))
-        scores[split] = _scores(classifier, _design(data.splits[split]), data.card.num_classes or 0)
+        features, classes = _design(data.splits[split]), data.card.num_classes
+        scores[split] = _scores(classifier, features, classes) if classes else classifier.predict(features)
     return scores
 
 
@@ -106,6 +111,15 @@ def logistic(
     return _linear(functools.partial(LogisticRegression, C=C, max_iter=2_000), data, refit, components)
 
 
+def ridge(
+    data: Dataset, seed: int, members: Any, *, C: float, refit: bool = True, components: Mapping[str, int] = NOTHING
+) -> dict[str, np.ndarray]:
+    """Ridge regression of scores on standardised features (scikit-learn), penalty ``1 / C``; else as ``logistic``."""
+    from sklearn.linear_model import Ridge
+
+    return _linear(functools.partial(Ridge, alpha=1 / C), data, refit, components)
+
+
 def decide(
     data: Dataset, seed: int, members: Mapping[str, Member], *, rule: Callable, prior: bool = False
 ) -> dict[str, np.ndarray]:
@@ -115,7 +129,7 @@ def decide(
       rule: ``(logits by member, presence by member) -> scores``.
       prior: whether the rule takes ``log_prior``, the class frequencies of train (with one count added each).
     """
-    arguments = {}
+    arguments: dict[str, Any] = {}
     if prior:
         train = data.splits["train"]
         counts = np.bincount(by_index(train.target, train.index), minlength=data.card.num_classes or 0) + 1.0
@@ -146,8 +160,15 @@ def stack(data: Dataset, seed: int, members: Mapping[str, Member]) -> dict[str, 
     return {"validation": fitted[1], "test": fitted[0](*_outputs(members, "test"))}
 
 
-def decision_rows(members: Sequence[str], *, section: str = "", suffix: str = "") -> list[Row]:
-    """The five ways of combining trained single-modality rows; only stacking fits anything, on validation."""
+def decision_rows(members: Sequence[str], *, section: str = "", suffix: str = "", scores: bool = False) -> list[Row]:
+    """The five ways of combining trained single-modality rows; only stacking fits anything, on validation.
+
+    Args:
+      scores: whether the data have scores instead of classes, of which the only way is their mean.
+    """
+    if scores:
+        fit = functools.partial(decide, rule=decision.mean_of_scores)
+        return [Row("mean of scores" + suffix, fit=fit, members=tuple(members), section=section, role="mean of logits")]
     rules: dict[str, Callable] = {
         "mean of logits": functools.partial(decide, rule=decision.mean_of_logits),
         "mean of probabilities": functools.partial(decide, rule=decision.mean_of_probabilities),
@@ -168,19 +189,23 @@ def decision_rows(members: Sequence[str], *, section: str = "", suffix: str = ""
     ]
 
 
-def statistics_rows(streams: Sequence[str], *, C: float = 0.01, refit: bool = False, section: str = "") -> list[Row]:
-    """Logistic regression on means, deviations and quantiles of the items (``statistics``): of each modality alone, and
-    of all. A network on the sequences that stays below it says nothing of fusion.
+def statistics_rows(
+    streams: Sequence[str], *, C: float = 0.01, refit: bool = False, section: str = "", scores: bool = False
+) -> list[Row]:
+    """Logistic regression (of scores: ridge) on means, deviations and quantiles of the items (``statistics``), of each
+    modality alone and of all. A network on the sequences that stays below it says nothing of fusion.
 
     Args:
       streams: all modalities of the table.
       C: inverse strength of the ridge.
       refit: as the table's ``Train.refit``, so that these rows see the examples that its networks see.
+      scores: whether the data have scores instead of classes.
     """
-    fit, several = functools.partial(logistic, C=C, refit=refit), len(streams) > 1
+    method, name = (ridge, "ridge") if scores else (logistic, "logistic")
+    fit, several = functools.partial(method, C=C, refit=refit), len(streams) > 1
     return [
         Row(
-            f"logistic on statistics of {'+'.join(names)}",
+            f"{name} on statistics of {'+'.join(names)}",
             fit=fit,
             streams=names,
             view=statistics,
@@ -195,19 +220,54 @@ def statistics_rows(streams: Sequence[str], *, C: float = 0.01, refit: bool = Fa
 def with_baselines(table: Table, dataset: Dataset) -> Table:
     """The table with the baselines that its kind of data asks for and that it does not have.
 
-    Of sequences with a class per example these are ``statistics_rows``, where no row has the role ``linear``.
+    Of sequences with a label per example these are ``statistics_rows``, where no row has the role ``linear``.
 
     Args:
       dataset: the table's, after its view.
     """
     added: list[Row] = []
     plain = next((row for row in table.rows if row.role == "concatenation"), None)
-    if dataset.card.num_classes and has_sequences(dataset) and not any(row.role == "linear" for row in table.rows):
+    if has_sequences(dataset) and not any(row.role == "linear" for row in table.rows):
         names = {row.name for row in table.rows}
         section = plain.section if plain else ""
-        rows = statistics_rows(dataset.streams, refit=table.train.refit, section=section)
+        scores = not dataset.card.num_classes
+        rows = statistics_rows(dataset.streams, refit=table.train.refit, section=section, scores=scores)
         added += [row for row in rows if row.name not in names]
     return dataclasses.replace(table, rows=[*table.rows, *added]) if added else table
+
+
+def check_fits(rows: Sequence[Row], dataset: Dataset) -> None:
+    """Passes if no row fits or combines classes where the data have scores, before anything is trained.
+
+    Raises:
+      UsageError: the row, and what to put in its place.
+    """
+    if dataset.card.num_classes:
+        return
+    for row in rows:
+        fit = row.fit.func if isinstance(row.fit, functools.partial) else row.fit
+        of_classes = fit in (linear_svm, logistic, stack)
+        if isinstance(row.fit, functools.partial) and fit is decide:
+            of_classes = row.fit.keywords.get("rule") is not decision.mean_of_scores
+        if of_classes:
+            raise UsageError(
+                f"row {row.name!r} is for classes, {dataset.card.name} has scores: combine rows by "
+                "decision_rows(..., scores=True), and take ridge in place of a linear classifier"
+            )
+
+
+def constants(dataset: Dataset) -> dict[str, float]:
+    """What mean and median of train reach on test in a data set of scores: the mean absolute error."""
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    if (
+        dataset.card.num_classes
+        or np.shape(train.target) != np.shape(train.index)
+        or dataset.card.primary_metric != "mae"
+    ):
+        return {}
+    seen, truth = (np.asarray(by_index(batch.target, batch.index), np.float64) for batch in (train, test))
+    values = {"mean of train": seen.mean(), "median of train": np.median(seen)}
+    return {name: float(np.abs(truth - value).mean()) for name, value in values.items()}
 
 
 def matched_rows(

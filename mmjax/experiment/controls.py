@@ -7,11 +7,13 @@ import dataclasses
 import functools
 from typing import Any
 
+import numpy as np
+
 from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.evaluation.records import HELD_OUT
 from mmjax.experiment.table import Member, Row, Table, View
-from mmjax.fusion.decision import mean_of_probabilities
+from mmjax.fusion.decision import mean_of_probabilities, mean_of_scores
 from mmjax.typing import Mapping
 
 __all__ = ["CONTROLS", "control_rows", "ensemble"]
@@ -81,7 +83,7 @@ def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
 
 
 def ensemble(data: Dataset, seed: int, members: Mapping[str, Member], *, count: int) -> dict[str, Any]:
-    """Mean of the probabilities of ``count`` seeds of one row: this one and the next ones, in a circle.
+    """Mean of the probabilities, or of the scores, of ``count`` seeds of one row: this one and the next, in a circle.
 
     With fewer seeds than models there are as many models as seeds. Neighbouring seeds share models, so the spread over
     seeds is somewhat too small.
@@ -91,7 +93,8 @@ def ensemble(data: Dataset, seed: int, members: Mapping[str, Member], *, count: 
     scores = {}
     for split in HELD_OUT:
         logits = {str(number): run[split] for number, run in enumerate(runs)}
-        scores[split] = mean_of_probabilities(logits, {name: member.present[split] for name in logits})
+        mean = mean_of_scores if np.ndim(runs[0][split]) == 1 else mean_of_probabilities
+        scores[split] = mean(logits, {name: member.present[split] for name in logits})
     return scores
 
 

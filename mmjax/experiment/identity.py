@@ -12,6 +12,7 @@ from mmjax.datasets.base import Dataset
 from mmjax.datasets.statistics import has_sequences
 from mmjax.environment import environment
 from mmjax.evaluation.noise import default_noises
+from mmjax.experiment.baselines import constants
 from mmjax.experiment.settings import describe, digest
 from mmjax.experiment.table import Row, Table
 from mmjax.experiment.trials import has_settings
@@ -54,10 +55,11 @@ def _modules(value: Any) -> Iterator[nn.Module]:
 
 
 def _known_answers(dataset: Dataset) -> list[dict[str, Any]]:
-    """Accuracies that no classifier can pass, where the data were made with known ones."""
+    """What constants reach where there are scores; accuracies that no classifier can pass, where they are known."""
     answers = [("Bayes accuracy, all modalities", dataset.facts.get("bayes_accuracy"))]
     alone = dataset.facts.get("bayes_accuracy_alone", {})
     answers += [(f"Bayes accuracy, {name} alone", value) for name, value in alone.items()]
+    answers += constants(dataset).items()
     return [{"name": name, "value": value} for name, value in answers if value is not None]
 
 

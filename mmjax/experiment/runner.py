@@ -27,7 +27,7 @@ from mmjax.evaluation.summary import summarise
 from mmjax.experiment import folds
 from mmjax.experiment.ahead import ahead
 from mmjax.experiment.analyses import Measure, analyse, changed_measures
-from mmjax.experiment.baselines import with_baselines
+from mmjax.experiment.baselines import check_fits, with_baselines
 from mmjax.experiment.changes import changed_rows, check_choice, refuse, training_code
 from mmjax.experiment.checks import abstract_variables, check_model, naming
 from mmjax.experiment.console import Lines
@@ -135,6 +135,7 @@ def run_table(
     dataset = table.view(raw) if table.view else raw
     table = with_baselines(table, dataset)
     chosen = table.chosen(rows)
+    check_fits(chosen, dataset)
     with claim(workdir, {"table": name, "row": None, "folds": None, "measured": None}):
         say(f"{name}: {_sizes(dataset)}; {len(chosen)} rows, {table.seeds} seeds, on {device()}")
         store = RecordStore(workdir)

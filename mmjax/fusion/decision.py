@@ -18,6 +18,7 @@ __all__ = [
     "fit_stacking",
     "mean_of_logits",
     "mean_of_probabilities",
+    "mean_of_scores",
     "prior_corrected_product",
     "product",
 ]
@@ -40,6 +41,21 @@ def mean_of_logits(logits: Logits, present: Present = None) -> Any:
     """
     xp, members, mask = _members(logits, present)
     return _where(xp, mask, members).sum(0) / xp.maximum(mask.sum(0), 1).astype(members.dtype)
+
+
+def mean_of_scores(scores: Mapping[str, Any], present: Present = None) -> Any:
+    """The mean of the scores ``[batch]`` of the modalities present (regression); of all of them where none is, each of
+    which then says what it says of nothing.
+
+    Raises:
+      ValueError: as ``mean_of_logits``, of scores ``[batch]``.
+    """
+    if wrong := {name: values.shape for name, values in sorted(scores.items()) if values.ndim != 1}:
+        raise ValueError(f"scores must all be [batch], got {wrong}")
+    columns = {name: values[:, None] for name, values in scores.items()}
+    xp, members, mask = _members(columns, present)
+    mean = _where(xp, mask, members).sum(0) / xp.maximum(mask.sum(0), 1).astype(members.dtype)
+    return xp.where(mask.any(0), mean, members.mean(0))[:, 0]
 
 
 def mean_of_probabilities(logits: Logits, present: Present = None) -> Any:

@@ -177,6 +177,16 @@ def test_a_table_whose_networks_stay_below_the_linear_model_says_so():
     assert "No network beats" not in advise(summary(*alone, fused(validation=1.0), linear(1.1), **worse))
 
 
+def test_networks_that_lose_to_a_constant_are_named():
+    worse = {"primary": "mae", "metric_name": "mae", "higher_is_better": False}
+    worse["known"] = [{"name": "mean of train", "value": 1.2}, {"name": "median of train", "value": 1.18}]
+    rows = [row("text", ["text"], 1.3, 1.3, best_single=True), fused(validation=1.2, mean=1.19)]
+    said = "No network beats the median of train as a constant, 1.18 mae on test [known]."
+    assert said in advise(summary(*rows, **worse)).replace("1.180", "1.18")
+    rows[1]["mean"] = 1.17
+    assert "as a constant" not in advise(summary(*rows, **worse))
+
+
 def test_a_modality_whose_network_stays_behind_a_linear_model_is_named():
     fits = [row("logistic on statistics of text", ["text"], 0.83, 0.83, kind="fit"),
             row("logistic on statistics of audio", ["audio"], 0.5, 0.5, kind="fit")]  # fmt: skip

@@ -8,27 +8,36 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from mmjax import datasets
+from mmjax import datasets, fusion
 from mmjax.errors import UsageError
 from mmjax.evaluation.calibration import before_and_after, measure
 from mmjax.evaluation.protocol import ROLES
+from mmjax.evaluation.records import RecordStore
 from mmjax.experiment import Member, Row, baselines, run_table
+from mmjax.experiment.analyses import Measure
 from mmjax.experiment.baselines import (
+    constants,
     decide,
     decision_rows,
     linear_svm,
     logistic,
     matched_rows,
+    ridge,
     stack,
     with_baselines,
 )
 from mmjax.experiment.data import row_data
 from mmjax.fusion import decision
+from mmjax.heads import RegressionHead
+from mmjax.models import Multimodal
+from mmjax.tasks import Regression
+from mmjax.training import Train, warmup_cosine
 from tests.experiment import small
+from tests.experiment.quick import quickly
 
 
 def features(batch):
@@ -244,6 +253,80 @@ def test_a_table_of_sequences_gets_a_linear_model_of_their_statistics():
     row = with_baselines(refit, data).rows[-1]
     expected = logistic(row_data(data, row), 0, {}, C=0.01, refit=True)["test"]
     np.testing.assert_array_equal(row.fit(row_data(data, row), 0, {})["test"], expected)
+
+
+def scores(items=90, **others):
+    """Two sequences whose mean tells a score round 2000."""
+    rng = np.random.default_rng(1)
+    hidden = rng.normal(size=items)
+    streams = {name: rng.normal(size=(items, 4, 2)) + hidden[:, None, None] for name in ("a", "b")}
+    split = np.repeat([0, 1, 2], items // 3)
+    return datasets.from_arrays(streams, 2000 + 5 * hidden, split=split, name="levels", **others)
+
+
+def test_ridge_is_scikit_learns_in_the_units_of_the_target():
+    data = scores()
+    flat = {name: batch.streams["a"].values.reshape(30, 8) for name, batch in data.splits.items()}
+    alone = dataclasses.replace(
+        data, splits={k: b.replace(streams={"a": b.streams["a"]}) for k, b in data.splits.items()}
+    )
+    scaler = StandardScaler().fit(flat["train"])
+    expected = Ridge(alpha=2.0).fit(scaler.transform(flat["train"]), data.splits["train"].target)
+    found = ridge(alone, 0, {}, C=0.5, refit=False)
+    np.testing.assert_allclose(found["test"], expected.predict(scaler.transform(flat["test"])), rtol=1e-6)
+
+
+def test_a_table_of_scores_has_its_constants_its_mean_of_members_and_r(tmp_path):
+    data = scores()
+    model = Multimodal({}, fusion.Concat(4), RegressionHead())
+    rows = [
+        *(Row(name, model=model, streams=(name,)) for name in ("a", "b")),
+        *decision_rows(("a", "b"), scores=True),
+        Row("joined", model=model, role="concatenation"),
+    ]
+    train = Train(epochs=40, batch_size=10, learning_rate=3e-2, schedule=warmup_cosine)
+    table = small.table(dataset=data, rows=rows, task=Regression(), train=train, trials=1)
+    with quickly(tmp_path / "compiled"):
+        text = run_table(table, workdir=tmp_path, measure=Measure(noise="none", interactions="none"), say=[].append)
+    summary = json.loads((tmp_path / "table.json").read_bytes())
+    seen, truth = (data.splits[name].target.astype(np.float64) for name in ("train", "test"))
+    known = {one["name"]: one["value"] for one in summary["known"]}
+    assert known == pytest.approx({
+        "mean of train": np.abs(truth - seen.mean()).mean(),
+        "median of train": np.abs(truth - np.median(seen)).mean(),
+    })  # fmt: skip
+    rows = {row["name"]: row for row in summary["rows"]}
+    assert all(row["mean"] < 0.7 * known["median of train"] for row in rows.values())  # two thousand is no obstacle
+    assert {f"ridge on statistics of {name}" for name in ("a", "b", "a+b")} < set(rows)
+    store = RecordStore(tmp_path)
+    members = np.mean([store.logits(name, "test") for name in ("a", "b")], axis=0)
+    np.testing.assert_allclose(store.logits("mean of scores", "test"), members, rtol=1e-6)
+    np.testing.assert_allclose(
+        rows["joined"]["metrics"]["pearson"],
+        np.mean([np.corrcoef(one, truth)[0, 1] for one in store.logits("joined", "test")]), rtol=0.03,
+    )  # fmt: skip
+    head = next(line for line in text.splitlines() if line.startswith("| row"))
+    assert " r |" in head and "| median of train" in text
+
+
+@pytest.mark.parametrize("name", ["mean of logits", "product", "stacking", "logistic", "linear_svm"])
+def test_a_row_for_classes_is_refused_before_anything_is_trained(name, tmp_path):
+    linear = {"logistic": logistic, "linear_svm": linear_svm}
+    if name in linear:
+        row = Row(name, fit=functools.partial(linear[name], C=1.0), streams=("a",))
+    else:
+        (row,) = (row for row in decision_rows(("a", "b")) if row.name == name)
+    alone = [Row(one, fit=small.guess, streams=(one,)) for one in ("a", "b")]
+    table = small.table(dataset=scores(), rows=[*alone, row], task=Regression())
+    with pytest.raises(
+        UsageError, match=f"row '{name}' is for classes, levels has scores: combine rows by decision_rows"
+    ):
+        run_table(table, workdir=tmp_path, say=[].append)
+    assert not (tmp_path / "records.jsonl").exists()
+
+
+def test_classes_have_no_constants():
+    assert constants(small.arrays()) == {}
 
 
 def test_it_runs_in_the_table_and_is_asked_for(tmp_path):

@@ -14,6 +14,7 @@ from mmjax.fusion.decision import (
     fit_stacking,
     mean_of_logits,
     mean_of_probabilities,
+    mean_of_scores,
     prior_corrected_product,
     product,
 )
@@ -139,6 +140,14 @@ def test_jax_arrays_and_tracers_give_the_same(fuse):
     as_jax = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), WORLD.posteriors)
     scores = jax.jit(fuse)(as_jax, jax.tree.map(jnp.asarray, SOME))
     np.testing.assert_allclose(softmax(scores, -1), softmax(fuse(WORLD.posteriors, SOME), -1), atol=1e-4)
+
+
+def test_the_mean_of_scores_is_that_of_the_members_present():
+    scores = {"a": np.array([1.0, 2.0, np.nan, 5.0]), "b": np.array([3.0, np.nan, 4.0, 7.0])}
+    present = {"a": np.array([True, True, False, False]), "b": np.array([True, False, True, False])}
+    np.testing.assert_array_equal(mean_of_scores(scores, present), [2, 2, 4, 6])  # of none: what all say of nothing
+    with pytest.raises(ValueError, match=r"\[batch\], got .*'a': \(4, 2\)"):
+        mean_of_scores({"a": np.zeros((4, 2))})
 
 
 def test_a_mean_of_logits_is_its_own_additive_projection():
