@@ -305,8 +305,9 @@ def test_a_table_of_scores_has_its_constants_its_mean_of_members_and_r(tmp_path)
         rows["joined"]["metrics"]["pearson"],
         np.mean([np.corrcoef(one, truth)[0, 1] for one in store.logits("joined", "test")]), rtol=0.03,
     )  # fmt: skip
-    head = next(line for line in text.splitlines() if line.startswith("| row"))
-    assert " r |" in head and "| median of train" in text
+    assert "* **r**: Pearson" in text and "| median of train" in text
+    shown = rows["joined"]["metrics"]["pearson"]
+    assert any(f"{shown:.3f}" in line for line in text.splitlines() if line.startswith("| joined"))
 
 
 @pytest.mark.parametrize("name", ["mean of logits", "product", "stacking", "logistic", "linear_svm"])
