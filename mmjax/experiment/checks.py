@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
+from mmjax.evaluation.summary import PRIMARY
 from mmjax.metrics import compute
-from mmjax.tasks import Task
+from mmjax.tasks import Classification, Regression, Task
 from mmjax.training import Train, init_state, make_optimizer, predict
 from mmjax.typing import Key, PyTree
 
@@ -40,6 +41,7 @@ def check_model(model: nn.Module, task: Task, train: Train, data: Dataset) -> No
         it has; what jax says of the model's sizes.
       ValueError: what a module says of its fields or its streams.
     """
+    _check_labels(task, data)
     batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a[:2].shape, jnp.result_type(a)), data.splits["train"])
     try:
         outputs = jax.eval_shape(functools.partial(_forward, model, train), jax.random.key(0), batch)
@@ -56,6 +58,22 @@ def check_model(model: nn.Module, task: Task, train: Train, data: Dataset) -> No
     for name, metric in (("train.select", train.select), ("primary_metric of the data", data.card.primary_metric)):
         if metric not in known:
             raise UsageError(f"{name} is {metric!r}, no metric of the task; it has: {', '.join(known)}")
+    if data.card.primary_metric not in PRIMARY:
+        raise UsageError(
+            f"primary_metric of the data is {data.card.primary_metric!r}; the report knows {', '.join(PRIMARY)}"
+        )
+
+
+def _check_labels(task: Task, data: Dataset) -> None:
+    """A task of classes has classes to learn, a regression scores; a report can show the metric of the data."""
+    name, kind, card = type(task).__name__, data.splits["train"].target.dtype.kind, data.card
+    if isinstance(task, Classification) and card.num_classes is None:
+        raise UsageError(f"{card.name} has scores (numbers with a fraction), {name} learns classes: integers or names")
+    if isinstance(task, Regression) and card.num_classes is not None and kind in "iu":
+        raise UsageError(
+            f"{card.name} has {card.num_classes} classes (integers), {name} learns scores: say scores=True to "
+            "from_arrays, or task='scores' to from_table"
+        )
 
 
 def abstract_variables(model: nn.Module, data: Dataset) -> PyTree:

@@ -16,6 +16,8 @@ from mmjax.typing import Mapping
 __all__ = ["Matched", "Member", "Paper", "Row", "Table"]
 
 View = Callable[[Dataset], Dataset]
+NAMED = ("mean of logits", "prior-corrected product", "concatenation", "joint transformer")
+"""Roles that a row of that name has without being told."""
 Outputs = Mapping[str, Any]
 """``{"validation": [items, classes], "test": [items, classes]}``, rows by the index of the item."""
 
@@ -100,7 +102,8 @@ class Row:
       members: rows whose stored outputs ``fit`` combines; they run first.
       varies: whether the seed matters to ``fit``; where not, it runs once.
       baseline: whether the row may be "the best single modality" when it has one stream.
-      role: what it stands for in the protocol (see ``mmjax.evaluation.protocol``); empty = a method.
+      role: what it stands for in the protocol (see ``mmjax.evaluation.protocol``); empty = a method, or the role that
+        its name says.
       validation_scores: what its scores on validation are: ``held out`` (nothing was fitted there), ``cross-fitted``
         (of each item by a fit on others) or ``fitted`` (of the items it was fitted on: no evidence, so nothing is
         chosen by them and no temperature is fitted on them).
@@ -135,6 +138,8 @@ class Row:
             raise UsageError(f"row {self.name!r} needs either model= or fit=")
         if "." in self.name:
             raise UsageError(f"row {self.name!r} has a dot in its name; --set could not reach it")
+        if not self.role and self.name in NAMED:
+            object.__setattr__(self, "role", self.name)
         if self.role and self.role not in ROLES:
             raise UsageError(f"row {self.name!r} has the role {self.role!r}; the roles are: {', '.join(ROLES)}")
         if self.validation_scores not in VALIDATION:
@@ -209,9 +214,10 @@ class Table:
         names = [row.name for row in self.rows]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"row {twice[0]!r} stands twice in {self.title!r}")
-        for owner, count in (("the table", self.trials), *((f"row {row.name!r}", row.trials) for row in self.rows)):
-            if count is not None and count < 1:
-                raise UsageError(f"trials of {owner} must be at least 1, got {count}")
+        for owner, part in (("the table", self), *((f"row {row.name!r}", row) for row in self.rows)):
+            for name, count in (("trials", part.trials), ("seeds", part.seeds)):
+                if count is not None and count < 1:
+                    raise UsageError(f"{name} of {owner} must be at least 1, got {count}")
         for row in self.rows:
             self.pick(row.members)
             if isinstance(row.model, Matched) and not isinstance(self.pick([row.model.like])[0].model, nn.Module):
