@@ -14,7 +14,7 @@ from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.datasets.statistics import has_sequences, statistics
 from mmjax.encoders import BagOfWords, FeatureMLP, FrameVideo, LeNet, LogMel, SpectrogramEncoder, TemporalConv
-from mmjax.experiment.baselines import decision_rows, logistic, matched_rows
+from mmjax.experiment.baselines import decision_rows, logistic, matched_rows, ridge
 from mmjax.experiment.table import Row, Table
 from mmjax.heads import ClassificationHead, RegressionHead
 from mmjax.models import ModalityDropout, Multimodal
@@ -83,7 +83,7 @@ def default_table(dataset: Dataset, *, title: str = "", seeds: int = 5, train: T
     if len(names) > 1:
         concat = fusion.Concat(DIM, hidden_dims=(DIM,))
         rows += matched_rows(functools.partial(_alone, dataset), names, like="concatenation")
-        rows += decision_rows(names) if dataset.card.num_classes else []
+        rows += decision_rows(names, scores=not dataset.card.num_classes)
         rows += [
             Row("concatenation", model=row(concat, names), role="concatenation"),
             Row("additive attention", model=row(fusion.AdditiveAttention(DIM), names)),
@@ -91,11 +91,10 @@ def default_table(dataset: Dataset, *, title: str = "", seeds: int = 5, train: T
             Row("joint transformer", model=row(fusion.JointTransformer(DIM), names), role="joint transformer"),
             Row("concatenation, modality dropout", model=row(ModalityDropout(concat), names)),
         ]
-    if dataset.card.num_classes and not has_sequences(dataset):  # of sequences every table has such rows
-        linear = functools.partial(logistic, C=0.01, refit=False)
-        rows.append(
-            Row("logistic regression", fit=linear, view=statistics, varies=False, baseline=False, role="linear")
-        )
+    if not has_sequences(dataset):  # of sequences every table has such rows
+        label, method = ("logistic regression", logistic) if dataset.card.num_classes else ("ridge regression", ridge)
+        fit = functools.partial(method, C=0.01, refit=False)
+        rows.append(Row(label, fit=fit, view=statistics, varies=False, baseline=False, role="linear"))
     return Table(
         title=title or dataset.card.name,
         dataset=dataset,
