@@ -1,5 +1,7 @@
 import io
 import itertools
+import json
+import types
 
 import matplotlib
 import matplotlib.text
@@ -8,11 +10,14 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from mmjax.evaluation.kinds import best_rows, kind_of
 from mmjax.evaluation.plots import _figures as figures_of
 from mmjax.evaluation.plots import (
+    alternative,
     caption,
     cost_figure,
     critical_difference_figure,
+    curves_figure,
     efficiency_figure,
     interaction_figure,
     pareto_front,
@@ -22,10 +27,10 @@ from mmjax.evaluation.plots import (
     write_plots,
 )
 from mmjax.evaluation.plots.cost import cost_points
-from mmjax.evaluation.plots.style import LATE, SINGLE, in_scope, sections
+from mmjax.evaluation.plots.style import KIND_COLORS, LATE, SINGLE, focus, in_scope, own_limits, sections
 from mmjax.evaluation.plots.sweeps import sweep_panels
 from mmjax.evaluation.records import RecordStore
-from tests.evaluation.full import bare_summary, empty_summary, full_summary
+from tests.evaluation.full import RESULTS, bare_summary, empty_summary, full_summary
 
 KINDS = ("Missing modality", "Noise", "Interaction", "Reliability", "Data efficiency")
 RANKS = {"concatenation": 3.2, "joint transformer (SimBaMM)": 2.1, "gated (GMU)": 2.6, "best single modality": 6.9,
@@ -141,7 +146,11 @@ def test_sweeps_draw_the_curves_in_percent(summary):
     for axes, target in zip(figure.axes, panels):
         black = next(line for line in axes.lines if line.get_color() == LATE.color)
         np.testing.assert_allclose(black.get_ydata(), 100 * np.array(row["robustness"]["noise"][target]["mean"]))
-        assert axes.get_ylim() == figure.axes[0].get_ylim()
+        drawn = np.concatenate([line.get_ydata() for line in axes.lines[: len(panels[target]["lines"])]])
+        low, high = axes.get_ylim()
+        assert low < drawn.min() and drawn.max() < high
+    spans = np.array([np.ptp(axes.get_ylim()) for axes in figure.axes])  # its own axis, but no noise blown up
+    assert len(set(spans)) > 1 and spans.min() >= spans.max() / 8
 
 
 def test_reliability_draws_gaps_and_survives_empty_bins():
@@ -151,18 +160,18 @@ def test_reliability_draws_gaps_and_survives_empty_bins():
         segment[:, 1] for segment in axes.collections[0].get_segments() if np.isfinite(segment).all() and len(segment)
     ]
     np.testing.assert_allclose(gaps, [[50, 55], [60, 90]])
-    assert axes.texts[0].get_text() == "ECE 17.5"
+    assert axes.get_title() == "one\nECE 17.5"  # where no point can lie on it
 
 
 def test_interaction_bars_are_the_gap_and_the_values():
-    cell = {"emap": {"gap": 0.02, "interval": [0.01, 0.03]},
+    cell = {"kind": "fusion", "emap": {"gap": 0.02, "interval": [0.01, 0.03]},
             "shapley": {"a": {"value": 0.3, "share": 0.75, "interval": None},
                         "b": {"value": -0.1, "share": -0.25, "interval": [-0.2, 0.0]}}}  # fmt: skip
     gaps, values = interaction_figure({"row": cell}).axes
     assert [bar.get_width() for bar in gaps.patches] == [2.0]
     np.testing.assert_allclose([bar.get_width() for bar in values.patches], [30, -10])
     assert [text.get_text() for text in values.texts] == ["75 %", "−25 %"]
-    alone = interaction_figure({"row": {"emap": cell["emap"], "shapley": {}}})
+    alone = interaction_figure({"row": {**cell, "shapley": {}}})
     assert len(alone.axes) == 1
 
 
@@ -184,12 +193,15 @@ def test_pareto_front_is_what_nobody_beats():
 def test_cost_leaves_out_rows_without_a_count_and_knows_errors(summary):
     points = cost_points(summary, "flops")
     assert {point["name"] for point in points} == {row["name"] for row in summary["rows"] if row["flops"]}
-    assert {point["kind"] for point in points} == {"single modality", "fusion"}
+    assert {point["kind"] for point in points} == {"baseline", "fusion"}
     assert cost_figure(points[:1], "flops", "accuracy (%)") is None
     errors = [{"name": n, "cost": c, "score": s, "interval": None, "kind": "fusion"}
               for n, c, s in (("cheap", 1, 0.9), ("bad", 2, 1.5), ("good", 3, 0.2))]  # fmt: skip
     figure = cost_figure(errors, "params", "mean absolute error", 1, higher_is_better=False)
-    assert [line.split() for line in figure.texts[0].get_text().split("\n")] == [["a", "cheap"], ["b", "good"]]
+    assert [line.split() for line in figure.texts[0].get_text().split("\n")] == [
+        ["a", "cheap:", "0.900"],
+        ["b", "good:", "0.200"],
+    ]
 
 
 def test_a_row_that_combines_others_costs_what_they_do():
@@ -243,3 +255,128 @@ def test_an_error_is_drawn_in_its_own_units(tmp_path):
     for axes in drawn["Noise"].axes:  # measured as scores, minus the error, and too few seeds for intervals
         assert axes.get_ylim()[0] > 0
         assert not axes.collections
+
+
+def measured(name):
+    return json.loads((RESULTS / name / "table.json").read_text())
+
+
+def points_of(axes):
+    """Marker, colour and place of each single point."""
+    return [(line.get_marker(), line.get_color(), float(line.get_xdata()[0]), float(line.get_ydata()[0]))
+            for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() not in ("|", "D")]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["digits", "cmu_mosi", "uci_mfeat", "avletters"])
+def test_rows_have_the_colour_of_their_kind_and_the_best_stands_out(name):
+    summary = measured(name)
+    done = [row for row in summary["rows"] if row["status"] == "done"]
+    figure = rows_figure(summary)
+    axes = figure.axes[0]
+    ordered = [row for _, rows in sections(done) for row in rows]
+    points = points_of(axes)[: len(ordered)]
+    low, high = axes.get_xlim()
+    for row, (marker, color, x, _) in zip(ordered, points, strict=True):
+        assert color == KIND_COLORS[kind_of(row)], row["name"]
+        if low <= 100 * row["mean"] <= high:
+            assert x == pytest.approx(100 * row["mean"])
+        else:
+            assert (marker, x) == ("<", low)
+    texts = [text.get_text() for text in axes.texts]
+    for row in ordered:  # what the axis does not hold says its number
+        if not low <= 100 * row["mean"] <= high:
+            assert any(text.split(",")[0] == f"{100 * row['mean']:.1f}" for text in texts), row["name"]
+    best = set().union(*(best_rows(rows) for _, rows in sections(done)))
+    reference = {row["name"] for row in done if row["best_single"]}
+    assert best and not best & reference
+    methods = [row for row in done if kind_of(row) != "control"]
+    assert max(methods, key=lambda row: row["mean"])["name"] in best
+    headings = {section for section, _ in sections(done)} | {"published, not run here"}
+    bold = {" ".join(t.get_text().split()) for t in axes.texts if t.get_weight() == "bold"} - headings
+    assert len(bold) == len({name.removesuffix(" in context") for name in best})
+    assert all(any(name.startswith(text) for name in best) for text in bold)
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"baseline", "fusion", "highest of its section"} <= labels
+
+
+def test_kinds_follow_from_roles_and_modalities():
+    rows = {row["name"]: row for row in measured("digits")["rows"]}
+    expected = {"upper": "baseline", "upper, as many parameters": "baseline", "mean of logits": "fusion",
+                "concatenation": "fusion", "deep sets: upper shuffled": "control",
+                "2 models of lower": "control"}  # fmt: skip
+    assert {name: kind_of(rows[name]) for name in expected} == expected
+    done = [{"name": n, "mean": m, "status": "done", "streams": s, "role": r} for n, m, s, r in (
+        ("a", 0.5, ["a"], "single"), ("f", 0.7, ["a", "b"], None), ("g", 0.7, ["a", "b"], None),
+        ("c", 0.9, ["a"], "ensemble control"))]  # fmt: skip
+    assert best_rows(done) == {"f", "g"} and best_rows(done, False) == {"a"}
+    assert best_rows(done[:1]) == set()  # nothing to be better than
+
+
+def test_an_axis_shows_where_rows_differ():
+    low, high = focus([50, 51, 90, 91, 92, 93, 94, 95, 96, 97], [[]] * 2 + [[88, 92]] + [[]] * 7)
+    assert 87 < low < 88 and 97 < high < 98  # an interval of a row that is shown is shown
+    low, high = focus([50, 60, 70, 80, 90], [[]] * 5)
+    assert low < 50 and high > 90
+    low, high = focus([1.0, 1.1, 1.15, 1.2, 9.0], [[]] * 5, higher_is_better=False)
+    assert low < 1 and 1.2 < high < 1.3
+    assert focus([7, 7], [[], []])[0] < 7
+    (low, high), (start, end) = own_limits([(10, 90), (98.5, 99)], 100)
+    assert low < 10 and high > 90
+    assert end < 102 and end - start > 10
+
+
+@pytest.mark.parametrize("kind", ["flops", "params"])
+@pytest.mark.parametrize("name", ["digits", "cmu_mosi", "uci_mfeat", "fsdd_digits"])
+def test_a_letter_is_joined_to_its_point_and_no_two_can_be_swapped(name, kind):
+    summary = measured(name)
+    points = cost_points(summary, kind)
+    figure = cost_figure(points, kind, "accuracy (%)")
+    axes = figure.axes[0]
+    FigureCanvasAgg(figure).draw()
+    letters = [text for text in axes.texts if len(text.get_text()) == 1]
+    joins = [line for line in axes.lines if len(line.get_xdata()) == 3 and not line.get_clip_on()]
+    front = pareto_front([p["cost"] for p in points], [p["score"] for p in points])
+    assert len(letters) == len(joins) == len(front)
+    low, high = axes.get_ylim()
+    for letter, join, place in zip(letters, joins, front):
+        start = axes.transData.inverted().transform(join.get_transform().transform(join.get_xydata()[0]))
+        assert start[0] == pytest.approx(points[place]["cost"], rel=1e-3)
+        assert start[1] == pytest.approx(np.clip(100 * points[place]["score"], low, high))
+        assert join.get_xdata()[2] == letter.xy[0]  # the line ends at the letter
+    for one, other in itertools.pairwise(joins):  # in the same order below and above: none crosses another
+        assert one.get_xdata()[0] <= other.get_xdata()[0] and one.get_xdata()[2] < other.get_xdata()[2]
+    boxes = [letter.get_window_extent() for letter in letters]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    listed = [" ".join(line.split()) for line in figure.texts[0].get_text().split("\n")]
+    expected = [f"{letter.get_text()} {points[i]['name']}: {100 * points[i]['score']:.1f}"
+                for letter, i in zip(letters, front)]  # fmt: skip
+    assert listed == expected
+
+
+def test_learning_curves_have_the_colour_of_their_kind_and_an_axis_of_their_own(tmp_path):
+    summary = measured("cmu_mosi")
+    trained = [row for row in summary["rows"] if row["kind"] == "model"]
+    level = {row["name"]: 0.5 + 0.4 * (len(row["streams"]) > 1) for row in trained}
+    history = {name: {"validation/accuracy": value + np.linspace(0, 0.05, 20)[:, None] * [1, 0.9]}
+               for name, value in level.items()}  # fmt: skip
+    figure = curves_figure(summary, types.SimpleNamespace(history=history.get))
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    assert len(figure.axes) == len(trained)  # every row of a long table; the height grows
+    assert figure.get_figheight() > 0.6 * len(trained) / 3
+    assert panels["text"].lines[0].get_color() == KIND_COLORS["baseline"]
+    assert panels["early"].lines[0].get_color() == KIND_COLORS["fusion"]
+    assert panels["text+audio+video:\naudio and video\nshuffled"].lines[0].get_color() == KIND_COLORS["control"]
+    assert panels["text"].get_ylim()[1] < 60 and panels["early"].get_ylim()[0] > 85
+    for (one, a), (other, b) in itertools.combinations(drawn_texts(figure), 2):
+        wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert wide < 0.02 or high < 0.035, (one.get_text(), other.get_text())
+
+
+def test_the_words_for_a_plot_say_what_it_shows():
+    summary = measured("cmu_mosi")
+    text = alternative("Rows", summary)
+    best = max((row for row in summary["rows"] if kind_of(row) != "control"), key=lambda row: row["mean"])
+    assert text.startswith("Mean acc2_has0 (%) of each row") and f"{best['name']} ({100 * best['mean']:.1f})" in text
+    one = alternative("Noise: per utterance", summary)
+    assert "in the section per utterance" in one and best["name"] not in one and "3 controls" in one
+    assert alternative("Somebody's own", summary) == "Somebody's own"

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from mmjax.evaluation.plots.captions import alternative as alternative
 from mmjax.evaluation.plots.captions import caption as caption
 from mmjax.evaluation.plots.cost import cost_figure as cost_figure
 from mmjax.evaluation.plots.cost import cost_points, pareto_front
@@ -25,6 +26,7 @@ from mmjax.extras import extra
 from mmjax.typing import Mapping
 
 __all__ = [
+    "alternative",
     "caption",
     "cost_figure",
     "critical_difference_figure",

@@ -5,7 +5,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmjax.evaluation.plots.style import BLUE, FAINT, ORANGE, WIDTH, label, scale, sections, short_names, styled
+from mmjax.evaluation.kinds import KINDS, kind_of
+from mmjax.evaluation.plots.style import (
+    FAINT,
+    KIND_COLORS,
+    ORANGE,
+    WIDTH,
+    label,
+    own_limits,
+    scale,
+    sections,
+    short_names,
+    styled,
+)
 from mmjax.evaluation.records import RecordStore
 from mmjax.typing import Mapping
 
@@ -18,6 +30,7 @@ COLUMNS = 3
 def curves_figure(summary: Mapping[str, Any], store: RecordStore) -> Any:
     """The primary metric on validation over the epochs, a panel for each trained row; None where there is none."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     key, factor = f"validation/{summary['primary']}", scale(summary)
     curves = {}
@@ -28,14 +41,18 @@ def curves_figure(summary: Mapping[str, Any], store: RecordStore) -> Any:
     if not curves:
         return None
     strips = _strips([row for row in summary["rows"] if row["name"] in curves])
-    panel, gap, top, bottom, left, between = 0.62, 0.1, 0.3, 0.1, 0.36, 0.13  # inches
+    panel, gap, top, bottom, left, between = 0.62, 0.1, 0.46, 0.1, 0.33, 0.3  # inches
     ticks = 0.14  # below the last strip of a section
     total = top + bottom + sum(panel + gap + strip.above + ticks * strip.last for strip in strips)
     width = (WIDTH - left - 0.06 - between * (COLUMNS - 1)) / COLUMNS
-    limits = _limits(list(curves.values()))
+    limits = dict(zip(curves, own_limits([_drawn(curve) for curve in curves.values()], factor)))
     figure = Figure(figsize=(WIDTH, total))
-    figure.text(0.5, 1 - 0.04 / total, f"validation {label(summary)}: mean and s.d. over seeds,\ndots: epochs chosen",
-                ha="center", va="top", linespacing=1.1)  # fmt: skip
+    figure.text(0.5, 1 - 0.04 / total, f"validation {label(summary)}: mean and s.d. over seeds,\ndots: epochs chosen; "
+                "each panel with its own axis", ha="center", va="top", linespacing=1.1)  # fmt: skip
+    kinds = {kind_of(row) for row in summary["rows"] if row["name"] in curves}
+    handles = [Line2D([], [], color=KIND_COLORS[kind], linewidth=1.4, label=kind) for kind in KINDS if kind in kinds]
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 1 - 0.27 / total), ncols=3, frameon=False,
+                  handlelength=1.4, columnspacing=1.2, borderaxespad=0)  # fmt: skip
     upper = total - top
     for strip in strips:
         if strip.heading:
@@ -46,10 +63,10 @@ def curves_figure(summary: Mapping[str, Any], store: RecordStore) -> Any:
             axes = figure.add_axes((x / WIDTH, upper / total, width / WIDTH, panel / total))
             _draw_curve(axes, row, curves[row["name"]])
             axes.set_title(title, fontsize=7, pad=2, linespacing=1.05)
-            axes.set_ylim(*limits)
-            axes.locator_params(axis="y", nbins=4)
+            axes.set_ylim(*limits[row["name"]])
+            axes.locator_params(axis="y", nbins=3)
             axes.locator_params(axis="x", nbins=4, integer=True)
-            axes.tick_params(pad=1.5, labelleft=column == 0, labelbottom=column >= strip.labelled)
+            axes.tick_params(pad=1.5, labelbottom=column >= strip.labelled)
             axes.grid(axis="y", color=FAINT, linewidth=0.6)
             axes.set_axisbelow(True)
             if strip is strips[-1]:
@@ -77,7 +94,7 @@ class _Strip(NamedTuple):
 def _strips(rows: list[dict]) -> list[_Strip]:
     strips = []
     for section, members in sections(rows):
-        titles = ["\n".join(textwrap.wrap(name, 18)) for name in short_names(members)]
+        titles = ["\n".join(textwrap.wrap(name, 17)) for name in short_names(members)]
         panels = list(zip(titles, members))
         for start in range(0, len(panels), COLUMNS):
             some = panels[start : start + COLUMNS]
@@ -89,21 +106,20 @@ def _strips(rows: list[dict]) -> list[_Strip]:
     return strips
 
 
-def _limits(curves: list[np.ndarray]) -> tuple[float, float]:
-    """From the worst to the best mean of any row, s.d. included."""
-    spreads = [curve.std(1, ddof=1) if curve.shape[1] > 1 else 0.0 for curve in curves]
-    lows = [np.nanmin(curve.mean(1) - spread) for curve, spread in zip(curves, spreads)]
-    highs = [np.nanmax(curve.mean(1) + spread) for curve, spread in zip(curves, spreads)]
-    margin = 0.05 * (max(highs) - min(lows)) + 1e-9
-    return min(lows) - margin, max(highs) + margin
+def _drawn(curve: np.ndarray) -> tuple[float, float]:
+    """From the lowest to the highest mean, s.d. included."""
+    spread = curve.std(1, ddof=1) if curve.shape[1] > 1 else np.zeros(len(curve))
+    mean = curve.mean(1)
+    return float(np.nanmin(mean - spread)), float(np.nanmax(mean + spread))
 
 
 def _draw_curve(axes: Any, row: Mapping[str, Any], curve: np.ndarray) -> None:
+    color = KIND_COLORS[kind_of(row)]
     epochs, mean = np.arange(1, len(curve) + 1), curve.mean(1)
     if curve.shape[1] > 1:
         spread = curve.std(1, ddof=1)
-        axes.fill_between(epochs, mean - spread, mean + spread, color=BLUE, alpha=0.2, linewidth=0)
-    axes.plot(epochs, mean, color=BLUE, linewidth=1.0)
+        axes.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
+    axes.plot(epochs, mean, color=color, linewidth=1.0)
     chosen = np.array([epoch for epoch in row["epochs"] if epoch is not None and epoch <= len(curve)], int)
     axes.plot(chosen, mean[chosen - 1], "o", markersize=2.2, color=ORANGE, alpha=0.8, markeredgewidth=0)
     axes.set_xlim(1 - 0.02 * len(curve), len(curve) * 1.02)

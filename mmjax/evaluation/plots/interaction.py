@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.evaluation.plots.style import FAINT, GREY, PALETTE, WIDTH, short_names, styled
+from mmjax.evaluation.kinds import KINDS, kind_of
+from mmjax.evaluation.plots.style import FAINT, GREY, KIND_COLORS, WIDTH, short_names, styled
 from mmjax.typing import Mapping
 
 __all__ = ["interaction_bars", "interaction_figure"]
 
+MODALITIES = ("#e69f00", "#009e73", "#56b4e9", "#d55e00", "#f0e442", "#8c6d31")  # no colour of a kind of row
 HATCHES = ("", "////", "....", "xxxx", "----", "oooo")
 
 
@@ -21,7 +23,7 @@ def interaction_bars(rows: list[dict]) -> dict[str, dict[str, Any]]:
     bars = {}
     for name, row in zip(short_names(measured), measured):
         cell = row["interaction"]
-        bars[name] = {"emap": cell.get("emap"), "shapley": cell.get("shapley") or {}}
+        bars[name] = {"emap": cell.get("emap"), "shapley": cell.get("shapley") or {}, "kind": kind_of(row)}
     return bars
 
 
@@ -30,7 +32,8 @@ def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 10
     """Left the EMAP gap, right the Shapley value of each modality with its share; None where there is nothing to show.
 
     Args:
-      bars: by row ``{"emap": {"gap", "interval"} or None, "shapley": {modality: {"value", "share", "interval"}}}``.
+      bars: by row ``{"kind", "emap": {"gap", "interval"} or None, "shapley": {modality: {"value",
+        "share", "interval"}}}``.
       factor: 100 for shares, which are then shown in points.
     """
     from matplotlib.figure import Figure
@@ -44,7 +47,7 @@ def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 10
     heights = [max(bar * max(1, len(cell["shapley"])), 0.115 * (1 + names[name].count("\n"))) + gap
                for name, cell in bars.items()]  # fmt: skip
     starts = np.cumsum([0, *heights])
-    legend = 0.16 * -(-len(modalities) // 4) + 0.03 if modalities else 0
+    legend = 0.2 + (0.16 * -(-len(modalities) // 4) + 0.03 if modalities else 0)
     above, below = 0.2, 0.36 + legend
     total = sum(heights) + above + below
     figure = Figure(figsize=(WIDTH, total))
@@ -59,17 +62,22 @@ def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 10
         gaps.text(-0.05, middle, names[name], transform=gaps.get_yaxis_transform(), ha="right", va="center",
                   linespacing=1.05)  # fmt: skip
         if cell["emap"]:
-            _bar(gaps, middle, cell["emap"]["gap"], cell["emap"].get("interval"), 1.3 * bar, PALETTE[0], "", factor)
+            color = KIND_COLORS[cell["kind"]]
+            _bar(gaps, middle, cell["emap"]["gap"], cell["emap"].get("interval"), 1.3 * bar, color, "", factor)
+            gaps.plot(factor * cell["emap"]["gap"], middle, "o", markersize=2.4, color="black", zorder=5)
+        else:
+            gaps.text(0, middle, "not measured", color=GREY, ha="center", va="center", zorder=4,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
         for slot, modality in enumerate(sorted(cell["shapley"])):
             number = modalities.index(modality)
             if shares is None:
                 continue
             value = cell["shapley"][modality]
             place = middle + (slot - (len(cell["shapley"]) - 1) / 2) * bar
-            end = _bar(shares, place, value["value"], value.get("interval"), 0.85 * bar, PALETTE[number % 6],
+            end = _bar(shares, place, value["value"], value.get("interval"), 0.85 * bar, MODALITIES[number % 6],
                        HATCHES[number % 6], factor)  # fmt: skip
             if value.get("share") is not None:
-                shares.annotate(f"{100 * value['share']:.0f} %".replace("-", "−"), (end, place), xytext=(2, 0),
+                shares.annotate(f"{round(100 * value['share'])} %".replace("-", "−"), (end, place), xytext=(2, 0),
                                 textcoords="offset points", va="center", ha="left", annotation_clip=False)  # fmt: skip
     for axes, title, xlabel in ((gaps, "EMAP gap", unit), (shares, "Shapley value (share)", unit)):
         if axes is None:
@@ -84,9 +92,15 @@ def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 10
         axes.tick_params(pad=1.5)
         axes.grid(axis="x", color=FAINT, linewidth=0.6)
         axes.set_axisbelow(True)
+    kinds = {cell["kind"] for cell in bars.values()}
+    handles = [Patch(facecolor=KIND_COLORS[kind], label=f"EMAP gap, {kind}") for kind in KINDS if kind in kinds]
+    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, (legend - 0.2) / total), ncols=3,
+                  frameon=False, handlelength=1.2, columnspacing=1.2, borderaxespad=0.2)  # fmt: skip
     if modalities:
-        handles = [Patch(facecolor=PALETTE[n % 6], hatch=HATCHES[n % 6], edgecolor="white", linewidth=0, label=modality)
-                   for n, modality in enumerate(modalities)]  # fmt: skip
+        handles = [
+            Patch(facecolor=MODALITIES[n % 6], hatch=HATCHES[n % 6], edgecolor="white", linewidth=0, label=modality)
+            for n, modality in enumerate(modalities)
+        ]
         figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False,
                       handlelength=1.6, columnspacing=1.2, borderaxespad=0.2)  # fmt: skip
     return figure

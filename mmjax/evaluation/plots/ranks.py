@@ -46,7 +46,7 @@ def critical_difference_figure(
         return left + (rank - 1) / (worst - 1) * (right - left)
 
     axes.plot((left, right), (axis, axis), color="black", linewidth=0.8)
-    every = 1 if worst <= 12 else 2 if worst <= 24 else 5
+    every = 1 if worst < 10 else 2 if worst <= 20 else 5  # numbers of two digits need room
     for rank in range(1, worst + 1):
         labelled = (rank - 1) % every == 0
         axes.plot((place(rank),) * 2, (axis - (0.05 if labelled else 0.03), axis), color="black", linewidth=0.6)
@@ -66,7 +66,7 @@ def critical_difference_figure(
         row = number if on_left else len(order) - 1 - number
         level, x, edge = first + step * (row + 0.5), place(ranks[name]), left - 0.08 if on_left else right + 0.08
         axes.plot((x, x, edge), (axis, level, level), color=GREY, linewidth=0.6, zorder=1)
-        axes.plot(x, axis, "o", markersize=2.8, color="#0072b2", zorder=4)
+        axes.plot(x, axis, "o", markersize=2.8, color="black", zorder=4)
         text = f"{names[name]} {ranks[name]:.1f}" if on_left else f"{ranks[name]:.1f} {names[name]}"
         axes.text(edge + (-0.04 if on_left else 0.04), level, text, ha="right" if on_left else "left", va="center",
                   linespacing=1.0)  # fmt: skip

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.evaluation.plots.style import FAINT, GREY, WIDTH, in_scope, short_names, styled
+from mmjax.evaluation.kinds import kind_of
+from mmjax.evaluation.plots.style import FAINT, GREY, KIND_COLORS, ORANGE, WIDTH, in_scope, short_names, styled
 from mmjax.typing import Mapping
 
 __all__ = ["reliability_diagrams", "reliability_figure"]
@@ -19,10 +20,9 @@ def reliability_diagrams(summary: Mapping[str, Any], rows: list[dict]) -> dict[s
     chosen = [row for row, _ in in_scope(summary, rows, "calibration") if row["calibration"].get("reliability")]
     chosen = chosen[:PANELS]
     names = short_names(chosen) if chosen else []
-    cells = [row["calibration"] for row in chosen]
     return {
-        name: {**cell["reliability"], "ece": cell.get("ece"), "ece_interval": cell.get("ece_interval")}
-        for name, cell in zip(names, cells)
+        name: {**cell["reliability"], "ece": cell.get("ece"), "ece_interval": cell.get("ece_interval"), "kind": kind}
+        for name, cell, kind in ((name, row["calibration"], kind_of(row)) for name, row in zip(names, chosen))
     }
 
 
@@ -32,13 +32,13 @@ def reliability_figure(diagrams: Mapping[str, Mapping[str, Any]]) -> Any:
 
     Args:
       diagrams: by name ``confidence``, ``accuracy`` and ``share`` of the items, ``[bins]`` in [0, 1] (None for
-        an empty bin), and optionally ``ece`` and ``ece_interval``.
+        an empty bin), and optionally ``ece``, ``ece_interval`` and the row's ``kind``.
     """
     from matplotlib.figure import Figure
 
     if not diagrams:
         return None
-    titles = {name: textwrap.fill(name, 30) for name in diagrams}
+    titles = {name: _title(name, diagram) for name, diagram in diagrams.items()}
     columns = min(COLUMNS, len(diagrams))
     rows = -(-len(diagrams) // columns)
     left, between, right, below = 0.4, 0.16, 0.08, 0.36  # inches
@@ -73,15 +73,23 @@ def _draw(axes: Any, diagram: Mapping[str, Any]) -> None:
     )
     axes.plot((0, 100), (0, 100), color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
     axes.grid(color=FAINT, linewidth=0.6)
-    axes.vlines(confidence, np.minimum(confidence, accuracy), np.maximum(confidence, accuracy), color="#d55e00",
+    axes.vlines(confidence, np.minimum(confidence, accuracy), np.maximum(confidence, accuracy), color=ORANGE,
                 linewidth=1.0, zorder=2)  # fmt: skip
     size = 6 + 14 * np.nan_to_num(share) / max(np.nanmax(share), 1e-9)
-    axes.scatter(confidence, accuracy, s=size, color="#0072b2", linewidths=0, zorder=3)
-    if diagram.get("ece") is not None:
-        text = f"ECE {100 * diagram['ece']:.1f}"
-        if diagram.get("ece_interval"):
-            text += "\n[{:.1f}, {:.1f}]".format(*(100 * bound for bound in diagram["ece_interval"]))
-        axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", linespacing=1.1)
+    axes.scatter(
+        confidence, accuracy, s=size, color=KIND_COLORS[diagram.get("kind") or "fusion"], linewidths=0, zorder=3
+    )
+
+
+def _title(name: str, diagram: Mapping[str, Any]) -> str:
+    """The name, and below it the error, clear of the points."""
+    text = textwrap.fill(name, 30)
+    if diagram.get("ece") is None:
+        return text
+    ends = diagram.get("ece_interval")
+    return f"{text}\nECE {100 * diagram['ece']:.1f}" + (
+        " [{:.1f}, {:.1f}]".format(*(100 * e for e in ends)) if ends else ""
+    )
 
 
 def _lowest(diagrams: Mapping[str, Mapping[str, Any]]) -> float:

@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.evaluation.kinds import KINDS, best_rows, kind_of
 from mmjax.evaluation.plots.style import (
-    BLUE,
     FAINT,
     GREY,
+    KIND_COLORS,
+    KIND_MARKERS,
+    KIND_PALE,
     ORANGE,
-    PALE,
     WIDTH,
+    focus,
     label,
     scale,
     sections,
@@ -22,62 +25,83 @@ from mmjax.typing import Mapping
 
 __all__ = ["rows_figure"]
 
-
-def _majority_fits(summary: Mapping[str, Any]) -> bool:
-    """Whether the axis shows the majority class: not where that would squeeze all rows into a corner."""
-    means = [row["mean"] for row in summary["rows"] if row.get("status") == "done"]
-    if summary["majority"] is None or not means:
-        return False
-    return min(means) - summary["majority"] <= max(means) - min(means) + 0.02
+BAND = "#ffe9a8"  # behind the best row
 
 
 @styled
 def rows_figure(summary: Mapping[str, Any]) -> Any:
-    """Each row's mean with its intervals, top to bottom as in the table, beside what the paper says."""
+    """Each row's mean with its intervals, top to bottom as in the table, beside what the paper says.
+
+    A row too far behind the others for the axis stands at its edge as an arrow with its mean.
+    """
     from matplotlib.figure import Figure
 
     lines = _lines(summary)
-    line_height, gap, top, bottom = 0.115, 0.05, 0.06, 0.8  # inches
+    low_high = _limits(summary)
+    handles = _handles(summary, low_high)
+    line_height, gap, top = 0.115, 0.05, 0.06  # inches
+    bottom = 0.36 + 0.15 * -(-len(handles) // 2)
     heights = [line_height * len(text.split("\n")) + gap for text, _, _ in lines]
     total = sum(heights) + top + bottom
     figure = Figure(figsize=(WIDTH, total))
-    axes = figure.add_axes((0.445, bottom / total, 0.535, sum(heights) / total))
+    axes = figure.add_axes((0.445, bottom / total, 0.515, sum(heights) / total))
     factor = scale(summary)
-    drawn = []
+    axes.set_xlim(*low_high)
+    axes.set_ylim(sum(heights), 0)
     for (text, kind, row), height, start in zip(lines, heights, np.cumsum([0, *heights])):
         middle = start + height / 2
         heading = kind == "heading"
-        x = -0.82 if heading else -0.03
+        x = -0.85 if heading else -0.03
         axes.text(
             x, middle, text, transform=axes.get_yaxis_transform(), va="center", linespacing=1.05,
-            ha="left" if heading else "right", weight="bold" if heading else "normal",
+            ha="left" if heading else "right", weight="bold" if kind in ("heading", "best") else "normal",
         )  # fmt: skip
         if heading:
             continue
-        axes.axhline(middle, color=FAINT, linewidth=0.6, zorder=0)
-        if row.get("status") == "done":
-            _draw_row(axes, row, middle, factor)
-            drawn += [row["mean"], *(row["interval"] or ()), *(row["seed_interval"] or ())]
-        if row["paper"] is not None:
-            axes.plot(row["paper"]["value"], middle, "D", markersize=3.4, markerfacecolor="white",
+        axes.axhline(middle, color=FAINT, linewidth=0.6, zorder=0.5)
+        if kind == "best":
+            axes.axhspan(start, start + height, color=BAND, linewidth=0, zorder=0)
+        published = row["paper"]["value"] if row["paper"] is not None else None
+        outside = [] if row.get("status") != "done" else _draw_row(axes, row, middle, factor, kind == "best")
+        if published is not None and low_high[0] <= published <= low_high[1]:
+            axes.plot(published, middle, "D", markersize=3.4, markerfacecolor="white",
                       markeredgecolor=ORANGE, markeredgewidth=0.9, zorder=4)  # fmt: skip
-            drawn.append(row["paper"]["value"] / factor)
-        if row.get("test_selected") is not None:
-            drawn.append(row["test_selected"])
-    if _majority_fits(summary):
+        elif published is not None:
+            outside.append(f"paper {published:g}")
+        if outside:
+            _mark_outside(axes, row, middle, ", ".join(outside), summary["higher_is_better"])
+    if _majority_fits(summary, low_high):
         axes.axvline(factor * summary["majority"], color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
-        drawn.append(summary["majority"])
-    margin = 0.04 * (max(drawn) - min(drawn)) + 1e-3
-    axes.set_xlim(factor * (min(drawn) - margin), factor * (max(drawn) + margin))
-    axes.set_ylim(sum(heights), 0)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel(label(summary), labelpad=2)
-    handles = _handles(summary)
     figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 0), ncols=2, frameon=False,
                   handlelength=2.0, columnspacing=1.2, labelspacing=0.35, borderaxespad=0.2)  # fmt: skip
     return figure
+
+
+def _limits(summary: Mapping[str, Any]) -> tuple[float, float]:
+    """The ends of the axis, in its units."""
+    factor, values, ends = scale(summary), [], []
+    for row in summary["rows"]:
+        if row.get("status") == "done":
+            values.append(factor * row["mean"])
+            both = [*(row["interval"] or ()), *(row["seed_interval"] or ())]
+            ends.append([factor * end for end in [*both, row["test_selected"]] if end is not None])
+    values += [row["paper"]["value"] for row in [*summary["rows"]] if row["paper"]]
+    values += [paper["value"] for paper in summary["references"]]
+    ends += [[]] * (len(values) - len(ends))
+    low, high = focus(values, ends, summary["higher_is_better"])
+    majority = summary["majority"]
+    if majority is not None and 0 <= low - factor * majority <= 0.25 * (high - low):
+        low = factor * majority - 0.04 * (high - low)
+    return low, high
+
+
+def _majority_fits(summary: Mapping[str, Any], limits: tuple[float, float]) -> bool:
+    """Whether the axis shows the majority class: not where that would squeeze all rows into a corner."""
+    return summary["majority"] is not None and limits[0] <= scale(summary) * summary["majority"] <= limits[1]
 
 
 def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str, dict]]:
@@ -87,37 +111,66 @@ def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str, dict]]:
     for section, rows in sections(shown):
         if section:
             lines.append((textwrap.fill(section, 44), "heading", {}))
-        lines += [(textwrap.fill(name, 27), "row", row) for name, row in zip(short_names(rows), rows)]
+        best = best_rows(rows, summary["higher_is_better"])
+        lines += [
+            (textwrap.fill(name, 24 if row["name"] in best else 27), "best" if row["name"] in best else "row", row)
+            for name, row in zip(short_names(rows), rows)
+        ]
     if summary["references"]:
         lines.append(("published, not run here", "heading", {}))
         lines += [(textwrap.fill(paper["name"], 27), "row", {"paper": paper}) for paper in summary["references"]]
     return lines
 
 
-def _draw_row(axes: Any, row: Mapping[str, Any], y: float, factor: float) -> None:
+def _draw_row(axes: Any, row: Mapping[str, Any], y: float, factor: float, best: bool) -> list[str]:
+    """Draws the row where the axis holds its mean; elsewhere says its mean."""
+    kind, mean = kind_of(row), factor * row["mean"]
+    low, high = axes.get_xlim()
+    if not low <= mean <= high:
+        return [f"{mean:.1f}" if factor == 100 else f"{mean:.3g}"]
+    color = KIND_COLORS[kind]
     if row["test_selected"] is not None:
-        axes.plot(factor * row["test_selected"], y, "|", markersize=5.5, color=GREY, markeredgewidth=0.9, zorder=2.8)
+        axes.plot(factor * row["test_selected"], y, "|", markersize=5.5, color="black", markeredgewidth=0.7, zorder=2.8)
     if row["interval"] is not None:
-        axes.plot(factor * np.array(row["interval"]), (y, y), color=BLUE, linewidth=0.9, zorder=3)
+        axes.plot(factor * np.array(row["interval"]), (y, y), color=color, linewidth=0.9, zorder=3)
     if row["seed_interval"] is not None:
-        axes.plot(factor * np.array(row["seed_interval"]), (y, y), color=PALE, linewidth=4.5,
+        axes.plot(factor * np.array(row["seed_interval"]), (y, y), color=KIND_PALE[kind], linewidth=4.5,
                   solid_capstyle="butt", zorder=2.5)  # fmt: skip
-    axes.plot(factor * row["mean"], y, "o", markersize=2.8, color=BLUE, zorder=5)
+    axes.plot(mean, y, KIND_MARKERS[kind], markersize=4.2 if best else 2.8, color=color, zorder=5,
+              markeredgecolor="black" if best else color, markeredgewidth=0.7 if best else 0)  # fmt: skip
+    return []
 
 
-def _handles(summary: Mapping[str, Any]) -> list[Any]:
+def _mark_outside(axes: Any, row: Mapping[str, Any], y: float, text: str, higher_is_better: bool) -> None:
+    """An arrow at the worse edge of the axis, and what lies beyond."""
+    low, high = axes.get_xlim()
+    color = KIND_COLORS[kind_of(row)] if row.get("status") == "done" else ORANGE
+    edge, marker, align = (low, "<", "left") if higher_is_better else (high, ">", "right")
+    axes.plot(edge, y, marker, markersize=2.8, color=color, markeredgewidth=0, clip_on=False, zorder=5)
+    axes.annotate(text, (edge, y), xytext=(4 if higher_is_better else -4, 0), textcoords="offset points", ha=align,
+                  va="center", color=color, zorder=5)  # fmt: skip
+
+
+def _handles(summary: Mapping[str, Any], limits: tuple[float, float]) -> list[Any]:
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
     unit = "items" if summary["unit"] == "item" else f"{summary['group']}s"
-    dot: dict[str, Any] = {"marker": "o", "markersize": 2.8, "markerfacecolor": BLUE, "markeredgecolor": BLUE}
-    if any(row.get("seed_interval") for row in summary["rows"]):
-        bar: dict[str, Any] = {"color": PALE, "linewidth": 4.5, "solid_capstyle": "butt"}
-        handles = [
-            Line2D([], [], **bar, **dot, label="mean, 95 % over seeds"),
-            Line2D([], [], color=BLUE, linewidth=0.9, label=f"95 %, seeds and {unit}"),
+    done = [row for row in summary["rows"] if row.get("status") == "done"]
+    handles = [
+        Line2D([], [], linestyle="", marker=KIND_MARKERS[kind], markersize=3.2, color=KIND_COLORS[kind], label=kind)
+        for kind in KINDS
+        if any(kind_of(row) == kind for row in done)
+    ]
+    if best_rows(done, summary["higher_is_better"]):
+        word = "highest" if summary["higher_is_better"] else "lowest"
+        handles.append(Patch(facecolor=BAND, edgecolor=BAND, label=f"{word} of its section"))
+    if any(row["seed_interval"] for row in done):
+        bar: dict[str, Any] = {"color": KIND_PALE["fusion"], "linewidth": 4.5, "solid_capstyle": "butt"}
+        handles += [
+            Line2D([], [], **bar, label="95 %, seeds"),
+            Line2D([], [], color=KIND_COLORS["fusion"], linewidth=0.9, label=f"95 %, seeds and {unit}"),
         ]
-    else:
-        handles = [Line2D([], [], linestyle="", **dot, label="mean over seeds")]
     papers = [row["paper"] for row in summary["rows"] if row["paper"]] + summary["references"]
     if papers:
         text = "paper" if any(paper["checked"] for paper in papers) else "paper (unchecked)"
@@ -125,8 +178,10 @@ def _handles(summary: Mapping[str, Any]) -> list[Any]:
             Line2D([], [], linestyle="", marker="D", markersize=3.4, color=ORANGE, markerfacecolor="white", label=text)
         )
     if any(row.get("test_selected") is not None for row in summary["rows"]):
-        handles.append(Line2D([], [], linestyle="", marker="|", markersize=5, color=GREY, label="epoch chosen on test"))
-    if _majority_fits(summary):
+        handles.append(
+            Line2D([], [], linestyle="", marker="|", markersize=5, color="black", label="epoch chosen on test")
+        )
+    if _majority_fits(summary, limits):
         handles.append(Line2D([], [], color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), label="majority class"))
     elif summary["majority"] is not None:
         text = f"majority class: {scale(summary) * summary['majority']:.1f}"

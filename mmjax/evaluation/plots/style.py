@@ -1,9 +1,9 @@
-"""What all plots share: column width, type, colours that the colour-blind can tell apart, bytes without a date."""
+"""What all plots share: column width, type, a colour for each kind of row, bytes without a date."""
 
 import functools
 import io
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +11,16 @@ import numpy as np
 from mmjax.typing import Mapping
 
 __all__ = [
+    "KIND_COLORS",
+    "KIND_MARKERS",
+    "KIND_PALE",
     "WIDTH",
     "Look",
+    "focus",
     "in_scope",
     "known_ends",
     "label",
+    "own_limits",
     "png",
     "scale",
     "sections",
@@ -26,7 +31,10 @@ __all__ = [
 
 WIDTH = 3.4  # inches
 DPI = 300
-BLUE, PALE, ORANGE, GREY, FAINT = "#1f5fa8", "#a9c6e8", "#d9660d", "#6b6b6b", "#e9edf2"
+BLUE, ORANGE, GREY, FAINT = "#1f5fa8", "#d9660d", "#6b6b6b", "#e9edf2"
+KIND_COLORS = {"baseline": "#6b6b6b", "fusion": "#1f5fa8", "control": "#aa3377"}
+KIND_PALE = {"baseline": "#cfcfcf", "fusion": "#a9c6e8", "control": "#e6c3d6"}
+KIND_MARKERS = {"baseline": "s", "fusion": "o", "control": "X"}
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008
 STYLE: dict[Any, Any] = {
     "font.size": 7,
@@ -60,8 +68,8 @@ class Look(NamedTuple):
     marker: str
 
 
-SINGLE, LATE = Look(GREY, (0, (4, 1.5)), "s"), Look("#000000", (0, (1, 1.2)), "^")
-FUSIONS = tuple(Look(color, "-", marker) for color, marker in zip(PALETTE, "oDvPXp"))
+SINGLE, LATE = Look(KIND_COLORS["baseline"], (0, (4, 1.5)), "s"), Look("#08306b", (0, (1, 1.2)), "^")
+FUSIONS = (Look("#1f5fa8", "-", "o"), Look("#56b4e9", "-", "D"), Look("#6a5acd", (0, (7, 1)), "v"))  # shades of blue
 
 
 def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,6 +121,53 @@ def label(summary: Mapping[str, Any]) -> str:
     if summary["primary"] == "accuracy":
         return f"{summary.get('metric_name') or 'accuracy'} (%)"
     return "mean absolute error" if summary["primary"] == "mae" else summary["primary"]
+
+
+def focus(
+    values: Sequence[float], ends: Sequence[Sequence[float]], higher_is_better: bool = True
+) -> tuple[float, float]:
+    """The ends of an axis that shows where most rows differ.
+
+    Few values far behind the rest would squeeze it into a corner: where a gap of more than 30 % of the range has at
+    most 30 % of the rows behind it, the axis begins at the gap, and what lies beyond is to be marked at its edge.
+
+    Args:
+      values: of the rows.
+      ends: of each row's interval, empty where there is none.
+    """
+    sign = 1 if higher_is_better else -1
+    points = sign * np.asarray(values, np.float64)
+    drawn = [sign * np.array([value, *more], np.float64) for value, more in zip(values, ends, strict=True)]
+    lows = np.array([some.min() for some in drawn])
+    ordered = np.sort(points)
+    gaps = np.diff(ordered)[: int(0.3 * len(points))]  # behind each at most that many
+    start = lows.min()
+    if len(gaps) and gaps.max() > 0.3 * np.ptp(points):
+        start = ordered[gaps.argmax() + 1]
+        while (within := lows[points >= start].min()) < start:  # whose mean is shown has its interval shown
+            start = within
+    best = max(some.max() for some in drawn)
+    margin = 0.04 * (best - start) + 1e-3
+    low, high = sorted((float(sign * (start - margin)), float(sign * (best + margin))))
+    return low, high
+
+
+def own_limits(drawn: Sequence[tuple[float, float]], factor: float = 1) -> list[tuple[float, float]]:
+    """The ends of each panel's axis from the lowest and highest value drawn on it.
+
+    None is shorter than an eighth of the longest, so that noise does not look like a difference, and with a ``factor``
+    of 100 (shares in percent) none goes on above 100.
+    """
+    least = max(high - low for low, high in drawn) / 8
+    limits = []
+    for low, high in drawn:
+        length = max(high - low, least)
+        margin = 0.06 * length + 1e-3
+        end = (low + high + length) / 2 + margin
+        if factor == 100 and high <= 100:
+            end = min(end, 100 + margin)
+        limits.append((end - length - 2 * margin, end))
+    return limits
 
 
 def known_ends(curve: Mapping[str, Any]) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 """What is left of each row as one modality, or all, go missing or become noisy."""
 
+import re
 import textwrap
 from typing import Any
 
@@ -13,6 +14,7 @@ from mmjax.evaluation.plots.style import (
     Look,
     in_scope,
     known_ends,
+    own_limits,
     short_names,
     styled,
     wrapped_legend,
@@ -42,7 +44,7 @@ def sweep_panels(summary: Mapping[str, Any], rows: list[dict], kind: str) -> dic
 
 @styled
 def sweep_figure(panels: Mapping[str, Mapping[str, Any]], metric: str, factor: float = 100) -> Any:
-    """A panel for each changed modality, a line for each row; None where there is nothing to show.
+    """A panel for each changed modality with an axis of its own, a line for each row; None where there is nothing.
 
     Args:
       panels: by modality ``{"scale": what severity 0 to 1 means, "lines": {name: (curve, look)}, "chance": value}``; a
@@ -55,21 +57,17 @@ def sweep_figure(panels: Mapping[str, Mapping[str, Any]], metric: str, factor: f
     if not panels:
         return None
     looks = {name: look for panel in panels.values() for name, (_, look) in panel["lines"].items()}
-    labels = {
-        target: textwrap.fill(panel["scale"].replace(" → ", "\u00a0→\u00a0").replace("^2", "²"), 27)
-        for target, panel in panels.items()
-    }
+    labels = {target: textwrap.fill(_axis(panel["scale"]), 27) for target, panel in panels.items()}
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     lines = 1 + max(text.count("\n") for text in labels.values())
     handles, legend = wrapped_legend(looks)
     high, above, below = 0.95, 0.2, 0.22 + 0.11 * lines  # inches
     total = rows * (high + above + below) + 0.04 + legend
-    left, between = 0.4, 0.16
+    left, between = 0.4, 0.32
     width = (WIDTH - left - 0.08 - between * (columns - 1)) / columns
     figure = Figure(figsize=(WIDTH, total))
-    limits = _limits(panels, factor)
-    for place, (target, panel) in enumerate(panels.items()):
+    for place, ((target, panel), limits) in enumerate(zip(panels.items(), own_limits(_drawn(panels, factor), factor))):
         row, column = divmod(place, columns)
         bottom = total - (row + 1) * (high + above + below) + below
         x = left + column * (width + between)
@@ -86,7 +84,7 @@ def sweep_figure(panels: Mapping[str, Mapping[str, Any]], metric: str, factor: f
         axes.set_xlim(-0.03, 1.03)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
         axes.locator_params(axis="y", nbins=5)
-        axes.tick_params(pad=1.5, labelleft=column == 0)
+        axes.tick_params(pad=1.5)
         axes.grid(axis="y", color=FAINT, linewidth=0.6)
         axes.set_axisbelow(True)
         if column == 0:
@@ -105,13 +103,23 @@ def _draw(axes: Any, curve: Mapping[str, Any], look: Look, factor: float) -> Non
               markevery=every, markeredgewidth=0)  # fmt: skip
 
 
-def _limits(panels: Mapping[str, Mapping[str, Any]], factor: float) -> tuple[float, float]:
-    values: list[Any] = []
+def _axis(scale: str) -> str:
+    """What grows along the axis, and what its ends mean."""
+    text = scale.replace(" → ", "\u00a0→\u00a0").replace("^2", "²").replace(" -", " −")
+    text = re.sub(r"N\(.*\)", lambda formula: formula[0].replace(" ", "\u00a0"), text)
+    if text.startswith("each at"):
+        return "severity of each"
+    return text if text.startswith(("share", "severity")) else f"severity: {text}"
+
+
+def _drawn(panels: Mapping[str, Mapping[str, Any]], factor: float) -> list[tuple[float, float]]:
+    """The lowest and the highest value of each panel, intervals included."""
+    limits = []
     for panel in panels.values():
+        values: list[Any] = []
         for curve, _ in panel["lines"].values():
             ends = known_ends(curve)
             values += [curve["mean"], curve["mean"] if ends is None else ends.ravel()]
-    drawn = factor * np.concatenate(values)
-    low, high = drawn.min(), drawn.max()
-    margin = 0.05 * (high - low) + 1e-3
-    return low - margin, high + margin
+        drawn = factor * np.concatenate(values)
+        limits.append((float(drawn.min()), float(drawn.max())))
+    return limits

@@ -1,0 +1,31 @@
+"""What kind of row a row is, and which rows of a section are the best: the same in every picture and on the page."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmjax.typing import Mapping
+
+__all__ = ["KINDS", "best_rows", "kind_of"]
+
+KINDS = {
+    "baseline": "one modality",
+    "fusion": "several modalities",
+    "control": "what a gain without fusion would be",
+}
+CONTROLS = ("shuffled control", "ensemble control")
+
+
+def kind_of(row: Mapping[str, Any]) -> str:
+    """``baseline``, ``fusion`` or ``control``: by its role and the number of its modalities."""
+    if row.get("role") in CONTROLS:
+        return "control"
+    return "baseline" if len(row.get("streams") or ()) == 1 or row.get("single") else "fusion"
+
+
+def best_rows(rows: Sequence[Mapping[str, Any]], higher_is_better: bool = True) -> set[str]:
+    """Names of the rows with the best mean on test, several where they are equal; a control is never one of them."""
+    means = {row["name"]: row["mean"] for row in rows if row["status"] == "done" and kind_of(row) != "control"}
+    if len(means) < 2:
+        return set()
+    best = (max if higher_is_better else min)(means.values())
+    return {name for name, mean in means.items() if mean == best}
