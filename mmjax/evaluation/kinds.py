@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mmjax.evaluation.protocol import CONTROLS
 from mmjax.typing import Mapping
 
 __all__ = ["KINDS", "best_rows", "kind_of"]
@@ -12,7 +13,6 @@ KINDS = {
     "fusion": "several modalities",
     "control": "what a gain without fusion would be",
 }
-CONTROLS = ("shuffled control", "ensemble control")
 
 
 def kind_of(row: Mapping[str, Any]) -> str:

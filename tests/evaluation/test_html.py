@@ -152,7 +152,7 @@ def test_a_record_of_another_seed_or_row_is_left_out_and_nan_is_null(summary):
 
 def test_plots_say_what_to_see(page):
     captions = [text_of(caption) for caption in Reader(page).all("figcaption")]
-    assert captions[0].startswith("RowsEach row's mean over seeds.")
+    assert captions[0].startswith("RowsEach row's mean over seeds: grey of one modality")
     assert captions[1].startswith("Noise: oneWhat is left")
     assert captions[2:] == ["Noise: <two>Read like the one before.", "Own plot"]
 

@@ -249,7 +249,11 @@ def test_an_error_is_drawn_in_its_own_units(tmp_path):
         for curve in row["robustness"]["noise"].values():
             curve |= {"mean": [-value for value in curve["mean"]], "interval": [None] * len(curve["mean"])}
     words = {t.get_text() for t in rows_figure(summary).findobj(matplotlib.text.Text)}
-    assert "mean absolute error" in words
+    assert "mean absolute error" in words and "lowest of its section" in words
+    assert "median of train: 3" in {
+        t.get_text()
+        for t in rows_figure({**summary, "known": [{"name": "median of train", "value": 3.0}]}).legends[0].get_texts()
+    }
     drawn = {title.split(":")[0]: figure for title, figure in figures_of(summary, RecordStore(tmp_path)) if figure}
     assert "Reliability" not in drawn
     for axes in drawn["Noise"].axes:  # measured as scores, minus the error, and too few seeds for intervals

@@ -70,8 +70,9 @@ def rows_figure(summary: Mapping[str, Any]) -> Any:
             outside.append(f"paper {published:g}")
         if outside:
             _mark_outside(axes, row, middle, ", ".join(outside), summary["higher_is_better"])
-    if _majority_fits(summary, low_high):
-        axes.axvline(factor * summary["majority"], color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
+    _, floor = _floor(summary)
+    if floor is not None and low_high[0] <= floor <= low_high[1]:
+        axes.axvline(floor, color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.locator_params(axis="x", nbins=5)
@@ -93,15 +94,26 @@ def _limits(summary: Mapping[str, Any]) -> tuple[float, float]:
     values += [paper["value"] for paper in summary["references"]]
     ends += [[]] * (len(values) - len(ends))
     low, high = focus(values, ends, summary["higher_is_better"])
-    majority = summary["majority"]
-    if majority is not None and 0 <= low - factor * majority <= 0.25 * (high - low):
-        low = factor * majority - 0.04 * (high - low)
+    _, floor = _floor(summary)
+    if floor is not None:  # shown where that does not squeeze all rows into a corner
+        room = 0.25 * (high - low)
+        if 0 <= low - floor <= room:
+            low = floor - 0.04 * (high - low)
+        elif 0 <= floor - high <= room:
+            high = floor + 0.04 * (high - low)
     return low, high
 
 
-def _majority_fits(summary: Mapping[str, Any], limits: tuple[float, float]) -> bool:
-    """Whether the axis shows the majority class: not where that would squeeze all rows into a corner."""
-    return summary["majority"] is not None and limits[0] <= scale(summary) * summary["majority"] <= limits[1]
+def _floor(summary: Mapping[str, Any]) -> tuple[str, float | None]:
+    """What ignoring the input reaches, in the units of the axis: the majority class, or the best constant score."""
+    factor = scale(summary)
+    if summary["majority"] is not None:
+        return "majority class", factor * summary["majority"]
+    constants = [one for one in summary.get("known") or () if one["name"].endswith(" of train")]
+    if not constants:
+        return "", None
+    best = (max if summary["higher_is_better"] else min)(constants, key=lambda one: one["value"])
+    return best["name"], factor * best["value"]
 
 
 def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str, dict]]:
@@ -157,7 +169,7 @@ def _handles(summary: Mapping[str, Any], limits: tuple[float, float]) -> list[An
 
     unit = "items" if summary["unit"] == "item" else f"{summary['group']}s"
     done = [row for row in summary["rows"] if row.get("status") == "done"]
-    handles = [
+    handles: list[Any] = [
         Line2D([], [], linestyle="", marker=KIND_MARKERS[kind], markersize=3.2, color=KIND_COLORS[kind], label=kind)
         for kind in KINDS
         if any(kind_of(row) == kind for row in done)
@@ -181,9 +193,11 @@ def _handles(summary: Mapping[str, Any], limits: tuple[float, float]) -> list[An
         handles.append(
             Line2D([], [], linestyle="", marker="|", markersize=5, color="black", label="epoch chosen on test")
         )
-    if _majority_fits(summary, limits):
-        handles.append(Line2D([], [], color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), label="majority class"))
-    elif summary["majority"] is not None:
-        text = f"majority class: {scale(summary) * summary['majority']:.1f}"
-        handles.append(Line2D([], [], linestyle="", marker="$←$", markersize=6, color=GREY, label=text))
+    name, floor = _floor(summary)
+    if floor is not None and limits[0] <= floor <= limits[1]:
+        handles.append(Line2D([], [], color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), label=name))
+    elif floor is not None:
+        number = f"{floor:.1f}" if scale(summary) == 100 else f"{floor:.3g}"
+        arrow = "$←$" if floor < limits[0] else "$→$"
+        handles.append(Line2D([], [], linestyle="", marker=arrow, markersize=6, color=GREY, label=f"{name}: {number}"))
     return handles

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmjax.evaluation.protocol import CONTROLS
 from mmjax.typing import Mapping
 
 __all__ = [
@@ -54,7 +55,6 @@ LEGEND: dict[str, Any] = {
     "loc": "lower center", "bbox_to_anchor": (0.5, 0), "ncols": 2, "frameon": False, "handlelength": 2.6,
     "columnspacing": 1.0, "labelspacing": 0.4, "borderaxespad": 0.1,
 }  # fmt: skip
-CONTROLS = ("shuffled control", "ensemble control")
 LATE_MEAN = ("mean of logits", "logit mean")
 NO_FUSION = ("single", "matched", *LATE_MEAN, "prior-corrected product", *CONTROLS)
 BEST = 3
@@ -124,7 +124,7 @@ def label(summary: Mapping[str, Any]) -> str:
 
 
 def focus(
-    values: Sequence[float], ends: Sequence[Sequence[float]], higher_is_better: bool = True
+    values: Sequence[float] | np.ndarray, ends: Sequence[Sequence[float]], higher_is_better: bool = True
 ) -> tuple[float, float]:
     """The ends of an axis that shows where most rows differ.
 
