@@ -136,8 +136,6 @@ def from_arrays(
     packed = {}
     for key in sorted(streams):
         where = f"{name}: modality {key!r}"
-        if bad := {"+", "/"} & set(key):  # presence patterns are named "audio+text"
-            raise UsageError(f"{where} has {bad.pop()!r} in its name; write it otherwise")
         packed[key] = make_stream(where, streams[key], kinds[key])
         if len(packed[key].mask) != len(target):
             raise UsageError(f"{where} has {len(packed[key].mask)} examples, target has {len(target)}")

@@ -66,6 +66,8 @@ def check(dataset: Dataset) -> Dataset:
     if not dataset.splits["train"].streams:
         raise UsageError(f"{card.name} has no modality at all")
     for name, kind in card.kinds.items():
+        if bad := {"+", "/"} & set(name):  # a pattern of presence is named "audio+text"
+            raise UsageError(f"{card.name}: modality {name!r} has {bad.pop()!r} in its name; write it otherwise")
         if kind not in KINDS:
             raise UsageError(f"{card.name}: kind {kind!r} of modality {name!r} is not one of {KINDS}")
     splits = {split: _check_split(card.name, split, dataset.splits[split], card.num_classes) for split in SPLITS}

@@ -109,7 +109,8 @@ def _numbers(where: str, target: np.ndarray, names: tuple[str, ...]) -> tuple[np
 
 
 def _finite(where: str, target: np.ndarray) -> np.ndarray:
-    bad = ~np.isfinite(target.astype(np.float32))
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(target.astype(np.float32))
     if bad.any():
         row = int(np.flatnonzero(bad.reshape(len(bad), -1).any(1))[0])
         raise UsageError(f"{where}: example {row} has a NaN score or one beyond float32: {target[row]}")

@@ -14,6 +14,7 @@ from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.datasets.statistics import has_sequences, statistics
 from mmjax.encoders import BagOfWords, FeatureMLP, FrameVideo, LeNet, LogMel, SpectrogramEncoder, TemporalConv
+from mmjax.errors import UsageError
 from mmjax.experiment.baselines import decision_rows, logistic, matched_rows, ridge
 from mmjax.experiment.table import Row, Table
 from mmjax.heads import ClassificationHead, RegressionHead
@@ -76,7 +77,15 @@ def default_table(dataset: Dataset, *, title: str = "", seeds: int = 5, train: T
       title: default: the data set's name.
       seeds: number of seeds.
       train: default: ``default_train``.
+
+    Raises:
+      UsageError: several labels an example, which need rows of one's own.
     """
+    batch = dataset.splits["train"]
+    if batch.target.ndim > 1 or batch.index.ndim > 1:
+        raise UsageError(
+            f"{dataset.card.name} has targets {batch.target.shape}: the default table is for one class or score each"
+        )
     names = dataset.streams
     row = functools.partial(_row, dataset)
     rows = [Row(name, model=row(fusion.Concat(DIM), (name,)), streams=(name,)) for name in names]

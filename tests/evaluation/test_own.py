@@ -181,6 +181,7 @@ def _nan(values):
         (lambda x: np.concatenate([x, x], -1), "row 'both' has 4 classes, the first row 2"),
         (lambda x: x.astype(str), "row 'both': logits of test must be numbers"),
         (lambda x: x[0, 0], "row 'both': test must be"),
+        (lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True), "row 'both': test holds probabilities .* logarithm"),
     ],
 )
 def test_wrong_logits_are_said_in_one_line(logits, tmp_path, change, said):

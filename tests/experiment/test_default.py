@@ -8,6 +8,7 @@ import pytest
 
 from mmjax import cli, encoders
 from mmjax.datasets import from_arrays, from_table
+from mmjax.errors import UsageError
 from mmjax.experiment.checks import check_model
 from mmjax.experiment.data import load_dataset, row_data
 from mmjax.experiment.default import default_encoder, default_table
@@ -58,6 +59,12 @@ def test_scores_and_single_modalities_have_a_table(target):
     assert ("mean of scores" in {row.name for row in table.rows}) == ("mae" in table.task.lower_is_better) == scores
     alone = checked(from_arrays({"vector": FORMS["vector"][0]}, target))
     assert [row.name for row in alone.rows] == ["vector", "ridge regression" if scores else "logistic regression"]
+
+
+def test_several_labels_are_refused_at_once():
+    labels = np.stack([np.arange(N) % 2, np.arange(N) % 3 == 0], 1).astype(int)
+    with pytest.raises(UsageError, match=r"targets \(36, 2\): the default table is for one class or score each"):
+        default_table(from_arrays({"vector": FORMS["vector"][0]}, labels))
 
 
 @pytest.fixture
