@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmjax.errors import UsageError
-from mmjax.evaluation.cells import count, value
+from mmjax.evaluation.cells import Unit, count, value
 from mmjax.evaluation.choice import CONTROLS, UNTRAINED, Choice, choose, role_of
 from mmjax.evaluation.columns import usual_seeds
 from mmjax.typing import Mapping
@@ -58,7 +58,7 @@ def _headline(summary: Mapping[str, Any], choice: Choice) -> str:
     if choice.use == "fusion":
         said = f"USE THE FUSION {fusion}."
         if choice.fusion["gain"].get("trivial"):
-            return f"{said} Its gain is sure but smaller than 1 point: {alone} does nearly as well."
+            return f"{said} Its gain is sure but smaller than {Unit.of(summary).near}: {alone} does nearly as well."
         return f"{said} {_control_verdict(choice)}".strip()
     if choice.reason == "another single":
         other = choice.fusion["gain"]["over"]
@@ -73,7 +73,7 @@ def _headline(summary: Mapping[str, Any], choice: Choice) -> str:
     why = {
         "validation": f"on validation no fusion reaches it, the best is {fusion}",
         "worse": f"{fusion} is worse" + _than(choice),
-        "equivalent": f"{fusion} does the same within 1 point",
+        "equivalent": f"{fusion} does the same within {Unit.of(summary).near}",
         "inconclusive": f"a gain of {fusion} is not shown",
     }[choice.reason]
     return f"USE {alone}: {why}."
@@ -408,22 +408,25 @@ def _source(row: Row, field: str) -> str:
 
 
 def _metric(summary: Mapping[str, Any]) -> str:
-    name = summary.get("metric_name") or summary["primary"]
-    return f"{name} in percent" if summary["primary"] == "accuracy" else f"{name}, lower is better,"
+    unit = Unit.of(summary)
+    if unit.percent:
+        return f"{unit.name} in percent"
+    return unit.name if unit.higher_is_better else f"{unit.name}, lower is better,"
 
 
 def _score(summary: Mapping[str, Any], number: float) -> str:
-    return value(summary, number) + (" %" if summary["primary"] == "accuracy" else f" {summary['primary']}")
+    unit = Unit.of(summary)
+    return value(summary, number) + (" %" if unit.percent else f" {unit.name}")
 
 
 def _plain(summary: Mapping[str, Any], number: float | None) -> str:
     """The size of a difference, with its unit."""
-    return value(summary, number) + (" points" if summary["primary"] == "accuracy" else f" {summary['primary']}")
+    return value(summary, number) + Unit.of(summary).points
 
 
 def _signed(summary: Mapping[str, Any], number: float) -> str:
-    unit = " points" if summary["primary"] == "accuracy" else f" {summary['primary']} (+ is better)"
-    return value(summary, number, sign=True) + unit
+    unit = Unit.of(summary)
+    return value(summary, number, sign=True) + unit.points + " (+ is better)" * (not unit.percent)
 
 
 def _difference(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> str:

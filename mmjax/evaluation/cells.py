@@ -1,11 +1,13 @@
 """How a number stands in a table: units, digits, signs, and what it is sorted by."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mmjax.evaluation.scores import score
 from mmjax.typing import Mapping
 
-__all__ = ["NONE", "Cell", "brackets", "count", "gain", "minus", "paper", "value"]
+__all__ = ["NONE", "Cell", "Unit", "absence", "brackets", "count", "gain", "minus", "paper", "value"]
 
 NONE = "–"
 
@@ -17,12 +19,84 @@ class Cell(NamedTuple):
     order: float | str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """The primary metric of a table as it is printed.
+
+    Attributes:
+      name: with its convention.
+      label: in words.
+      factor: from a stored number to the printed one.
+      digits: of the printed one.
+      percent: whether it is a share in percent, of which differences are points.
+      higher_is_better: else an error.
+      margin: a difference that does not matter, in stored units; None = none is known.
+      is_mean: whether it is a mean over items.
+    """
+
+    name: str
+    label: str
+    factor: float
+    digits: int
+    percent: bool
+    higher_is_better: bool
+    margin: float | None
+    is_mean: bool
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> "Unit":
+        """That of ``table.json``; tables of older versions name a metric and do not describe it."""
+        one = summary.get("score") or score(summary["primary"]).describe()
+        name = summary.get("metric_name") or one["name"]
+        label = one["label"] if name == one["name"] else f"{one['label']} ({name})"
+        kept = {key: one[key] for key in ("factor", "digits", "higher_is_better", "margin", "is_mean")}
+        return cls(name=name, label=label, percent=one["unit"] == "%", **kept)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of items, whose interval is taken on the logit."""
+        return self.percent and self.is_mean
+
+    @property
+    def heading(self) -> str:
+        """At the beginning of a sentence."""
+        text = self.label[:1].upper() + self.label[1:]
+        if self.percent:
+            return f"{text} in percent"
+        return text if self.higher_is_better else f"{text} (lower is better; a gain above zero is a smaller error)"
+
+    @property
+    def short(self) -> str:
+        """The name with what is to be known of its numbers."""
+        return f"{self.name} %" if self.percent else self.name + ", lower is better" * (not self.higher_is_better)
+
+    @property
+    def points(self) -> str:
+        """Behind a difference."""
+        return " points" if self.percent else f" {self.name}"
+
+    @property
+    def near(self) -> str:
+        """The difference that does not matter, empty where none is known."""
+        if self.margin is None:
+            return ""
+        size = f"{self.margin * self.factor:.6g}"
+        return "1 point" if self.percent and size == "1" else size + self.points
+
+
+def absence(row: Mapping[str, Any]) -> str:
+    """Why a row has no number."""
+    if row["status"] == "not defined":
+        return "not defined: the metric has no value in some seed (a correlation with a constant)"
+    return "not run: name it with --rows" if row["extra"] else "not run"
+
+
 def value(summary: Mapping[str, Any], number: float | None, sign: bool = False) -> str:
-    """In the units of the table: percent with one decimal, or the target's own with three."""
+    """In the units of the table: those of its metric."""
     if number is None:
         return NONE
-    factor, digits = (100, 1) if summary["primary"] == "accuracy" else (1, 3)
-    return minus(f"{number * factor + 0.0:{'+' if sign else ''}.{digits}f}")
+    unit = Unit.of(summary)
+    return minus(f"{number * unit.factor + 0.0:{'+' if sign else ''}.{unit.digits}f}")
 
 
 def gain(summary: Mapping[str, Any], cell: Mapping[str, Any] | None) -> Cell:
@@ -37,7 +111,7 @@ def paper(summary: Mapping[str, Any], published: Mapping[str, Any] | None) -> Ce
     """Published numbers are in the units of the table already, and keep the digits they were published with."""
     if published is None:
         return Cell()
-    least = 1 if summary["primary"] == "accuracy" else 3
+    least = Unit.of(summary).digits
     decimals = len(repr(float(published["value"])).partition(".")[2])
     text = f"{published['value']:.{least}f}" if decimals <= least else repr(float(published["value"]))
     return Cell(text + " (unchecked)" * (not published["checked"]), published["value"])

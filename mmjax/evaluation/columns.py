@@ -4,7 +4,7 @@ import collections
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mmjax.evaluation.cells import NONE, Cell, brackets, count, gain, minus, paper, value
+from mmjax.evaluation.cells import NONE, Cell, Unit, brackets, count, gain, minus, paper, value
 from mmjax.evaluation.protocol import CONTROLS
 from mmjax.evaluation.significance import MIN_GROUPS
 from mmjax.typing import Mapping
@@ -50,7 +50,7 @@ def columns(summary: Mapping[str, Any], timing: Mapping[str, Any] | None = None)
 def _result(summary: Mapping[str, Any]) -> list[Column]:
     papers = [row["paper"] for row in summary["rows"] if row["paper"]] + summary["references"]
     sources = "; ".join(dict.fromkeys(paper["source"] for paper in papers))
-    unit, percent = _unit(summary), summary["primary"] == "accuracy"
+    unit, metric = _unit(summary), Unit.of(summary)
 
     def ours(row: Mapping[str, Any]) -> Cell:
         half = f" ± {value(summary, row['half_width'])}" if row["half_width"] else ""
@@ -70,7 +70,7 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
             return Cell()
         if target.get("difference") is None:
             return Cell(target["status"], target["status"])
-        scale = 100 if percent else 1  # the target is in the units of the paper
+        scale = metric.factor  # the target is in the units of the paper
         ends = target.get("difference_interval")
         between = brackets(summary, [end / scale for end in ends]) if ends else ""
         difference = value(summary, target["difference"] / scale, sign=True)
@@ -82,7 +82,7 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
                "itself." + f" From: {sources}." * bool(sources), ("paper",), lambda row: paper(summary, row["paper"])),
         Column("target", "reproduced?", "paper",
                "Ours less the published number, with its 95 % interval over seeds. `reproduced`: at most "
-               f"{'1 point' if percent else '1 % of the number'} (or the row's own tolerance), its interval at most "
+               f"{metric.near or '1 % of the number'} (or the row's own tolerance), its interval at most "
                "twice that, so that no noise helps; `consistent (wide)`: the interval holds zero, but nothing closer "
                "can be said; `close`: at most twice the bound; `not reproduced`; or `cannot run`.",
                ("target",), status),
@@ -92,8 +92,8 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
                "gives the same with every seed.", ("mean", "sd", "seed_interval", "values", "metrics"), ours),
         Column("interval", "95 % interval", "result",
                f"What other seeds and other test data of the kind would give: of a standard error over seeds and {unit}"
-               f"{', on the logit scale' * percent}. The one to judge by; that over seeds beside the mean holds for "
-               "these test items only, and may be wider where the seeds differ much.", ("interval", "interval_unit"),
+               f"{', on the logit scale' * metric.is_share}. The one to judge by; that over seeds beside the mean holds "
+               "for these test items only, and may be wider where the seeds differ much.", ("interval", "interval_unit"),
                interval),
         Column("pearson", "r", "result", "Pearson's correlation of predictions and targets, mean over seeds; a "
                "constant has none.", ("metrics",), pearson),
@@ -167,15 +167,21 @@ def _meaning_of_p(summary: Mapping[str, Any]) -> str:
         f"times their number for `worse`. Corrected for {count} comparisons (Holm); in brackets that of a control, "
         "which is no comparison of the table and not corrected."
     )
+    if not Unit.of(summary).is_mean:
+        text += (
+            " The metric is of the whole set: what an item adds to it is its jackknife pseudo-value, with which "
+            "intervals and tests are approximate."
+        )
     if summary.get("smallest_p") is None:
         return text
     return text + f" The smallest p that a row of this table can get is {summary['smallest_p']:.2g}."
 
 
 def _meaning_of_verdict(summary: Mapping[str, Any]) -> str:
-    point = summary["primary"] == "accuracy"
-    trivial = " (`trivial`: yet within 1 point)" * point
-    margin = "`equivalent`: the 90 % interval of the gain lies within 1 point of zero; " * point
+    unit = Unit.of(summary)
+    near = bool(unit.near)
+    trivial = f" (`trivial`: yet within {unit.near})" * near
+    margin = f"`equivalent`: the 90 % interval of the gain lies within {unit.near} of zero; " * near
     text = (
         "`better`: than every single modality, each time with a 95 % interval above zero and p < 0.05; `worse`: than "
         f"at least one of them, likewise{trivial}; {margin}`inconclusive`: none of these. Fewer than 5 seeds allow no "
@@ -183,7 +189,7 @@ def _meaning_of_verdict(summary: Mapping[str, Any]) -> str:
         "`worse` (benchmarks/verdicts.md)."
     )
     if summary.get("detectable_gain") is not None:
-        size = value(summary, summary["detectable_gain"]) + (" points" if point else "")
+        size = value(summary, summary["detectable_gain"]) + (" points" if unit.percent else "")
         return text + (
             f" This table finds a true gain of {size} over a single modality with 80 % probability, if that row alone "
             "has one: (t(1 - 0.05/2k) + t(0.8)) times its standard error, k the number of comparisons; median over "
@@ -436,7 +442,4 @@ def _unit(summary: Mapping[str, Any]) -> str:
 
 
 def _metric(summary: Mapping[str, Any]) -> str:
-    if summary["primary"] == "accuracy":
-        name = summary.get("metric_name") or "accuracy"
-        return ("Accuracy" if name == "accuracy" else f"Accuracy ({name})") + " in percent"
-    return "Mean absolute error (lower is better; a gain above zero is a smaller error)"
+    return Unit.of(summary).heading

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmjax.errors import UsageError
 from mmjax.evaluation import ranks
-from mmjax.evaluation.cells import value
+from mmjax.evaluation.cells import Unit, value
 from mmjax.evaluation.records import replace_file
 from mmjax.typing import Mapping
 
@@ -152,8 +152,7 @@ def _differences(found: ranks.Ranks, joined: Sequence[Sequence[str]]) -> str:
 
 
 def _unit(table: Mapping[str, Any]) -> str:
-    name = table.get("metric_name") or table["primary"]
-    return f"{name} %" if table["primary"] == "accuracy" else f"{name}, lower is better"
+    return Unit.of(table).short
 
 
 def _escape(text: str) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 
 from mmjax.evaluation import significance
 from mmjax.evaluation.protocol import CONTROLS
+from mmjax.evaluation.scores import Score
+from mmjax.evaluation.scores.classes import right
 from mmjax.typing import Float, Mapping, Shaped
 
 __all__ = ["Scored", "add_gains", "gain_cell"]
@@ -25,8 +27,7 @@ def add_gains(
     scored: Mapping[str, Scored],
     groups: Shaped[np.ndarray, " items"],
     *,
-    primary: str,
-    margin: float | None,
+    metric: Score,
 ) -> dict[str, Any]:
     """Writes ``best_single``, ``gains`` and ``gain`` into the rows; returns what the table as a whole could show.
 
@@ -38,10 +39,9 @@ def add_gains(
     Args:
       rows: of the summary, with ``validation`` in the units of the metric.
       scored: of the finished rows.
-      primary: ``accuracy`` or ``mae``.
-      margin: a gain within it does not matter; None = there is no such margin.
+      metric: the table's; a gain within its margin does not matter.
     """
-    best = _best_singles(rows, -1 if primary == "mae" else 1)
+    best = _best_singles(rows, metric.sign)
     tested: list[tuple[dict[str, Any], list[significance.Gain], significance.SmallestGain]] = []
     for row in rows:
         champion = best.get(row["section"])
@@ -51,7 +51,7 @@ def add_gains(
         alone = [one for one in rows if one["single"] and one["section"] == row["section"] and one["name"] in scored]
         pairs = {}
         for one in alone:
-            if pair := _compare(scored[row["name"]], scored[one["name"]], groups, primary):
+            if pair := _compare(scored[row["name"]], scored[one["name"]], groups, metric):
                 pairs[one["name"]] = pair
         row["gains"] = {name: _cell(name, *pair) for name, pair in pairs.items()}
         if not pairs or (row["role"] in CONTROLS and champion["name"] not in pairs):
@@ -74,7 +74,7 @@ def add_gains(
         tested.append((row, gains, smallest))
     for (row, gains, smallest), p in zip(tested, significance.holm([smallest.p for _, _, smallest in tested])):
         cell, count = row["gain"], len(gains)
-        said = significance.verdict(smallest, float(p), len(cell["seeds"]), margin)
+        said = significance.verdict(smallest, float(p), len(cell["seeds"]), metric.margin)
         below = [name for name, gain in zip(row["gains"], gains) if gain.bounds(1 - 0.05 / count)[1] < 0]
         cell |= {"p_holm": float(p), "verdict": said.name, "trivial": said.trivial}
         cell |= {"below": below if said.name == "worse" else []}
@@ -83,10 +83,10 @@ def add_gains(
 
 
 def gain_cell(
-    ours: Scored, theirs: Scored, name: str, groups: Shaped[np.ndarray, " items"], primary: str
+    ours: Scored, theirs: Scored, name: str, groups: Shaped[np.ndarray, " items"], metric: Score
 ) -> dict[str, Any] | None:
     """The paired gain over one other row as data, without a verdict; None where they share no seed."""
-    pair = _compare(ours, theirs, groups, primary)
+    pair = _compare(ours, theirs, groups, metric)
     return _cell(name, *pair) if pair else None
 
 
@@ -114,15 +114,15 @@ def _best_singles(rows: Sequence[dict[str, Any]], sign: int) -> dict[str, dict[s
 
 
 def _compare(
-    ours: Scored, theirs: Scored, groups: np.ndarray, primary: str
+    ours: Scored, theirs: Scored, groups: np.ndarray, metric: Score
 ) -> tuple[list[int], significance.Gain, float] | None:
-    """The seeds that both have, the paired gain over them, and its p: of one seed McNemar's."""
+    """The seeds that both have, the paired gain over them, and its p: of one seed's right answers McNemar's."""
     seeds = [seed for seed in ours.seeds if seed in theirs.seeds]
     if not seeds:
         return None
     scores, reference = (one.scores[[list(one.seeds).index(seed) for seed in seeds]] for one in (ours, theirs))
     gain = significance.paired_gain(scores, reference, groups)
-    exact = len(seeds) == 1 and primary == "accuracy"
+    exact = len(seeds) == 1 and metric.items is right
     return seeds, gain, significance.mcnemar(scores[0], reference[0]) if exact else gain.p
 
 

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from mmjax.evaluation import columns as table
-from mmjax.evaluation.cells import NONE, Cell, paper
+from mmjax.evaluation.cells import NONE, Cell, absence, paper
 from mmjax.typing import Mapping
 
 __all__ = ["format_html"]
@@ -161,9 +161,8 @@ def _row(summary: Mapping[str, Any], row: Mapping[str, Any], number: int, shown:
     if row["status"] == "done":
         cells = {column.key: column.cell(row) for column in shown}
     else:
-        said = "not run: name it with --rows" if row["extra"] else "not run"
         cells = {column.key: column.cell(row) for column in shown if column.key in ("paper", "target")}
-        cells["ours"] = Cell(said)
+        cells["ours"] = Cell(absence(row))
     return _line(row["name"], shown, cells, number, table.row_label(summary, row), bool(row.get("best_single")))
 
 

@@ -22,6 +22,8 @@ from mmjax.evaluation.gate import Rows
 from mmjax.evaluation.gate import gate as gate
 from mmjax.evaluation.mixing import Mixed
 from mmjax.evaluation.robustness import pattern_rows
+from mmjax.evaluation.scores import Score as Metric
+from mmjax.evaluation.scores.classes import right
 from mmjax.typing import Float, Int, Mapping, Shaped
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "emap_outputs",
     "measure",
     "perceptual",
+    "score_of",
     "scored",
     "shapley",
     "share_of_ties",
@@ -51,7 +54,7 @@ _FLOOR = 1e4  # nats, as in calibration: an output may be -inf, a mean of output
 _TOLERANCE = 1e-6  # of the largest output: what rounding of float32 leaves apart is a tie
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""``score(outputs [seeds, n, classes], target [n]) -> [seeds, n]``."""
+"""``score(outputs [seeds, n, ...], target [n, ...]) -> [seeds, n]``, or ``[seeds, 1]`` of a metric of the whole set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +118,13 @@ def share_of_ties(
         return -np.abs(outputs - target)
     top = outputs >= outputs.max(-1, keepdims=True) - np.reshape(tolerance, (-1, 1, 1))
     return np.take_along_axis(top, target[None, :, None], -1)[..., 0] / top.sum(-1)
+
+
+def score_of(metric: Metric) -> Score | None:
+    """The score of a table's metric; None = ``share_of_ties`` for shares of right answers."""
+    if metric.items is right:
+        return None
+    return metric.per_item if metric.is_mean else lambda outputs, target: metric.worth(outputs, target)[:, None]
 
 
 def background(
@@ -181,10 +191,10 @@ def emap(
     target = np.asarray(target)
     score = score or _forgiving(outputs)
     own = np.asarray(score(outputs, target), np.float64)
-    scores: list[tuple[np.ndarray, np.ndarray]] = []
+    drawn_scores: list[tuple[np.ndarray, ...]] = []
     for draw in range(draws):
-        if scores and (items >= n or len(names) == 1):  # every draw is all of them
-            scores.append(scores[0])
+        if drawn_scores and (items >= n or len(names) == 1):  # every draw is all of them
+            drawn_scores.append(drawn_scores[0])
             continue
         drawn = np.stack([background(n, draw, items=items, seed=seed, model=model) for model in range(len(outputs))])
         drawn = drawn[0] if items >= n else drawn
@@ -193,8 +203,13 @@ def emap(
         whole, seen = outputs.copy(), np.broadcast_to(seen, (len(outputs), seen.shape[-1]))
         np.put_along_axis(whole, _widened(seen, whole), additive, axis=1)
         changed = np.asarray(score(whole, target), np.float64)
-        scores.append(tuple(np.take_along_axis(one, seen, axis=1).mean(-1) for one in (changed, own)))
-    found, whole = (np.stack(part, axis=1) for part in zip(*scores))
+        if own.shape[1] == n:
+            pair = tuple(np.take_along_axis(one, seen, axis=1).mean(-1) for one in (changed, own))
+        else:  # of the whole set: of the items seen alone
+            parts = [(whole[[i], some], outputs[[i], some], target[some]) for i, some in enumerate(seen)]
+            pair = tuple(np.stack([score(one[k][None], one[2])[0, 0] for one in parts]) for k in (0, 1))
+        drawn_scores.append(pair)
+    found, whole = (np.stack(part, axis=1) for part in zip(*drawn_scores))
     return Emap(found, whole - found, min(n, items))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmjax.evaluation import columns as table
-from mmjax.evaluation.cells import NONE, paper
+from mmjax.evaluation.cells import NONE, absence, paper
 from mmjax.typing import Mapping
 
 __all__ = ["COLUMNS", "escape_latex", "format_latex"]
@@ -71,7 +71,7 @@ def _bodies(summary: Mapping[str, Any], shown: Sequence[table.Column]) -> list[t
                 lines.append([name, *(escape_latex(column.cell(row).text) for column in shown)])
             else:
                 said = {column.key: column.cell(row).text for column in shown if column.key in ("paper", "target")}
-                lines.append([name, *only(ours="not run", **said)])
+                lines.append([name, *only(ours=absence(row).partition(":")[0], **said)])
         bodies.append((title, lines))
     published = []
     for one in summary["references"]:

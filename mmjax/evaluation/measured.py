@@ -8,7 +8,8 @@ import numpy as np
 
 from mmjax.evaluation import calibration, degradation
 from mmjax.evaluation.decomposition import decompose, joint_counts, predicted_classes
-from mmjax.evaluation.robustness import expected_missing, right
+from mmjax.evaluation.robustness import expected_missing
+from mmjax.evaluation.scores import Score
 from mmjax.evaluation.significance import seed_interval
 from mmjax.typing import Mapping
 
@@ -27,25 +28,37 @@ def _spread(values: Any) -> dict[str, Any]:
     return {"mean": float(values.mean()), "interval": seed_interval(values)}
 
 
-def _by_pattern(analysis: Analysis, target: np.ndarray) -> dict[tuple[str, ...], np.ndarray]:
+def _by_pattern(analysis: Analysis, target: np.ndarray, metric: Score) -> dict[tuple[str, ...], np.ndarray]:
     """Mean scores ``[seeds]`` of every presence pattern."""
     found = {}
     for name, outputs in analysis.items():
         if name.startswith("pattern/"):
             pattern = tuple(filter(None, name.removeprefix("pattern/").split("+")))
-            found[pattern] = right(outputs, target).mean(-1)
+            found[pattern] = metric.worth(outputs, target)
     return found
 
 
-def pattern_cells(analysis: Analysis, target: np.ndarray, classes: bool) -> dict[str, Any]:
-    """Score and calibration error of every presence pattern, by ``audio+text``."""
+def _missing(analysis: Analysis, target: np.ndarray, metric: Score, touched: str) -> np.ndarray:
+    """The curve ``[rates, seeds]`` where items lose a modality at random; a metric of the whole set is taken of all
+    patterns' outputs together, each item as often as it meets the pattern."""
+    patterns = _by_pattern(analysis, target, metric)
+    if metric.is_mean:
+        return expected_missing(patterns, touched)
+    chances = [expected_missing({one: float(one == kept) for one in patterns}, touched) for kept in patterns]
+    outputs = np.concatenate([analysis["pattern/" + "+".join(kept)] for kept in patterns], axis=1)
+    weight = np.repeat(np.stack(chances, axis=1), len(target), axis=1)  # [rates, patterns * items]
+    return metric.worth_of(metric.resampled(outputs, np.concatenate([target] * len(patterns)), weight)).T
+
+
+def pattern_cells(analysis: Analysis, target: np.ndarray, metric: Score) -> dict[str, Any]:
+    """Score and, of classes, calibration error of every presence pattern, by ``audio+text``."""
     cells = {}
-    for pattern, scores in _by_pattern(analysis, target).items():
+    for pattern, scores in _by_pattern(analysis, target, metric).items():
         if not pattern:
             continue
         name = "+".join(pattern)
         cells[name] = _spread(scores)
-        if classes:
+        if metric.outputs == "classes":
             outputs = analysis[f"pattern/{name}"]
             cells[name]["ece"] = float(np.mean([calibration.calibration_error(one, target) for one in outputs]))
     return cells
@@ -55,7 +68,7 @@ def robustness_cells(
     analysis: Analysis,
     target: np.ndarray,
     *,
-    classes: bool,
+    metric: Score,
     chance: float,
     reference: Analysis | None,
     singles: Mapping[str, float],
@@ -68,7 +81,7 @@ def robustness_cells(
     Args:
       analysis: of the row.
       target: of the test items.
-      classes: whether there are classes, else scores.
+      metric: the table's.
       chance: score that ignoring the input reaches.
       reference: analysis of the mean of the single modalities' logits.
       singles: clean score of each modality's single row.
@@ -85,14 +98,13 @@ def robustness_cells(
         curves[touched] = by_seed.mean(1)
         theirs = None if reference is None or name not in reference else reference[name].mean((1, 2))
         noise[touched] = _curve_cells(by_seed, chance, theirs) | {"scale": scales.get(touched, "each at this severity")}
-    patterns = _by_pattern(analysis, target)
+    patterns = _by_pattern(analysis, target, metric)
     streams = max(patterns, key=len)
-    full_reference = {} if reference is None else _by_pattern(reference, target)
+    compared = reference is not None and len(_by_pattern(reference, target, metric)) == len(patterns)
     missing = {}
     for touched in [*streams, *([degradation.ALL] if len(streams) > 1 else [])]:
-        by_seed = expected_missing(patterns, touched)
-        compared = len(full_reference) == len(patterns)
-        theirs = expected_missing(full_reference, touched).mean(-1) if compared else None
+        by_seed = _missing(analysis, target, metric, touched)
+        theirs = _missing(reference, target, metric, touched).mean(-1) if compared and reference else None
         missing[touched] = _curve_cells(by_seed, chance, theirs)
     alone = {name: curve for name, curve in curves.items() if name != degradation.ALL}
     modality, drop = degradation.worst_drop(alone) if alone and len(streams) > 1 else (None, None)
@@ -101,7 +113,7 @@ def robustness_cells(
         "regime": regime,
         "noise": noise,
         "missing": missing,
-        "patterns": pattern_cells(analysis, target, classes),
+        "patterns": pattern_cells(analysis, target, metric),
         "worst_drop": None if modality is None else {"modality": modality, "value": drop},
         "harmful": degradation.harmful(alone, singles, chosen_by) if known else None,
     }
@@ -152,12 +164,14 @@ def interaction_cells(analysis: Analysis, streams: Sequence[str]) -> dict[str, A
     }
 
 
-def record_fields(analysis: Analysis, streams: Sequence[str], target: np.ndarray) -> list[dict[str, Any]]:
+def record_fields(
+    analysis: Analysis, streams: Sequence[str], target: np.ndarray, metric: Score
+) -> list[dict[str, Any]]:
     """What was measured of each seed of a row, as fields of its record; those that were not measured are not there.
 
     Interactions are measured of the first seeds only.
     """
-    masks = {"+".join(kept) or "none": scores for kept, scores in _by_pattern(analysis, target).items()}
+    masks = {"+".join(kept) or "none": scores for kept, scores in _by_pattern(analysis, target, metric).items()}
     curves = {name.removeprefix("noise/"): analysis[name].mean(1) for name in sorted(analysis) if "noise/" in name}
     fields: list[dict[str, Any]] = []
     for seed in range(len(next(iter(masks.values())))):

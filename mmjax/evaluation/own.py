@@ -25,6 +25,8 @@ from mmjax.evaluation import calibration
 from mmjax.evaluation.protocol import ROLES
 from mmjax.evaluation.records import HELD_OUT, RecordStore, make_record
 from mmjax.evaluation.report import write_report
+from mmjax.evaluation.scores import OUTPUTS, Score, score
+from mmjax.evaluation.scores.classes import right
 from mmjax.typing import Mapping
 
 __all__ = ["report_logits"]
@@ -54,17 +56,20 @@ def report_logits(
     Args:
       workdir: an empty folder, or one of an earlier call.
       logits: ``{row: {"validation": logits, "test": logits}}``, each ``[seeds, items, classes]`` or, of one seed,
-        ``[items, classes]``; with ``primary="mae"`` scores ``[seeds, items]`` or ``[items]``. Or the path of an
+        ``[items, classes]``; of a metric of numbers ``[seeds, items]`` or ``[items]``, of labels ``[seeds, items,
+        labels]`` or ``[items, labels]``. Or the path of an
         ``.npz`` with arrays ``ROW/validation``, ``ROW/test``, ``target/validation``, ``target/test`` and optionally
         ``group/validation``, ``group/test`` and ``ROW/presence/PATTERN``. Seeds of different rows belong together.
-      target: ``{"validation": [items], "test": [items]}``: numbers of classes from 0, or scores.
+      target: ``{"validation": [items], "test": [items]}``: numbers of classes from 0, or scores; of labels
+        ``[items, labels]`` of 0 and 1.
       streams: the modalities that a row sees; a row that is not named sees all. Rows with one are single modalities.
       group: as ``target``, the group of each item (its video, speaker); None = each item is its own.
       presence: test logits by row and pattern of presence, ``{row: {"text": logits, "audio": logits}}``; names joined
         by ``+``, every subset of the row's modalities but the empty and the full one.
       roles: what rows stand for in the protocol (``mmjax.evaluation.protocol.ROLES``) where their name does not say it.
       cost: ``{row: {"params": number, "flops": of one example's forward pass}}``.
-      primary: ``accuracy`` or ``mae``.
+      primary: a metric of ``mmjax.evaluation.scores``, by its name: ``accuracy``, ``f1_macro``, ``mae``, ``pearson``,
+        ``labels_f1_micro`` ..., or one that was added there by ``register``.
       title: of the report.
       dataset: name of the data.
       group_name: what a group is.
@@ -75,12 +80,11 @@ def report_logits(
     """
     if isinstance(logits, (str, os.PathLike)):
         logits, target, group, presence = _load(logits, target, group, presence)
-    if primary not in ("accuracy", "mae"):
-        raise UsageError(f"primary must be accuracy or mae, got {primary!r}")
-    truth = _truth(target, group, primary)
+    metric = score(primary)
+    truth = _truth(target, group, metric)
     if not logits:
         raise UsageError("no logits: give {row: {'validation': array, 'test': array}} of at least one row")
-    outputs = {row: {k: _array(row, splits, k, truth, primary) for k in HELD_OUT} for row, splits in logits.items()}
+    outputs = {row: {k: _array(row, splits, k, truth, metric) for k in HELD_OUT} for row, splits in logits.items()}
     _check_shapes(outputs)
     named = {row: tuple(names) for row, names in (streams or {}).items()}
     for label, given in (("streams", named), ("roles", roles), ("cost", cost), ("presence", presence)):
@@ -109,20 +113,22 @@ def report_logits(
         "primary": primary,
         "metric": primary,
         "streams": every or ["a single modality"],  # which the protocol then says is lacking
-        **_baselines(truth, outputs, primary),
+        **_baselines(truth, outputs, metric),
         "seeds": list(range(max(len(splits["test"]) for splits in outputs.values()))),
         "rows": rows,
         "references": [],
     }
     store = RecordStore(workdir)
     _claim(store)
-    patterns = {row["name"]: _patterns(row, presence or {}, outputs, truth, primary) for row in rows}
+    patterns = {row["name"]: _patterns(row, presence or {}, outputs, truth, metric) for row in rows}
     store.write_config(config)
     store.write_targets(truth)
     for row in rows:
         name = row["name"]
         price = {"params": None, "flops": None, **(cost or {}).get(name, {})}
-        store.write_row(name, _records(row, config, outputs[name], truth, price, selection_rule), outputs[name], {})
+        store.write_row(
+            name, _records(row, config, outputs[name], truth, price, selection_rule, metric), outputs[name], {}
+        )
         if patterns[name]:
             digest = {"config_hash": row["config_hash"], "seeds": list(range(len(outputs[name]["test"])))}
             store.write_analysis(name, digest, patterns[name])
@@ -156,45 +162,55 @@ def _load(
     return rows, target or held["target"], group or held["group"], presence or patterns
 
 
-def _truth(target: Splits | None, group: Splits | None, primary: str) -> dict[str, dict[str, np.ndarray]]:
+def _truth(target: Splits | None, group: Splits | None, metric: Score) -> dict[str, dict[str, np.ndarray]]:
     """Target and group of each item, checked."""
     found = {}
     for split in HELD_OUT:
         if target is None or split not in target:
             raise UsageError(f"no target of {split}: give target={{'validation': [items], 'test': [items]}}")
         values = np.asarray(target[split])
-        if values.ndim != 1 or not len(values):
-            raise UsageError(f"target of {split} must be [items], one value an item; got {values.shape}")
-        if primary == "accuracy" and (not np.issubdtype(values.dtype, np.integer) or values.min() < 0):
+        labels = metric.outputs == "labels"
+        if values.ndim != 1 + labels or not values.size:
+            said = "[items, labels], 0 or 1 each" if labels else "[items], one value an item"
+            raise UsageError(f"target of {split} must be {said}; got {values.shape}")
+        if labels and not np.isin(values, (0, 1)).all():
+            raise UsageError(
+                f"target of {split} must be 0 or 1 for each label; got {values[~np.isin(values, (0, 1))][0]}"
+            )
+        if metric.outputs == "classes" and (not np.issubdtype(values.dtype, np.integer) or values.min() < 0):
             raise UsageError(
                 f"target of {split} must be numbers of classes from 0, integers; got {values.dtype} {values}"
             )
-        if primary == "mae" and not np.isfinite(values).all():
+        if not np.isfinite(values).all():
             raise UsageError(f"target of {split} holds NaN or infinity")
         groups = np.arange(len(values)) if group is None or split not in group else np.asarray(group[split])
-        if groups.shape != values.shape:
+        if groups.shape != values.shape[:1]:
             raise UsageError(f"group of {split} must be [items] as its target {values.shape}, got {groups.shape}")
         found[split] = {"target": values, "group": groups}
     return found
 
 
-def _array(row: str, splits: Splits, split: str, truth: Mapping[str, Mapping], primary: str) -> np.ndarray:
-    """``[seeds, items, classes]`` (scores: ``[seeds, items]``), checked."""
+def _array(row: str, splits: Splits, split: str, truth: Mapping[str, Mapping], metric: Score) -> np.ndarray:
+    """``[seeds, items, classes]`` (numbers: ``[seeds, items]``, labels: ``[seeds, items, labels]``), checked."""
     if not isinstance(splits, Mapping) or split not in splits:
         raise UsageError(f"row {row!r} has no logits of {split}; a row needs both validation and test")
     values = np.asarray(splits[split])
     if not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
         raise UsageError(f"row {row!r}: logits of {split} must be numbers, got {values.dtype}")
-    shape = "[seeds, items, classes] or [items, classes]" if primary == "accuracy" else "[seeds, items] or [items]"
-    dims, items = (3 if primary == "accuracy" else 2), len(truth[split]["target"])
+    dims, items = OUTPUTS[metric.outputs][0], len(truth[split]["target"])
+    last = metric.outputs if dims == 3 else ""
+    shape = f"[seeds, items, {last}] or [items, {last}]" if last else "[seeds, items] or [items]"
     given = values.shape
     values = values[None] if values.ndim == dims - 1 else values
     if values.ndim != dims or not values.size or values.shape[1] != items:
         raise UsageError(f"row {row!r}: {split} must be {shape} with {items} items as the target, got {given}")
-    if np.isnan(values).any() or (np.isinf(values) if primary == "mae" else np.isposinf(values)).any():
+    if np.isnan(values).any() or (np.isposinf(values) if metric.outputs == "classes" else np.isinf(values)).any():
         bad = int((~np.isfinite(values)).sum())
         raise UsageError(f"row {row!r}: {split} holds NaN or infinity ({bad} of {values.size} values)")
-    if primary == "accuracy" and truth[split]["target"].max() >= values.shape[2]:
+    if metric.outputs == "labels" and values.shape[1:] != truth[split]["target"].shape:
+        of_target = truth[split]["target"].shape
+        raise UsageError(f"row {row!r}: {split} has {values.shape[2]} labels, its target is {of_target}")
+    if metric.outputs == "classes" and truth[split]["target"].max() >= values.shape[2]:
         largest = int(truth[split]["target"].max())
         raise UsageError(f"row {row!r}: {split} has {values.shape[2]} classes, its target names class {largest}")
     if primary == "accuracy" and values.min() >= 0 and np.allclose(values.sum(-1), 1, atol=1e-3):
@@ -234,9 +250,9 @@ def _row(name: str, splits: Mapping[str, np.ndarray], names: Sequence[str], role
     }
 
 
-def _baselines(truth: Mapping[str, Mapping], outputs: Mapping[str, Mapping], primary: str) -> dict[str, Any]:
-    """What ignoring the input reaches; None of scores."""
-    if primary != "accuracy":
+def _baselines(truth: Mapping[str, Mapping], outputs: Mapping[str, Mapping], metric: Score) -> dict[str, Any]:
+    """What ignoring the input reaches in shares of right answers; None of other metrics."""
+    if metric.items is not right:
         return {"majority": None, "chance": None}
     labels = truth["test"]["target"]
     majority = float(np.bincount(labels).max() / len(labels))
@@ -244,10 +260,10 @@ def _baselines(truth: Mapping[str, Mapping], outputs: Mapping[str, Mapping], pri
 
 
 def _patterns(
-    row: Mapping[str, Any], presence: Mapping[str, Mapping], outputs: Mapping, truth: Mapping, primary: str
+    row: Mapping[str, Any], presence: Mapping[str, Mapping], outputs: Mapping, truth: Mapping, metric: Score
 ) -> dict[str, np.ndarray]:
-    """Test logits of every pattern of presence; with nothing present, the class frequencies of validation (of scores
-    their median)."""
+    """Test logits of every pattern of presence; with nothing present, the frequencies of classes or labels on
+    validation (of numbers their median)."""
     given = presence.get(row["name"])
     if not given:
         return {}
@@ -261,14 +277,16 @@ def _patterns(
         )
     found = {}
     for pattern, values in known.items():
-        found[pattern] = _array(f"{row['name']}, {pattern} present", {"test": values}, "test", truth, primary)
+        found[pattern] = _array(f"{row['name']}, {pattern} present", {"test": values}, "test", truth, metric)
         if found[pattern].shape != test.shape:
             raise UsageError(
                 f"presence of row {row['name']!r}: {pattern} has {found[pattern].shape}, its test logits {test.shape}"
             )
     labels = truth["validation"]["target"]
-    if primary == "accuracy":
+    if metric.outputs == "classes":
         nothing = np.log(np.bincount(labels, minlength=test.shape[2]) + 1.0)
+    elif metric.outputs == "labels":
+        nothing = np.log((labels.sum(0) + 1.0) / (len(labels) - labels.sum(0) + 1.0))
     else:
         nothing = np.median(labels)
     found |= {"+".join(names): test, "": np.broadcast_to(nothing, test.shape).astype(np.float32)}
@@ -282,6 +300,7 @@ def _records(
     truth: Mapping[str, Mapping],
     cost: Mapping[str, Any],
     selection_rule: str,
+    metric: Score,
 ) -> list[Any]:
     data = {name: config["dataset"][name] for name in ("name", "version", "sha256", "split_id")}
     data |= {"n": len(truth["test"]["target"]), "group": config["dataset"]["card"]["group"]}
@@ -298,21 +317,25 @@ def _records(
             epoch=None,
             test_selected=None,
             primary=config["primary"],
-            metrics=_metrics(outputs["test"][seed], truth["test"]["target"]),
-            validation_metrics=_metrics(outputs["validation"][seed], truth["validation"]["target"]),
+            metrics=_metrics(outputs["test"][seed], truth["test"]["target"], metric),
+            validation_metrics=_metrics(outputs["validation"][seed], truth["validation"]["target"], metric),
             cost=cost,
             env={"mmjax": mmjax.__version__, "python": platform.python_version(), "numpy": np.__version__},
             notes="logits given by the user",
-            calibration=calibration.before_and_after({k: outputs[k][seed] for k in HELD_OUT}, known),
+            calibration=calibration.before_and_after({k: outputs[k][seed] for k in HELD_OUT}, known)
+            if metric.outputs == "classes"
+            else None,
         )
         for seed in range(len(outputs["test"]))
     ]
 
 
-def _metrics(outputs: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    if outputs.ndim == 1:
-        return {"mae": float(np.abs(outputs.astype(np.float64) - target).mean())}
-    return {"accuracy": float((outputs.argmax(-1) == target).mean()), "nll": calibration.nll(outputs, target)}
+def _metrics(outputs: np.ndarray, target: np.ndarray, metric: Score) -> dict[str, float]:
+    """The metric, and beside one of classes accuracy and the negative log-likelihood."""
+    values = {metric.name: float(metric.of(outputs[None], target)[0])}
+    if metric.outputs == "classes":
+        values |= {"accuracy": float((outputs.argmax(-1) == target).mean()), "nll": calibration.nll(outputs, target)}
+    return values
 
 
 def _claim(store: RecordStore) -> None:

@@ -171,20 +171,23 @@ class RecordStore:
     def write_targets(self, targets: Mapping[str, Mapping[str, Any]]) -> None:
         """Writes ``targets.npz``: ``{"validation": {"target": [items], "group": [items]}, "test": ...}``.
 
+        Several labels an item are a target ``[items, labels]``.
+
         Raises:
-          UsageError: an array that is not ``[items]``.
+          UsageError: a group that is not ``[items]``, a target that is neither.
         """
         arrays = {}
         for split in HELD_OUT:
             for name in ("target", "group"):
                 values = np.asarray(targets[split][name])
-                if values.shape != (len(targets[split]["target"]),):
+                axes = (1, 2) if name == "target" else (1,)
+                if values.ndim not in axes or len(values) != len(targets[split]["target"]):
                     raise UsageError(f"{name} of {split} must be [items], one value an item; got {values.shape}")
                 arrays[f"{split}/{name}"] = values.astype(str) if values.dtype == object else values
         replace_file(self.workdir / "targets.npz", _npz(arrays))
 
     def targets(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Target and group of each item of a split, ``[items]`` each."""
+        """Target and group of each item of a split, ``[items]`` each; several labels are ``[items, labels]``."""
         with np.load(self._existing("targets.npz")) as arrays:
             return arrays[f"{split}/target"], arrays[f"{split}/group"]
 
@@ -200,7 +203,8 @@ class RecordStore:
 
         Args:
           records: one per seed, in the order of the first axis of the arrays.
-          logits: ``validation`` and ``test``, ``[seeds, items, classes]`` (scores: ``[seeds, items]``).
+          logits: ``validation`` and ``test``, ``[seeds, items, classes]`` (scores: ``[seeds, items]``; labels: in
+            place of classes).
           timing: what the clock said.
           history: metrics by name, ``[epochs, seeds]``.
 

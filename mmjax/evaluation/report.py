@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmjax.evaluation import columns as table
-from mmjax.evaluation.cells import NONE, gain, paper
+from mmjax.evaluation.cells import NONE, absence, gain, paper
 from mmjax.evaluation.html import format_html
 from mmjax.evaluation.latex import format_latex
 from mmjax.evaluation.records import RecordStore, replace_file
@@ -138,9 +138,8 @@ def _blocks(summary: Mapping[str, Any], columns: Sequence[table.Column]) -> list
             if row["status"] == "done":
                 lines.append([name, *(column.cell(row).text for column in columns)])
             else:
-                said = "not run: name it with --rows" if row["extra"] else "not run"
                 known = {column.key: column.cell(row).text for column in columns if column.key in ("paper", "target")}
-                lines.append([name, *only(ours=said, **known)])
+                lines.append([name, *only(ours=absence(row), **known)])
         blocks.append((title, lines))
     published = [
         [

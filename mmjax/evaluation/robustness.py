@@ -26,9 +26,10 @@ from mmjax.evaluation.degradation import (
     worst_drop,
 )
 from mmjax.evaluation.noise import Noise
+from mmjax.evaluation.scores import score
 from mmjax.stream import Batch, Stream, by_index
 from mmjax.training import compile_effort
-from mmjax.typing import Float, Int, Key, Mapping, Shaped
+from mmjax.typing import Float, Int, Key, Mapping
 
 __all__ = [
     "ALL",
@@ -48,7 +49,6 @@ __all__ = [
     "patterns",
     "presence",
     "retention",
-    "right",
     "sweep",
     "worst_drop",
 ]
@@ -155,15 +155,6 @@ def missing_area(by_pattern: Mapping[Pattern, Any], target: str, rates: Sequence
     return area(expected_missing(by_pattern, target, rates), rates)
 
 
-def right(outputs: Shaped[np.ndarray, "seeds n ..."], target: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, "seeds n"]:
-    """1 where the highest output ``[seeds, n, classes]`` is the target's, as the tables count it; of scores
-    ``[seeds, n]`` minus the absolute error."""
-    outputs = np.asarray(outputs)
-    if outputs.ndim == 3:
-        return (outputs.argmax(-1) == target).astype(np.float64)
-    return -np.abs(outputs.astype(np.float64) - target)
-
-
 def corrupted(
     batch: Batch,
     noises: Mapping[str, Noise],
@@ -212,7 +203,7 @@ class Sweep(NamedTuple):
     """What a sweep gave.
 
     Attributes:
-      scores: mean score of the items, the share right, ``[levels, draws, seeds]``.
+      scores: the metric, higher is better, ``[levels, draws, seeds]``.
       outputs: ``[levels, draws, seeds, items, ...]`` float32, for decision-level rows; None unless asked for.
       present: whether noise left the item any of the streams, ``[levels, draws, items]``; None with the outputs.
     """
@@ -231,7 +222,7 @@ def sweep(
     draws: int = 5,
     seed: int = 0,
     *,
-    score: Callable[[Any, Any], Any] = right,
+    metric: str = "accuracy",
     view: Callable[[Batch], Batch] | None = None,
     clean: Any = None,
     keep: bool = False,
@@ -246,7 +237,7 @@ def sweep(
       batch: the examples, before ``view``.
       target: a modality, or ``all`` of ``noises``.
       noises: by modality.
-      score: ``(outputs [seeds, n, ...], target [n]) -> [seeds, n]``.
+      metric: one of ``mmjax.evaluation.scores``.
       view: as in ``corrupted``.
       clean: outputs on the batch as it is, ``[seeds, items, ...]``, to stand at severity 0 instead of new ones.
       keep: whether to return the outputs.
@@ -282,7 +273,8 @@ def sweep(
         before = np.broadcast_to(np.asarray(clean, np.float32), outputs.shape[1:])
         unharmed = np.broadcast_to(presence(batch) if keep else False, present.shape[1:])
         outputs, present = _insert(outputs, at, before), _insert(present, at, unharmed)
-    scores = np.stack([[score(one, truth).mean(-1) for one in level] for level in outputs])
+    of = score(metric).worth
+    scores = np.stack([[of(one, truth) for one in level] for level in outputs])
     return Sweep(scores, outputs, present) if keep else Sweep(scores)
 
 

@@ -15,14 +15,12 @@ from mmjax.evaluation.gains import Scored, add_gains, gain_cell
 from mmjax.evaluation.measured import Analysis, decision_cells, interaction_cells, robustness_cells
 from mmjax.evaluation.protocol import is_fitted_on_validation, missing_parts
 from mmjax.evaluation.records import STANDARD, RecordStore
+from mmjax.evaluation.scores import Score
+from mmjax.evaluation.scores import score as find_score
 from mmjax.evaluation.targets import check_metric, judge
 from mmjax.typing import Mapping
 
-__all__ = ["PRIMARY", "summarise"]
-
-PRIMARY = ("accuracy", "mae")
-"""Primary metrics that are means over items, as the intervals and the permutation test need."""
-MARGIN = {"accuracy": 0.01, "mae": None}
+__all__ = ["summarise"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +30,8 @@ class _Run:
     seeds: list[int]
     records: list[Mapping[str, Any]]
     logits: dict[str, np.ndarray]
-    scores: dict[str, np.ndarray]  # by split, [seeds, items], higher is better
+    scores: np.ndarray  # of test, [seeds, items], higher is better; their mean is the metric
+    validation: float
     analysis: Analysis | None  # what was measured beyond the scores
 
 
@@ -47,23 +46,23 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
     row whose records are of another configuration, or whose logits are damaged, counts as not run.
 
     Raises:
-      UsageError: no work directory, a primary metric that is no mean over items, logits that do not fit the targets.
+      UsageError: no work directory, a primary metric that is not registered, logits that do not fit the targets.
     """
     store = RecordStore(workdir)
     config = store.config()
     primary = config["primary"]
-    if primary not in PRIMARY:
-        raise UsageError(f"the primary metric {primary!r} is no mean over items; the report knows {', '.join(PRIMARY)}")
+    score = find_score(primary)
     targets = {split: store.targets(split) for split in ("validation", "test")}
-    runs = {row["name"]: _read(store, config, row, targets) for row in config["rows"]}
+    runs = {row["name"]: _read(store, config, row, targets, score) for row in config["rows"]}
     groups = targets["test"][1]
     metric = config.get("metric") or primary
-    rows = [_row(row, runs[row["name"]], targets, primary, metric) for row in config["rows"]]
+    rows = [_row(row, runs[row["name"]], targets, score, metric) for row in config["rows"]]
+    runs |= {row["name"]: None for row in rows if row["status"] != "done"}
     for one in config.get("references", []):  # they stand in the same column
         check_metric(metric, one.get("metric") or metric, one["name"])
-    scored = {name: Scored(run.seeds, run.scores["test"]) for name, run in runs.items() if run is not None}
-    power = add_gains(rows, scored, groups, primary=primary, margin=MARGIN[primary])
-    _add_measured(rows, runs, scored, targets["test"], config)
+    scored = {name: Scored(run.seeds, run.scores) for name, run in runs.items() if run is not None}
+    power = add_gains(rows, scored, groups, metric=score)
+    _add_measured(rows, runs, scored, targets["test"], config, score)
     streams = config.get("streams") or sorted({name for row in rows for name in row["streams"]})
     missing = missing_parts(rows, streams, config.get("majority"), sequences=config.get("sequences", False))
     units = np.unique(groups).size
@@ -80,24 +79,25 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "items": {split: len(target) for split, (target, _) in targets.items()},
         "unit": "group" if units >= significance.MIN_GROUPS else "item",
         "primary": primary,
+        "score": score.describe(),
         "metric_name": metric,
         "streams": list(streams),
         "conforming": not missing,
         "missing_parts": missing,
-        "higher_is_better": primary != "mae",
+        "higher_is_better": score.higher_is_better,
         "majority": config.get("majority"),
         "known": config.get("known", []),
         "chance": config.get("chance"),
         "seeds": config["seeds"],
         **power,
         "rows": rows,
-        "decisions": _decisions(rows, runs, targets["test"][0]),
+        "decisions": _decisions(rows, runs, targets["test"][0]) if score.outputs == "classes" else [],
         "references": config.get("references", []),
     }
     return _rounded(summary)
 
 
-def _read(store: RecordStore, config: Mapping, row: Mapping, targets: Mapping) -> _Run | None:
+def _read(store: RecordStore, config: Mapping, row: Mapping, targets: Mapping, score: Score) -> _Run | None:
     name, wanted = row["name"], set(row.get("seeds") or config["seeds"])
     records = {r["seed"]: r for r in store.records(name) if r["method"]["config_hash"] == row["config_hash"]}
     if not records or not store.verify(name):
@@ -108,28 +108,24 @@ def _read(store: RecordStore, config: Mapping, row: Mapping, targets: Mapping) -
         return None
     seeds = [there[place] for place in places]
     logits = {split: store.logits(name, split)[places].astype(np.float64) for split in targets}
-    scores = {}
     for split, (target, _) in targets.items():
         if logits[split].shape[1] != len(target):
             raise UsageError(f"row {name!r} has {logits[split].shape[1]} {split} items, the targets have {len(target)}")
-        scores[split] = _scores(name, logits[split], target, config["primary"])
+        score.check(logits[split], target, name)
+    scores = score.per_item(logits["test"], targets["test"][0])
+    held_out = logits["validation"], targets["validation"][0]
+    if score.is_mean:
+        validation = score.sign * score.per_item(*held_out).mean()
+    else:
+        validation = score.of(*held_out).mean()
     digest, arrays = store.analysis(name) or ({}, {})
     logits_sha256 = records[seeds[0]]["logits_sha256"]
     of_row = digest.get("config_hash") == row["config_hash"] and digest.get("seeds") == there == seeds
     of_row = of_row and digest.get("logits", logits_sha256) == logits_sha256
-    return _Run(seeds, [records[seed] for seed in seeds], logits, scores, arrays if of_row else None)
+    return _Run(seeds, [records[seed] for seed in seeds], logits, scores, validation, arrays if of_row else None)
 
 
-def _scores(name: str, logits: np.ndarray, target: np.ndarray, primary: str) -> np.ndarray:
-    """What each item adds to the metric, higher is better: 1 for a right answer, or minus the absolute error."""
-    dims = 3 if primary == "accuracy" else 2
-    if logits.ndim != dims:
-        shape = "[seeds, items, classes]" if dims == 3 else "[seeds, items]"
-        raise UsageError(f"row {name!r}: {primary} needs outputs {shape}, got {logits.shape}")
-    return (logits.argmax(-1) == target).astype(np.float64) if dims == 3 else -np.abs(logits - target)
-
-
-def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: str, metric: str) -> dict[str, Any]:
+def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, score: Score, metric: str) -> dict[str, Any]:
     cells: dict[str, Any] = {key: row.get(key) for key in ("name", "section", "streams", "kind", "single", "paper")}
     cells |= {"notes": row.get("notes", ""), "extra": bool(row.get("extra", False)), "role": row.get("role") or None}
     cells["validation_scores"] = row.get("validation_scores")
@@ -140,12 +136,13 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: st
     if paper := row.get("paper"):
         paper = {**paper, "metric": paper.get("metric") or metric}
         check_metric(metric, paper["metric"], row["name"])
-    scale = 100.0 if primary == "accuracy" else 1.0
     if run is None:
-        return {**cells, "status": "not run", "target": judge(paper, None, scale=scale)}
-    sign = -1 if primary == "mae" else 1
-    values = sign * run.scores["test"].mean(1)
-    interval = significance.crossed_interval(run.scores["test"], targets["test"][1], share=primary == "accuracy")
+        return {**cells, "status": "not run", "target": judge(paper, None)}
+    sign = score.sign
+    values = sign * run.scores.mean(1)
+    if not np.isfinite([*values, run.validation]).all():
+        return {**cells, "status": "not defined", "target": judge(paper, None)}
+    interval = significance.crossed_interval(run.scores, targets["test"][1], share=score.is_share)
     bounds = sorted((sign * interval.lower, sign * interval.upper))
     over_seeds = significance.seed_interval(values)
     selected = [record["test_selected"] for record in run.records]
@@ -161,11 +158,11 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, primary: st
         "half_width": None if over_seeds is None else (over_seeds[1] - over_seeds[0]) / 2,
         "interval": bounds if len(values) > 2 else None,
         "interval_unit": interval.unit,
-        "validation": sign * run.scores["validation"].mean(),
-        "target": judge(paper, values, scale=scale),
+        "validation": run.validation,
+        "target": judge(paper, values, score),
         "test_selected": None if None in selected else float(np.mean(selected)),
         "metrics": _means([record["metrics"] for record in run.records]),
-        "calibration": _calibration(run, targets, is_fitted_on_validation(row)) if primary == "accuracy" else None,
+        "calibration": _calibration(run, targets, is_fitted_on_validation(row)) if score.outputs == "classes" else None,
         "params": run.records[0]["cost"].get("params"),
         "flops": run.records[0]["cost"].get("flops"),
         "cost": run.records[0]["cost"],
@@ -217,10 +214,10 @@ def _add_measured(
     scored: Mapping[str, Scored],
     targets: tuple[np.ndarray, np.ndarray],
     config: Mapping[str, Any],
+    score: Score,
 ) -> None:
     """Robustness, interaction, and the gains over the untrained mean and the ensemble, each within its section."""
     target, groups = targets
-    classes = config["primary"] == "accuracy"
     scales = config.get("noise", {})
     sections: dict[str, list[dict]] = {}
     for row in rows:
@@ -234,8 +231,8 @@ def _add_measured(
             run = runs[row["name"]]
             if run is None:
                 continue
-            row["gain_late_mean"] = _plain_gain(row, late, scored, groups, config["primary"])
-            row["gain_ensemble"] = _plain_gain(row, ensemble, scored, groups, config["primary"])
+            row["gain_late_mean"] = _plain_gain(row, late, scored, groups, score)
+            row["gain_ensemble"] = _plain_gain(row, ensemble, scored, groups, score)
             row["interaction"] = interaction_cells(run.analysis, row["streams"]) if run.analysis else None
             row["interaction_note"] = _interaction_note(row, run)
             row["robustness"] = None
@@ -245,11 +242,11 @@ def _add_measured(
                 row["robustness"] = robustness_cells(
                     run.analysis,
                     target,
-                    classes=classes,
-                    chance=config.get("majority") or 0.0,
+                    metric=score,
+                    chance=config.get("majority") or score.chance,
                     reference=reference.analysis if reference else None,
-                    singles={name: one["mean"] * (1 if classes else -1) for name, one in alone.items()},
-                    chosen_by={name: one["validation"] * (1 if classes else -1) for name, one in alone.items()},
+                    singles={name: score.sign * one["mean"] for name, one in alone.items()},
+                    chosen_by={name: score.sign * one["validation"] for name, one in alone.items()},
                     scales=scales,
                     regime=_regime(row),
                 )
@@ -287,12 +284,12 @@ def _interaction_note(row: Mapping[str, Any], run: _Run) -> str:
 
 
 def _plain_gain(
-    row: Mapping, over: Mapping | None, scored: Mapping[str, Scored], groups: np.ndarray, primary: str
+    row: Mapping, over: Mapping | None, scored: Mapping[str, Scored], groups: np.ndarray, score: Score
 ) -> dict[str, Any] | None:
     """The paired gain over another row, without a verdict: the table tests one hypothesis a row."""
     if over is None or len(row["streams"]) < 2 or over["name"] == row["name"]:
         return None
-    return gain_cell(scored[row["name"]], scored[over["name"]], over["name"], groups, primary)
+    return gain_cell(scored[row["name"]], scored[over["name"]], over["name"], groups, score)
 
 
 def _rounded(value: Any) -> Any:

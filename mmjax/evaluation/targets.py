@@ -6,23 +6,17 @@ from typing import Any
 import numpy as np
 
 from mmjax.errors import UsageError
+from mmjax.evaluation.scores import Score, score, scores
 from mmjax.typing import Mapping
 
-__all__ = ["METRICS", "STATUSES", "check_metric", "judge"]
+__all__ = ["STATUSES", "check_metric", "judge", "metrics"]
 
 STATUSES = ("reproduced", "consistent (wide)", "close", "not reproduced", "cannot run")
 
-METRICS = {
-    "accuracy": "share of right answers, all items",
-    "acc2_has0": "two classes, score >= 0 against score < 0, neutral items kept",
-    "acc2_non0": "two classes, positive against negative, neutral items left out",
-    "acc7": "score rounded and clipped to -3 .. 3, seven classes",
-    "f1_weighted": "F1 of each class, weighted by its items",
-    "f1_macro": "F1 of each class, plain mean",
-    "mae": "mean absolute error",
-    "bleu4_tok_lc": "BLEU-4, tokenised, lower case",
-}
-"""Names of metrics carry their convention; numbers of different names are never compared."""
+
+def metrics() -> dict[str, str]:
+    """What each metric is, by its name, which carries the convention; numbers of different names are never compared."""
+    return {name: one.convention for name, one in scores().items()}
 
 
 def check_metric(name: str, paper: str, row: str) -> None:
@@ -31,18 +25,19 @@ def check_metric(name: str, paper: str, row: str) -> None:
     Raises:
       UsageError: the name of a metric that is not known, or two conventions.
     """
+    known = metrics()
     for metric in (name, paper):
-        if metric not in METRICS:
-            raise UsageError(f"row {row!r}: {metric!r} is no metric with a convention; there are {', '.join(METRICS)}")
+        if metric not in known:
+            raise UsageError(f"row {row!r}: {metric!r} is no metric with a convention; there are {', '.join(known)}")
     if name != paper:
         raise UsageError(
-            f"row {row!r} measures {name} ({METRICS[name]}), its paper reports {paper} ({METRICS[paper]}): "
+            f"row {row!r} measures {name} ({known[name]}), its paper reports {paper} ({known[paper]}): "
             "numbers of two conventions are not compared"
         )
 
 
 def judge(
-    paper: Mapping[str, Any] | None, values: Sequence[float] | None, *, scale: float = 100.0
+    paper: Mapping[str, Any] | None, values: Sequence[float] | None, metric: Score | None = None
 ) -> dict[str, Any] | None:
     """The target of a row with its status.
 
@@ -56,8 +51,8 @@ def judge(
       paper: ``value`` and ``source``, ``checked``, ``metric``, ``split``, ``tolerance``, ``sd``, ``runs``,
         ``cannot_run``; ``sd`` over the paper's runs, one of them where their number is not given.
       values: of each seed, in units of the metric; None = not run. Fewer than three have no interval.
-      scale: what turns them into the units of the published number. The bound is the row's tolerance, or 1 percentage
-        point, of other metrics 1 % of the published number.
+      metric: its factor turns them into the units of the published number; None = accuracy. The bound is the row's
+        tolerance, or the metric's margin (1 percentage point), where it has none 1 % of the published number.
     """
     if paper is None:
         return None
@@ -67,8 +62,10 @@ def judge(
         return target | {"status": "cannot run", "reason": paper["cannot_run"]}
     if values is None or not len(values):
         return target | {"status": "cannot run", "reason": "not run"}
-    ours = scale * np.asarray(values, np.float64)
-    bound = paper.get("tolerance") or (1.0 if scale == 100 else 0.01 * abs(paper["value"]))
+    metric = metric or score("accuracy")
+    ours = metric.factor * np.asarray(values, np.float64)
+    margin = 0.01 * abs(paper["value"]) if metric.margin is None else metric.factor * metric.margin
+    bound = paper.get("tolerance") or margin
     difference = float(ours.mean() - paper["value"])
     interval = _interval(ours - paper["value"], paper.get("sd"), paper.get("runs") or 1)
     target |= {"tolerance": float(bound), "difference": difference, "difference_interval": interval}

@@ -19,6 +19,7 @@ from mmjax.evaluation.degradation import ALL
 from mmjax.evaluation.measured import record_fields
 from mmjax.evaluation.records import RecordStore
 from mmjax.evaluation.robustness import pattern_rows, patterns
+from mmjax.evaluation.scores import score as find_score
 from mmjax.experiment.changes import same_but_code
 from mmjax.experiment.controls import CONTROLS
 from mmjax.experiment.identity import modality_dropout
@@ -31,6 +32,7 @@ from mmjax.typing import Mapping
 __all__ = ["Measure", "analyse", "changed_measures"]
 
 SCOPES = ("none", "scope", "all")
+ASSUMED = ("accuracy", "mae")  # of analyses that name no metric
 PER_STEP = "not defined: a label per step, so that an item is no example of its own"
 BASELINES = ("mean of logits", "prior-corrected product", "concatenation", "joint transformer", *CONTROLS)
 
@@ -104,14 +106,16 @@ def analyse(
     )
     _find_noise(table, raw, dataset, subjects.values(), measure, same, keep, say)
     scope = _scope(store, subjects, measure)
-    hows = {name: _how(subject.row, measure) for name, subject in subjects.items()}
+    hows = {name: _how(subject, measure) for name, subject in subjects.items()}
     in_scope = {name: one for name, one in subjects.items() if name in scope}
     asked = [one for name, one in in_scope.items() if not same(one.parts.get("interactions"), hows[name])]
 
     def interact(subject: Subject) -> None:
         how = hows[subject.row.name]
         mixed = subject.mixed(measure.seeds)
-        found = interactions.measure(mixed, subject.streams, truth(subject), rule=how["rule"])
+        found = interactions.measure(
+            mixed, subject.streams, truth(subject), rule=how["rule"], score=interactions.score_of(subject.metric)
+        )
         keep(subject, "interactions", how, found)
         say(f"interactions of {subject.row.name}\r")
 
@@ -122,13 +126,21 @@ def analyse(
     for subject in subjects.values():
         if subject.per_step and len(subject.streams) > 1 and subject.parts.get("interactions") != PER_STEP:
             keep(subject, "interactions", PER_STEP, {"interactions/note": np.asarray(PER_STEP)})
-    store.annotate({name: record_fields(one.found, one.streams, truth(one)) for name, one in subjects.items()})
+    store.annotate(
+        {name: record_fields(one.found, one.streams, truth(one), one.metric) for name, one in subjects.items()}
+    )
 
 
-def _how(row: Row, measure: Measure) -> dict[str, Any]:
+def _how(subject: Subject, measure: Measure) -> dict[str, Any]:
     """How interactions are measured: absence is blank only to a model that met it in training."""
-    rule = "null" if modality_dropout(row) else "permutation"
-    return {"rule": rule, "seeds": measure.seeds, "emap": "backgrounds of each seed", "code": _code("interactions")}
+    rule = "null" if modality_dropout(subject.row) else "permutation"
+    how = {"rule": rule, "seeds": measure.seeds, "emap": "backgrounds of each seed", "code": _code("interactions")}
+    return how | _metric(subject.metric.name)
+
+
+def _metric(name: str) -> dict[str, str]:
+    """What was measured, by which metric."""
+    return {} if name in ASSUMED else {"metric": name}
 
 
 def _definitions(part: str) -> Definitions:
@@ -200,7 +212,7 @@ def _find_noise(
     if measure.noise == "none":
         return
     how = {"levels": measure.levels, "draws": measure.draws, "key": "by draw", "seeds": "two draws each"}
-    how["code"] = _code("noise")
+    how |= {"code": _code("noise")} | _metric(dataset.card.primary_metric)
     scope = [one for one in subjects if measure.noise == "all" or not one.per_step]
     for target in targets(dataset):
         touched = {target} if target != ALL else set(dataset.streams)
@@ -235,7 +247,7 @@ def _scope(store: RecordStore, subjects: Mapping[str, Subject], measure: Measure
     def score(row: Row) -> float:
         records = store.records(row.name)
         values = [record["validation_metrics"][record["primary"]] for record in records]
-        return float(np.mean(values)) * (-1 if records[0]["primary"] == "mae" else 1)
+        return float(np.mean(values)) * find_score(records[0]["primary"]).sign
 
     honest = [row for row in rows if row.role not in BASELINES and row.validation_scores != "fitted"]
     fused = sorted(honest, key=score, reverse=True)[:3]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.errors import UsageError
+from mmjax.evaluation.cells import Unit, value
 from mmjax.evaluation.records import replace_file
 from mmjax.evaluation.report import write_report
 from mmjax.experiment.table import Table
@@ -87,7 +88,7 @@ def _pool(config: Mapping[str, Any], tables: Mapping[Any, Mapping[str, Any]]) ->
     kept = ("table", "title", "note")
     return {
         **{name: config[name] for name in kept},
-        "primary": first["primary"],
+        **{name: first[name] for name in ("primary", "score") if name in first},
         "wanted_folds": config["folds"],
         "folds": list(tables),
         "sizes": {str(fold): table["items"]["test"] for fold, table in tables.items()},
@@ -97,10 +98,8 @@ def _pool(config: Mapping[str, Any], tables: Mapping[Any, Mapping[str, Any]]) ->
 
 
 def _markdown(pooled: Mapping[str, Any]) -> str:
-    scale, digits = (100, 1) if pooled["primary"] == "accuracy" else (1, 3)
-
-    def show(value: float | None) -> str:
-        return "–" if value is None else f"{scale * value:.{digits}f}"
+    def show(number: float | None) -> str:
+        return value(pooled, number)
 
     done, wanted = len(pooled["folds"]), len(pooled["wanted_folds"])
     head = ["row", "mean of folds", "sd between folds", "lowest", "highest", *(f"fold {f}" for f in pooled["folds"])]
@@ -116,7 +115,7 @@ def _markdown(pooled: Mapping[str, Any]) -> str:
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     top = [cell.ljust(width) for cell, width in zip(head, widths)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in [top, rule, *lines])
-    unit = "Accuracy in percent" if pooled["primary"] == "accuracy" else pooled["primary"]
+    unit = Unit.of(pooled).heading
     said = (
         f"{done} of {wanted} folds, each tested on what no other fold is tested on; {unit}, the mean over "
         f"{len(pooled['seeds'])} seeds in each fold. The spread between folds is what another test group would change; "

@@ -12,7 +12,7 @@ import numpy as np
 from mmjax.errors import UsageError
 from mmjax.evaluation import cells, efficiency, significance
 from mmjax.evaluation.records import RecordStore, replace_file
-from mmjax.evaluation.robustness import right
+from mmjax.evaluation.scores import Score, score
 from mmjax.typing import Mapping
 
 __all__ = ["MEASURED", "folder", "skips", "to_json", "write_fractions"]
@@ -64,6 +64,7 @@ def _summarise(workdir: pathlib.Path, config: Mapping[str, Any], done: Sequence[
     tables = [json.loads((store.workdir / "table.json").read_bytes()) for store in stores]
     whole = tables[-1]
     target, groups = stores[-1].targets("test")
+    metric = score(whole["primary"])
     found: dict[str, tuple[dict[str, Any], list[int], np.ndarray]] = {}
     for row in whole["rows"]:
         per_size = [one for table in tables for one in table["rows"] if one["name"] == row["name"]]
@@ -71,19 +72,19 @@ def _summarise(workdir: pathlib.Path, config: Mapping[str, Any], done: Sequence[
             continue
         seeds = sorted(set.intersection(*(set(one["seeds"]) for one in per_size)))
         if seeds:
-            scores = np.stack([_scores(store, row["name"], seeds, target) for store in stores])
+            scores = np.stack([_scores(store, row["name"], seeds, target, metric) for store in stores])
             found[row["name"]] = row, seeds, scores
     rows = []
     for row, seeds, scores in found.values():
         kept = ("name", "section", "streams", "role", "kind", "single", "best_single", "status", "validation")
         cell = {key: row[key] for key in kept} | {"seeds": seeds}
-        cell |= _curve(scores, groups, items, whole["primary"])
+        cell |= _curve(scores, groups, items, metric)
         rows.append(cell | _against(row, found, seeds, scores, groups, fractions))
     of_table = ("dataset", "primary", "metric_name", "higher_is_better", "group", "groups")
     return _plain(
         {
             **{key: config[key] for key in ("table", "title", "note", "skipped", "small_batches")},
-            **{key: whole[key] for key in of_table},
+            **{key: whole[key] for key in (*of_table, "score") if key in whole},
             "fractions": fractions,
             "unfinished": [f for f in config["fractions"] if f not in fractions],
             "items": items,
@@ -93,18 +94,18 @@ def _summarise(workdir: pathlib.Path, config: Mapping[str, Any], done: Sequence[
     )
 
 
-def _scores(store: RecordStore, name: str, seeds: Sequence[int], target: np.ndarray) -> np.ndarray:
+def _scores(store: RecordStore, name: str, seeds: Sequence[int], target: np.ndarray, metric: Score) -> np.ndarray:
     there = store.seeds(name)
-    return right(store.logits(name, "test")[[there.index(seed) for seed in seeds]], target)
+    return metric.per_item(store.logits(name, "test")[[there.index(seed) for seed in seeds]], target)
 
 
-def _curve(scores: np.ndarray, groups: np.ndarray, items: Sequence[int], primary: str) -> dict[str, Any]:
+def _curve(scores: np.ndarray, groups: np.ndarray, items: Sequence[int], metric: Score) -> dict[str, Any]:
     """Mean, intervals, area and power law of scores ``[sizes, seeds, items]``, in the direction of the metric."""
-    sign = -1 if primary == "mae" else 1
+    sign = metric.sign
     mean = sign * scores.mean((1, 2))
     areas = efficiency.area_under_curve(items, np.moveaxis(scores, 0, -1))  # it is linear: one for each seed and item
-    intervals = [_both(one, groups, primary) for one in [*scores, areas]]
-    error = 1 - mean if primary == "accuracy" else mean
+    intervals = [_both(one, groups, metric) for one in [*scores, areas]]
+    error = 1 - mean if metric.higher_is_better else mean
     law = None
     if len(items) > 2:
         width = [high - low for (low, high), _ in intervals[:-1]]
@@ -117,10 +118,10 @@ def _curve(scores: np.ndarray, groups: np.ndarray, items: Sequence[int], primary
     return {"data_efficiency": curve, "power_law": law}
 
 
-def _both(scores: np.ndarray, groups: np.ndarray, primary: str) -> tuple[list[float], list[float] | None]:
+def _both(scores: np.ndarray, groups: np.ndarray, metric: Score) -> tuple[list[float], list[float] | None]:
     """The interval over seeds and test items, and that over seeds alone."""
-    sign = -1 if primary == "mae" else 1
-    whole = significance.crossed_interval(scores, groups, share=primary == "accuracy")
+    sign = metric.sign
+    whole = significance.crossed_interval(scores, groups, share=metric.is_share)
     seeds = significance.seed_interval(sign * scores.mean(1))
     return sorted((sign * whole.lower, sign * whole.upper)), None if seeds is None else list(seeds)
 
@@ -157,7 +158,8 @@ def _against(
 def _markdown(summary: Mapping[str, Any]) -> str:
     shares = [f"{100 * fraction:g} %" for fraction in summary["fractions"]]
     sizes = [f"{items} ({share})" for items, share in zip(summary["items"], shares)]
-    unit = "Accuracy in percent" if summary["primary"] == "accuracy" else summary["metric_name"]
+    metric = cells.Unit.of(summary)
+    unit = metric.heading if metric.percent else metric.name
     seeds = sorted({len(row["seeds"]) for row in summary["rows"]})
     said = (
         f"{unit} on the {summary['test_items']} test items after training on {', '.join(sizes)} items of train: nested "
@@ -239,7 +241,7 @@ def _laws_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
         return ""
     legend = (
         "The error as a n^−b + c of the number n of items (Hestness et al. 2017), a share between 0 and 1"
-        if summary["primary"] == "accuracy"
+        if cells.Unit.of(summary).percent
         else "The error as a n^−b + c of the number n of items (Hestness et al. 2017)"
     )
     few = "" if len(summary["items"]) >= 5 else f"; {len(summary['items'])} sizes give b no interval, 5 would"

@@ -13,7 +13,7 @@ from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
 from mmjax.evaluation.mixing import Mixed, Probe, equal_parts
 from mmjax.evaluation.records import HELD_OUT, RecordStore
-from mmjax.evaluation.robustness import right
+from mmjax.evaluation.scores import Score, score
 from mmjax.experiment.checks import abstract_variables
 from mmjax.experiment.data import row_data
 from mmjax.experiment.table import Member, Row, Table
@@ -41,6 +41,11 @@ class Subject:
     def per_step(self) -> bool:
         """Whether an example has a label per step, so that an item is no row of its own."""
         return self.data.splits["test"].index.ndim > 1 or any(member.per_step for member in self.members)
+
+    @property
+    def metric(self) -> Score:
+        """The primary metric of the data."""
+        return score(self.data.card.primary_metric)
 
     @property
     def items(self) -> int:
@@ -163,13 +168,13 @@ def pattern_name(streams: Sequence[str]) -> str:
 
 
 def truth(subject: Subject) -> np.ndarray:
-    """The targets of the test items ``[items]`` in the order of their index."""
+    """The targets of the test items ``[items, ...]`` in the order of their index."""
     test = subject.data.splits["test"]
     return by_index(test.target, test.index)
 
 
 def scores(subject: Subject, logits: np.ndarray, copies: int) -> np.ndarray:
-    """Share of right answers ``[copies, seeds]``; of scores, minus the mean absolute error."""
+    """The primary metric ``[copies, seeds]``, higher is better."""
     target = truth(subject)
     scored = logits.reshape(len(logits), copies, len(target), *logits.shape[2:])
-    return np.stack([right(scored[:, copy], target).mean(-1) for copy in range(copies)])
+    return np.stack([subject.metric.worth(scored[:, copy], target) for copy in range(copies)])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmjax.evaluation.measured import interaction_cells, pattern_cells, robustness_cells
+from mmjax.evaluation.scores import score
 from mmjax.evaluation.significance import seed_interval
 
 TARGET = np.asarray([0, 0, 1, 1])
@@ -32,13 +33,13 @@ def swept(clean, *levels):
     return np.repeat(np.asarray(values)[:, :, None], 3, axis=2)
 
 
-GIVEN = {"classes": True, "chance": 0.5, "reference": None, "singles": {"audio": 0.6, "text": 0.8},
+GIVEN = {"metric": score("accuracy"), "chance": 0.5, "reference": None, "singles": {"audio": 0.6, "text": 0.8},
          "chosen_by": {"audio": 0.6, "text": 0.8}, "scales": {"audio": "SNR 30 to -10 dB"},
          "regime": "clean-trained"}  # fmt: skip
 
 
 def test_every_pattern_has_its_score_interval_and_calibration_error():
-    cells = pattern_cells(row(), TARGET, True)
+    cells = pattern_cells(row(), TARGET, score("accuracy"))
     assert set(cells) == {"audio+text", "text", "audio"}  # of nothing there is no cell
     assert {name: cell["mean"] for name, cell in cells.items()} == {"audio+text": 1, "text": 0.75, "audio": 0.5}
     confidence = 1 / (1 + np.exp(-2.0))
@@ -46,8 +47,9 @@ def test_every_pattern_has_its_score_interval_and_calibration_error():
     for name, share in (("audio+text", 1), ("text", 0.75), ("audio", 0.5)):
         assert cells[name]["ece"] == pytest.approx(abs(share - confidence), abs=1e-6)
         assert cells[name]["interval"] == (share, share)
-    assert all("ece" not in cell for cell in pattern_cells(row(), TARGET, False).values())
-    alone = pattern_cells({name: logits[:1] for name, logits in row().items()}, TARGET, True)
+    numbers = {name: logits[..., 1] for name, logits in row().items()}
+    assert all("ece" not in cell for cell in pattern_cells(numbers, TARGET, score("mae")).values())
+    alone = pattern_cells({name: logits[:1] for name, logits in row().items()}, TARGET, score("accuracy"))
     assert alone["text"] == {"mean": 0.75, "interval": None, "ece": pytest.approx(confidence - 0.75)}  # one seed
 
 
@@ -136,7 +138,7 @@ def test_scores_are_minus_errors_and_have_no_retention():
         "pattern/": np.asarray([[1.0, 1.0], [1.0, 1.0]], np.float32),
         "noise/a": -np.asarray([[[0.5, 0.0]], [[1.0, 1.0]]]),
     }
-    found = robustness_cells(analysis, target, **{**GIVEN, "classes": False, "chance": 0.0})
+    found = robustness_cells(analysis, target, **{**GIVEN, "metric": score("mae"), "chance": 0.0})
     assert found["patterns"]["a"]["mean"] == -0.25 and "ece" not in found["patterns"]["a"]
     np.testing.assert_allclose(found["noise"]["a"]["mean"], [-0.25, -1])
     assert np.isnan(found["noise"]["a"]["retention"])  # null in table.json

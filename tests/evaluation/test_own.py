@@ -8,6 +8,7 @@ from mmjax.evaluation import RecordStore, report_logits, summarise
 from mmjax.evaluation.advice import advise
 from mmjax.evaluation.calibration import calibration_error
 from mmjax.evaluation.measured import robustness_cells
+from mmjax.evaluation.scores import Score, register, score, scores
 from tests.evaluation.table import ITEMS, SEEDS, config, targets, toy
 
 ROWS = ("text", "audio", "both", "voted")
@@ -129,7 +130,15 @@ def test_patterns_of_presence_are_kept_as_measured_rows_keep_them(logits, tmp_pa
     assert digest["seeds"] == list(SEEDS)
     np.testing.assert_array_equal(arrays["pattern/audio+text"], logits["both"]["test"])
     cells = robustness_cells(
-        arrays, target, classes=True, chance=0.5, reference=None, singles={}, chosen_by={}, scales={}, regime="own"
+        arrays,
+        target,
+        metric=score("accuracy"),
+        chance=0.5,
+        reference=None,
+        singles={},
+        chosen_by={},
+        scales={},
+        regime="own",
     )
     alone = (logits["text"]["test"].argmax(-1) == target).mean()
     assert cells["patterns"]["text"]["mean"] == pytest.approx(alone)
@@ -206,7 +215,7 @@ def test_other_wrong_arguments_are_said_in_one_line(logits, tmp_path):
     fails("must be numbers of classes from 0", target={"validation": np.array([0.0, 1.0]), "test": [0, 1]})
     fails("no target of test", target={"validation": truth("target")["validation"]})
     fails(r"group of validation must be \[items\]", group={"validation": [1, 2]})
-    fails("primary must be accuracy or mae, got 'bleu4'", primary="bleu4")
+    fails("no score 'bleu4'; there are acc2_has0, ", primary="bleu4")
     fails("presence of row 'both' needs audio, text; got text", streams=STREAMS,
           presence={"both": {"text": logits["text"]["test"]}})  # fmt: skip
     fails("no file", tmp_path / "none.npz")
@@ -214,3 +223,96 @@ def test_other_wrong_arguments_are_said_in_one_line(logits, tmp_path):
     fails("is no .npz of plain arrays", tmp_path / "bad.npz")
     np.savez(tmp_path / "odd.npz", logits=np.zeros(3))
     fails("array 'logits' of .* is none of ROW/validation", tmp_path / "odd.npz")
+
+
+def made_of(outputs, seed=0):
+    """Outputs of three rows, ``both`` far better than the others, and their targets."""
+    draw = np.random.default_rng(seed)
+    target, logits = {}, {name: {} for name in ("text", "audio", "both")}
+    for split, n in ITEMS.items():
+        if outputs == "values":
+            target[split] = signal = draw.normal(size=n)
+        elif outputs == "labels":
+            target[split] = draw.integers(0, 2, (n, 3))
+            signal = 2.0 * target[split] - 1
+        else:
+            target[split] = draw.integers(0, 3, n)
+            signal = np.eye(3)[target[split]]
+        for name, noise in (("text", 1.0), ("audio", 2.0), ("both", 0.1)):
+            logits[name][split] = signal + noise * draw.normal(size=(5, *signal.shape))
+    return logits, target
+
+
+@pytest.mark.parametrize("name", [name for name, one in scores().items() if one.outputs != "ranks"])
+def test_any_score_gets_its_values_intervals_gains_and_verdicts(name, tmp_path):
+    metric = score(name)
+    logits, target = made_of(metric.outputs)
+    text = report_logits(tmp_path, logits, target, streams=STREAMS, primary=name)
+    summary = summarise(tmp_path)
+    rows = {row["name"]: row for row in summary["rows"]}
+    for row in logits:
+        values = metric.of(np.float32(logits[row]["test"]).astype(np.float64), target["test"])
+        np.testing.assert_allclose(rows[row]["values"], values, rtol=1e-9)
+        low, high = rows[row]["interval"]
+        assert low <= values.mean() <= high
+        validation = metric.of(np.float32(logits[row]["validation"]).astype(np.float64), target["validation"])
+        assert rows[row]["validation"] == pytest.approx(validation.mean())
+        assert (rows[row]["calibration"] is not None) == (metric.outputs == "classes")
+        shown = f"{metric.factor * values.mean():.{metric.digits}f}".replace("-", "−")
+        assert f" {shown} ±" in text or f" {shown} |" in text
+    gain = rows["both"]["gain"]
+    assert rows["text"]["best_single"] and gain["over"] == "text" and gain["verdict"] == "better"
+    assert gain["mean"] == pytest.approx(metric.sign * (rows["both"]["mean"] - rows["text"]["mean"]))
+    assert summary["higher_is_better"] == metric.higher_is_better
+    assert bool(summary["decisions"]) == (metric.outputs == "classes")
+    assert metric.label.lower() in text.lower()
+    assert ("jackknife pseudo-value" in text) == (not metric.is_mean)
+    assert 'USE THE FUSION "both".' in advise(summary)
+
+
+def test_a_score_of_ones_own_is_a_primary_metric(tmp_path):
+    logits, target = made_of("labels")
+    hamming = Score(
+        "labels_hamming_loss", "share of labels that are wrong", "Hamming loss", "labels", higher_is_better=False,
+        items=lambda outputs, target: ((np.asarray(outputs) > 0) != (target > 0.5)).mean(-1), margin=0.02,
+    )  # fmt: skip
+    if hamming.name not in scores():
+        register(hamming)
+    text = report_logits(tmp_path, logits, target, streams=STREAMS, primary=hamming.name)
+    row = next(row for row in summarise(tmp_path)["rows"] if row["name"] == "both")
+    wrong = (np.float32(logits["both"]["test"]) > 0) != (target["test"] > 0.5)
+    assert row["mean"] == pytest.approx(wrong.mean()) and row["gain"]["verdict"] == "better"
+    assert "lies within 0.02 labels_hamming_loss of zero" in text
+
+
+def test_patterns_of_labels_are_pooled_for_a_metric_of_the_whole_set(tmp_path):
+    logits, target = made_of("labels")
+    presence = {"both": {name: logits[name]["test"] for name in STREAMS}}
+    report_logits(tmp_path, logits, target, streams=STREAMS, presence=presence, primary="labels_f1_micro")
+    row = next(row for row in summarise(tmp_path)["rows"] if row["name"] == "both")
+    curve = row["robustness"]["missing"]["audio"]
+    metric, half = score("labels_f1_micro"), curve["levels"].index(0.5)
+    pooled = np.concatenate([np.float32(logits[name]["test"]) for name in ("both", "text")], axis=1)
+    expected = metric.of(pooled, np.concatenate([target["test"]] * 2)).mean()  # each item once with, once without
+    assert curve["mean"][half] == pytest.approx(expected)
+    assert curve["mean"][-1] == pytest.approx(metric.of(np.float32(logits["text"]["test"]), target["test"]).mean())
+
+
+def test_a_constant_has_no_correlation_and_the_table_says_so(tmp_path):
+    logits, target = made_of("values")
+    logits["constant"] = {split: np.zeros_like(values) for split, values in logits["text"].items()}
+    text = report_logits(tmp_path, logits, target, streams=STREAMS, primary="pearson")
+    rows = {row["name"]: row for row in summarise(tmp_path)["rows"]}
+    assert rows["constant"]["status"] == "not defined" and rows["both"]["gain"]["verdict"] == "better"
+    assert "not defined: the metric has no value" in text
+
+
+def test_labels_of_a_wrong_shape_are_told(tmp_path):
+    logits, target = made_of("labels")
+    arguments = {"streams": STREAMS, "primary": "labels_exact"}
+    with pytest.raises(UsageError, match=r"target of validation must be \[items, labels\], 0 or 1 each; got"):
+        report_logits(tmp_path, logits, {split: values[:, 0] for split, values in target.items()}, **arguments)
+    with pytest.raises(UsageError, match="must be 0 or 1 for each label; got 2"):
+        report_logits(tmp_path, logits, {split: 2 * values for split, values in target.items()}, **arguments)
+    with pytest.raises(UsageError, match="row 'text': validation has 3 labels, its target is"):
+        report_logits(tmp_path, logits, {split: values[:, :2] for split, values in target.items()}, **arguments)

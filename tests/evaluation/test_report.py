@@ -403,7 +403,7 @@ def test_a_score_is_reported_as_an_error_in_its_own_units(tmp_path):
 
 def test_what_cannot_be_reported_is_said_in_one_line(tmp_path):
     store = toy(tmp_path, names=("text",), primary="bleu4")
-    with pytest.raises(UsageError, match="'bleu4' is no mean over items; the report knows accuracy, mae"):
+    with pytest.raises(UsageError, match="no score 'bleu4'; there are acc2_has0, "):
         summarise(tmp_path)
     store.write_config(config(primary="mae"))
     with pytest.raises(UsageError, match=r"row 'text': mae needs outputs \[seeds, items\]"):

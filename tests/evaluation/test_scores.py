@@ -137,3 +137,16 @@ def test_wrong_shapes_and_names_are_told():
         register(score("mae"))
     with pytest.raises(UsageError, match="needs items="):
         Score("mine", "nothing", "mine", "values")
+
+
+def test_no_metric_is_known_by_its_name_outside_the_scores():
+    import pathlib
+    import re
+
+    import mmjax
+
+    package = pathlib.Path(mmjax.__file__).parent
+    files = [*(package / "evaluation").rglob("*.py"), *(package / "experiment").rglob("*.py")]
+    literal = re.compile(r"""[!=]=\s*["'](accuracy|mae)["']|["'](accuracy|mae)["']\s*[!=]=""")
+    assert len(files) > 50
+    assert not [str(file) for file in files if literal.search(file.read_text(encoding="utf-8"))]

@@ -5,7 +5,8 @@ import pytest
 import scipy.stats
 
 from mmjax.errors import UsageError
-from mmjax.evaluation.targets import METRICS, STATUSES, check_metric, judge
+from mmjax.evaluation.scores import score
+from mmjax.evaluation.targets import STATUSES, check_metric, judge, metrics
 
 PAPER = {"value": 75.0, "source": "a paper, table 1", "checked": True, "metric": "accuracy", "split": "test"}
 
@@ -64,10 +65,10 @@ def test_a_published_deviation_widens_the_interval():
 
 def test_an_errors_tolerance_is_a_hundredth_of_the_published_number():
     paper = {**PAPER, "value": 2.0, "metric": "mae"}
-    assert judge(paper, [1.98], scale=1.0)["status"] == "reproduced"
-    assert judge(paper, [2.03], scale=1.0)["status"] == "close"
-    assert judge(paper, [2.05], scale=1.0)["status"] == "not reproduced"
-    assert judge(paper, [2.0], scale=1.0)["tolerance"] == pytest.approx(0.02)
+    assert judge(paper, [1.98], score("mae"))["status"] == "reproduced"
+    assert judge(paper, [2.03], score("mae"))["status"] == "close"
+    assert judge(paper, [2.05], score("mae"))["status"] == "not reproduced"
+    assert judge(paper, [2.0], score("mae"))["tolerance"] == pytest.approx(0.02)
 
 
 def test_what_cannot_run_says_why_and_nothing_published_is_no_target():
@@ -81,7 +82,7 @@ def test_what_cannot_run_says_why_and_nothing_published_is_no_target():
 
 
 def test_two_conventions_are_not_compared():
-    for metric in METRICS:
+    for metric in metrics():
         check_metric(metric, metric, "row")
     with pytest.raises(UsageError, match=r"'late' measures acc2_has0 .*neutral items kept.*reports acc2_non0") as error:
         check_metric("acc2_has0", "acc2_non0", "late")

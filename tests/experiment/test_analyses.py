@@ -16,7 +16,8 @@ from mmjax.datasets import views
 from mmjax.errors import UsageError
 from mmjax.evaluation.noise import default_noises
 from mmjax.evaluation.records import RecordStore
-from mmjax.evaluation.robustness import corrupted, right
+from mmjax.evaluation.robustness import corrupted
+from mmjax.evaluation.scores import score
 from mmjax.experiment import Row, analyses, run_table
 from mmjax.experiment import sweep as sweep_module
 from mmjax.experiment.analyses import Measure
@@ -29,6 +30,8 @@ from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal, PerStep
 from tests.experiment import small
 from tests.experiment.quick import quickly
+
+right = score("accuracy").per_item
 
 MEASURE = Measure(levels=2, draws=2, seeds=1)
 TABLE = small.conforming()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmjax.evaluation.cells import Unit
 from mmjax.evaluation.protocol import CONTROLS
 from mmjax.typing import Mapping
 
@@ -113,14 +114,13 @@ def png(figure: Any) -> bytes:
 
 def scale(summary: Mapping[str, Any]) -> float:
     """What numbers are multiplied by: shares become percent."""
-    return 100 if summary["primary"] == "accuracy" else 1
+    return Unit.of(summary).factor
 
 
 def label(summary: Mapping[str, Any]) -> str:
     """The metric with its unit, for an axis."""
-    if summary["primary"] == "accuracy":
-        return f"{summary.get('metric_name') or 'accuracy'} (%)"
-    return "mean absolute error" if summary["primary"] == "mae" else summary["primary"]
+    unit = Unit.of(summary)
+    return f"{unit.name if unit.name != summary['primary'] else unit.label} (%)" if unit.percent else unit.label
 
 
 def focus(

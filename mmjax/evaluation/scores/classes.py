@@ -8,10 +8,10 @@ import numpy as np
 from mmjax.evaluation.scores.ranking import auroc
 from mmjax.evaluation.scores.score import Score
 
-__all__ = ["SCORES"]
+__all__ = ["SCORES", "right"]
 
 
-def _right(outputs: Any, target: Any) -> np.ndarray:
+def right(outputs: Any, target: Any) -> np.ndarray:
     """1 where the highest logit is the target's; of a tie the first class is taken."""
     return (np.asarray(outputs).argmax(-1) == np.asarray(target)).astype(np.float64)
 
@@ -65,7 +65,7 @@ def _auroc(outputs: Any, target: Any, weight: Any) -> np.ndarray:
 _share = functools.partial(Score.share, outputs="classes")
 
 SCORES = (
-    _share("accuracy", "share of right answers, all items", "accuracy", items=_right),
+    _share("accuracy", "share of right answers, all items", "accuracy", items=right),
     _share(
         "accuracy_balanced",
         "mean over the classes that occur of the share of their items that is right",
@@ -85,6 +85,7 @@ SCORES = (
         "auroc",
         "area under the ROC curve, each class against the others, plain mean over classes that occur",
         "AUROC",
+        chance=0.5,
         statistic=_auroc,
     ),
     # The two ways in which two classes of sentiment are counted; the data hold the items of either.
@@ -92,18 +93,18 @@ SCORES = (
         "acc2_has0",
         "two classes, score >= 0 against score < 0, neutral items kept",
         "accuracy (acc2_has0)",
-        items=_right,
+        items=right,
     ),
     _share(
         "acc2_non0",
         "two classes, positive against negative, neutral items left out",
         "accuracy (acc2_non0)",
-        items=_right,
+        items=right,
     ),
     _share(
         "acc7",
         "score rounded and clipped to -3 .. 3, seven classes",
         "accuracy (acc7)",
-        items=_right,
+        items=right,
     ),
 )

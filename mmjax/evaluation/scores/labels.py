@@ -83,6 +83,7 @@ SCORES = (
         "labels_auroc",
         "area under the ROC curve of each label, plain mean over labels that have both answers",
         "AUROC",
+        chance=0.5,
         statistic=_over_labels(auroc),
     ),
     _share(

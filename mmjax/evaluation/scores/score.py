@@ -43,6 +43,7 @@ class Score:
       digits: of the printed number.
       higher_is_better: else an error.
       margin: a difference that does not matter, in units of the value; None = no such margin is known.
+      chance: what ignoring the input reaches, where that does not depend on the data.
       items: ``(outputs [seeds, items, ...], target [items, ...]) -> [seeds, items]``: a mean over items.
       states: ``(outputs [items, ...] of one seed, target) -> [items, k]``, dense or sparse, additive over items ...
       value: ... and ``[..., k] -> [...]``, the metric of their sum.
@@ -59,6 +60,7 @@ class Score:
     digits: int = 3
     higher_is_better: bool = True
     margin: float | None = None
+    chance: float = 0.0
     items: Callable[[Any, Any], Any] | None = None
     states: Callable[[Any, Any], Any] | None = None
     value: Callable[[Any], Any] | None = None
@@ -85,9 +87,19 @@ class Score:
         return self.items is not None
 
     @property
+    def is_share(self) -> bool:
+        """Whether it is a share of items, whose interval is taken on the logit."""
+        return self.is_mean and self.unit == "%"
+
+    @property
     def sign(self) -> int:
         """1 where higher is better, else -1."""
         return 1 if self.higher_is_better else -1
+
+    def describe(self) -> dict[str, Any]:
+        """What a report needs to print it, as JSON data."""
+        names = ("name", "convention", "label", "outputs", "unit", "factor", "digits", "higher_is_better", "margin")
+        return {name: getattr(self, name) for name in names} | {"is_mean": self.is_mean}
 
     def check(self, outputs: Any, target: Any, row: str) -> None:
         """Passes if the shapes are those of this metric.
@@ -112,6 +124,16 @@ class Score:
         if self.items is not None:
             return np.asarray(self.items(outputs, target), np.float64).mean(1)
         return self.resampled(outputs, target, np.ones((1, np.shape(outputs)[1])))[:, 0]
+
+    def worth(
+        self, outputs: Shaped[np.ndarray, "seeds items ..."], target: Shaped[np.ndarray, "items ..."]
+    ) -> Float[np.ndarray, " seeds"]:
+        """The metric of each seed, higher is better; where it is not defined, what ignoring the input reaches."""
+        return self.worth_of(self.of(outputs, target))
+
+    def worth_of(self, values: Any) -> np.ndarray:
+        """Values of the metric, so that higher is better and each is a number."""
+        return self.sign * np.where(np.isfinite(values), values, self.chance)
 
     def per_item(
         self, outputs: Shaped[np.ndarray, "seeds items ..."], target: Shaped[np.ndarray, "items ..."]
