@@ -1,7 +1,7 @@
 """What is learned: ``loss(outputs, batch)`` per labelled item, and ``metrics(outputs, batch)`` as mergeable states."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +21,10 @@ class Task(Protocol):
     ``loss`` returns one value per labelled item, shaped as ``batch.index`` (``[batch]``, or ``[batch, length]`` for a
     label per step), or a scalar for a loss over a batch. Weights are applied once, outside.
     """
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of its metrics in ``mmjax.evaluation.scores``, the primary one of a table first: records hold them."""
 
     @property
     def lower_is_better(self) -> frozenset[str]:
@@ -81,6 +85,7 @@ class Classification:
     with that weight (auxiliary losses).
     """
 
+    scores: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro", "f1_weighted")
     num_classes: int
     label_smoothing: float = 0.0
     unimodal_weight: float = 0.0
@@ -130,6 +135,7 @@ class Regression:
         whatever the units are; None = the standard deviation of the scores of train (1 without a training split).
     """
 
+    scores: ClassVar[tuple[str, ...]] = ("mae", "pearson")
     absolute: bool = False
     scale: float | None = None
     lower_is_better: frozenset[str] = frozenset({"loss", "mae"})

@@ -92,9 +92,9 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
                "gives the same with every seed.", ("mean", "sd", "seed_interval", "values", "metrics"), ours),
         Column("interval", "95 % interval", "result",
                f"What other seeds and other test data of the kind would give: of a standard error over seeds and {unit}"
-               f"{', on the logit scale' * metric.is_share}. The one to judge by; that over seeds beside the mean holds "
-               "for these test items only, and may be wider where the seeds differ much.", ("interval", "interval_unit"),
-               interval),
+               f"{', on the logit scale' * metric.is_share}. The one to judge by; that over seeds beside the mean "
+               "holds for these test items only, and may be wider where the seeds differ much.",
+               ("interval", "interval_unit"), interval),
         Column("pearson", "r", "result", "Pearson's correlation of predictions and targets, mean over seeds; a "
                "constant has none.", ("metrics",), pearson),
         Column("selected", "epoch by test", "paper", "The same runs with each seed's epoch chosen on the test set. No "

@@ -16,6 +16,7 @@ from mmjax.datasets.views import refit_splits
 from mmjax.errors import UsageError
 from mmjax.evaluation.protocol import ROLES
 from mmjax.evaluation.records import HELD_OUT
+from mmjax.evaluation.scores import score, scores
 from mmjax.experiment.table import Matched, Member, Row, Table
 from mmjax.extras import extra
 from mmjax.fusion import decision
@@ -257,17 +258,19 @@ def check_fits(rows: Sequence[Row], dataset: Dataset) -> None:
 
 
 def constants(dataset: Dataset) -> dict[str, float]:
-    """What mean and median of train reach on test in a data set of scores: the mean absolute error."""
+    """What mean and median of train reach on test in a data set of scores; a constant has no correlation."""
     train, test = dataset.splits["train"], dataset.splits["test"]
     if (
         dataset.card.num_classes
         or np.shape(train.target) != np.shape(train.index)
-        or dataset.card.primary_metric != "mae"
+        or dataset.card.primary_metric not in scores("values")
     ):
         return {}
     seen, truth = (np.asarray(by_index(batch.target, batch.index), np.float64) for batch in (train, test))
     values = {"mean of train": seen.mean(), "median of train": np.median(seen)}
-    return {name: float(np.abs(truth - value).mean()) for name, value in values.items()}
+    metric = score(dataset.card.primary_metric)
+    reached = {name: float(metric.of(np.full((1, *truth.shape), value), truth)[0]) for name, value in values.items()}
+    return {name: value for name, value in reached.items() if np.isfinite(value)}
 
 
 def matched_rows(

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
-from mmjax.evaluation.summary import PRIMARY
+from mmjax.evaluation.scores import score, scores
 from mmjax.metrics import compute
 from mmjax.tasks import Classification, Regression, Task
 from mmjax.training import Train, init_state, make_optimizer, predict
 from mmjax.typing import Key, PyTree
 
-__all__ = ["abstract_variables", "check_model", "naming"]
+__all__ = ["abstract_variables", "check_model", "check_primary", "naming"]
 
 
 @contextlib.contextmanager
@@ -55,13 +55,23 @@ def check_model(model: nn.Module, task: Task, train: Train, data: Dataset) -> No
             if number != classes:
                 raise UsageError(f"{data.card.name} has {classes} classes; {name}: {number}")
     known = [*jax.eval_shape(lambda o, b: compute(task.metrics(o, b)), outputs, batch)]
-    for name, metric in (("train.select", train.select), ("primary_metric of the data", data.card.primary_metric)):
-        if metric not in known:
-            raise UsageError(f"{name} is {metric!r}, no metric of the task; it has: {', '.join(known)}")
-    if data.card.primary_metric not in PRIMARY:
-        raise UsageError(
-            f"primary_metric of the data is {data.card.primary_metric!r}; the report knows {', '.join(PRIMARY)}"
-        )
+    if train.select not in known:
+        raise UsageError(f"train.select is {train.select!r}, no metric of the task; it has: {', '.join(known)}")
+    check_primary(task, data)
+
+
+def check_primary(task: Task, data: Dataset) -> None:
+    """Passes if the primary metric of the data is of outputs such as the task's.
+
+    Raises:
+      UsageError: it is not, or there is none of that name; the message lists those there are.
+    """
+    name = data.card.primary_metric
+    own = [score(one) for one in getattr(task, "scores", ())]
+    if own and (name not in scores() or score(name).outputs != own[0].outputs):
+        fitting = ", ".join(scores(own[0].outputs))
+        raise UsageError(f"primary_metric of the data is {name!r}; of a {type(task).__name__} it is one of: {fitting}")
+    score(name)
 
 
 def _check_labels(task: Task, data: Dataset) -> None:
