@@ -69,13 +69,16 @@ def default_train(dataset: Dataset) -> Train:
     return Train(epochs=epochs, batch_size=32, learning_rate=1e-3, schedule=warmup_cosine, select=select)
 
 
-def default_table(dataset: Dataset, *, title: str = "", seeds: int = 5, train: Train | None = None) -> Table:
+def default_table(
+    dataset: Dataset, *, title: str = "", seeds: int = 5, trials: int = 5, train: Train | None = None
+) -> Table:
     """A table of a data set of one's own: every modality alone, decision-level fusion, trained fusions, a linear model.
 
     Args:
       dataset: of ``from_table``, ``from_arrays`` or ``load``, one label an example.
       title: default: the data set's name.
       seeds: number of seeds.
+      trials: settings among which that of each row is chosen on validation.
       train: default: ``default_train``.
 
     Raises:
@@ -112,6 +115,7 @@ def default_table(dataset: Dataset, *, title: str = "", seeds: int = 5, train: T
         view=functools.partial(views.standardise, names=_plain(dataset)),
         train=train or default_train(dataset),
         seeds=seeds,
+        trials=trials,
         note=dataset.card.description,
     )
 

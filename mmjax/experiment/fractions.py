@@ -50,8 +50,9 @@ def run_fractions(
 ) -> str:
     """Runs the rows in ``workdir/fraction-F`` for each fraction and reports on all; killed, the same call continues.
 
-    Hyper-parameters are those of the whole train split at every size. Validation and test stay whole, and validation is
-    not trained on, also where the table trains once more with it: that would be the larger part of a small train split.
+    Hyper-parameters are those of the table's file at every size, nothing is searched. Validation and test stay whole,
+    and validation is not trained on, also where the table trains once more with it: that would be the larger part of a
+    small train split.
 
     Args:
       run: ``run_table``.
@@ -85,7 +86,8 @@ def run_fractions(
     if not names:
         raise UsageError(f"{table.title!r} has no row with one of the roles {', '.join(FUSED)}: name the rows")
     names = [row.name for row in table.chosen(names)]
-    whole = dataclasses.replace(table, rows=[_on_train_alone(row, table) for row in table.rows])
+    rows_alone = [dataclasses.replace(_on_train_alone(row, table), trials=None) for row in table.rows]
+    whole = dataclasses.replace(table, rows=rows_alone, trials=1)
     parts = [efficiency.subset(raw, one) for one in kept]
     config: dict[str, Any] = {
         "table": name, "title": table.title, "note": table.note, "measured": MEASURED, "rows": names,

@@ -163,7 +163,7 @@ def _markdown(summary: Mapping[str, Any]) -> str:
     seeds = sorted({len(row["seeds"]) for row in summary["rows"]})
     said = (
         f"{unit} on the {summary['test_items']} test items after training on {', '.join(sizes)} items of train: nested "
-        "parts, whole groups, class by class. Hyper-parameters are those chosen for 100 %, the number of epochs among "
+        "parts, whole groups, class by class. Hyper-parameters are those of the table, the number of epochs among "
         "them, so that a smaller part is also trained in fewer steps. Validation, on which epochs are chosen, stays "
         f"whole and is never trained on. {' or '.join(map(str, seeds))} seeds; there is one part of each size, the "
         "same for all of them, so no interval covers which items it happens to hold."
