@@ -213,7 +213,7 @@ def _array(row: str, splits: Splits, split: str, truth: Mapping[str, Mapping], m
     if metric.outputs == "classes" and truth[split]["target"].max() >= values.shape[2]:
         largest = int(truth[split]["target"].max())
         raise UsageError(f"row {row!r}: {split} has {values.shape[2]} classes, its target names class {largest}")
-    if primary == "accuracy" and values.min() >= 0 and np.allclose(values.sum(-1), 1, atol=1e-3):
+    if metric.outputs == "classes" and values.min() >= 0 and np.allclose(values.sum(-1), 1, atol=1e-3):
         raise UsageError(
             f"row {row!r}: {split} holds probabilities (from 0 up, they sum to 1): give logits, or their logarithm"
         )

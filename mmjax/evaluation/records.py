@@ -4,27 +4,26 @@ A work directory holds ``config.json``, ``targets.npz``, ``records.jsonl``, ``lo
 knowing of clocks, ``timing.json``. The line is written last, so it commits the row.
 """
 
-import contextlib
-import functools
 import hashlib
 import io
 import json
 import os
 import pathlib
 import re
-import tempfile
-import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
 from mmjax.errors import UsageError
+from mmjax.files import DamagedFile, arrays_sha256, file_sha256, read_json, read_npz
+from mmjax.files import replace_file as replace_file
 from mmjax.typing import Mapping
 
 __all__ = ["HELD_OUT", "STANDARD", "Record", "RecordStore", "make_record", "replace_file"]
 
 STANDARD = "mmeval-1"
+AGAIN = "run the table's command again"
 HELD_OUT = ("validation", "test")
 
 
@@ -47,6 +46,9 @@ class Record(TypedDict):
       validation_metrics: the same on validation.
       logits_path: the file of the logits in the work directory, and the name of the array in it, by split.
       logits_sha256: of that file.
+      targets_sha256: of the targets that its metrics were computed with.
+      files: digests of its further files by path, as far as they were kept: history and parameters.
+      sha256: of the record itself, without this field. Records of before there were digests have none of the three.
       cost: ``params``, ``flops`` (of one example's forward pass; None = not counted).
       env: versions, ``device``, ``dtype``, ``commit``.
       conforming: whether the protocol was kept.
@@ -79,6 +81,9 @@ class Record(TypedDict):
     env: dict[str, Any]
     conforming: bool
     notes: str
+    targets_sha256: NotRequired[str]
+    files: NotRequired[dict[str, str]]
+    sha256: NotRequired[str]
     data_fraction: NotRequired[float]
     calibration: NotRequired[dict[str, float]]
     per_mask: NotRequired[dict[str, float]]
@@ -148,11 +153,12 @@ class RecordStore:
 
     def __init__(self, workdir: str | os.PathLike):
         self.workdir = pathlib.Path(workdir)
-        self._known: tuple[bytes, list[Record]] | None = None
+        self._known: tuple[bytes, list[Record], bool] | None = None
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes ``config.json``; see ``mmjax.evaluation.summary`` for what the report reads of it."""
-        replace_file(self.workdir / "config.json", _json(config).encode())
+        config = {key: value for key, value in config.items() if key != "sha256"}
+        replace_file(self.workdir / "config.json", _json({**config, "sha256": _digest(config)}).encode())
 
     def config(self) -> dict[str, Any]:
         """What ``write_config`` wrote.
@@ -162,11 +168,14 @@ class RecordStore:
         """
         path = self.workdir / "config.json"
         try:
-            return json.loads(path.read_bytes())
+            config = read_json(path)
         except FileNotFoundError:
             raise UsageError(f"{str(self.workdir)!r} is no work directory of a table: it has no config.json") from None
-        except ValueError as error:
-            raise UsageError(f"{str(path)!r} is damaged ({error}); run the table's command again") from None
+        if not isinstance(config, dict):
+            raise DamagedFile(path, "no configuration")
+        if config.pop("sha256", None) not in (None, _digest(config)):
+            raise DamagedFile(path, f"it was changed; {AGAIN}")
+        return config
 
     def write_targets(self, targets: Mapping[str, Mapping[str, Any]]) -> None:
         """Writes ``targets.npz``: ``{"validation": {"target": [items], "group": [items]}, "test": ...}``.
@@ -187,9 +196,20 @@ class RecordStore:
         replace_file(self.workdir / "targets.npz", _npz(arrays))
 
     def targets(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Target and group of each item of a split, ``[items]`` each; several labels are ``[items, labels]``."""
-        with np.load(self._existing("targets.npz")) as arrays:
+        """Target and group of each item of a split, ``[items]`` each; several labels are ``[items, labels]``.
+
+        Raises:
+          UsageError: there are none, or the file is damaged.
+        """
+        arrays = read_npz(self._existing("targets.npz"))
+        try:
             return arrays[f"{split}/target"], arrays[f"{split}/group"]
+        except KeyError as error:
+            raise DamagedFile(self.workdir / "targets.npz", f"it lacks {error}") from None
+
+    def targets_sha256(self) -> str:
+        """The digest of the targets and groups of both splits."""
+        return arrays_sha256(read_npz(self._existing("targets.npz")))
 
     def write_row(
         self,
@@ -198,6 +218,7 @@ class RecordStore:
         logits: Mapping[str, Any],
         timing: Mapping[str, Any],
         history: Mapping[str, Any] | None = None,
+        files: Sequence[str] = (),
     ) -> None:
         """Writes one row, instead of what was there of it.
 
@@ -207,6 +228,7 @@ class RecordStore:
             place of classes).
           timing: what the clock said.
           history: metrics by name, ``[epochs, seeds]``.
+          files: paths in the work directory of what else was kept of the row, so that damage to it is seen.
 
         Raises:
           UsageError: no records, records of another row, or not as many as there are seeds in the logits.
@@ -218,23 +240,56 @@ class RecordStore:
             raise UsageError(f"row {name!r} has {len(records)} records; its logits need as many seeds, got {wrong}")
         arrays["seeds"] = np.asarray([record["seed"] for record in records], np.int64)
         data, path = _npz(arrays), f"logits/{_slug(name)}.npz"
+        self.remove_records(name, {record["method"]["config_hash"] for record in records})
         replace_file(self.workdir / path, data)
+        files = list(files)
         if history is not None:
             curves = {key: np.asarray(values, np.float32) for key, values in sorted(history.items())}
-            replace_file(self.workdir / "history" / f"{_slug(name)}.npz", _npz(curves))
+            files.append(f"history/{_slug(name)}.npz")
+            replace_file(self.workdir / files[-1], _npz(curves))
         self._write_timing(name, timing)
         where = {
             "logits_path": {split: f"{path}:{split}" for split in HELD_OUT},
             "logits_sha256": hashlib.sha256(data).hexdigest(),
+            "targets_sha256": self.targets_sha256(),
+            "files": {one: file_sha256(self.workdir / one) for one in files},
         }
         kept = [record for record in self._all() if record["row"] != name]
         self._write_records([*kept, *({**record, **where} for record in records)])
 
+    def remove_records(self, name: str, config_hashes: Collection[str]) -> None:
+        """Takes back what is said of a row of these configurations, before its files are replaced: killed in between,
+        it has not run.
+        """
+        if any(record["method"]["config_hash"] in config_hashes for record in self.records(name)):
+            self._write_records([record for record in self._all() if record["row"] != name])
+
     def done(self, name: str, config_hash: str, seeds: Iterable[int]) -> bool:
-        """Whether all these seeds of the row are there, with this configuration and undamaged logits."""
+        """Whether all these seeds of the row are there, with this configuration and undamaged."""
         records = self.records(name)
         have = {record["seed"] for record in records if record["method"]["config_hash"] == config_hash}
-        return have >= set(seeds) and self.verify(name)
+        return have >= set(seeds) and self.row_damage(name) is None
+
+    def row_damage(self, name: str) -> DamagedFile | None:
+        """The first file of a row that is not what its records say; one that was removed on purpose, its history or
+        its parameters, is none.
+        """
+        records, path = self.records(name), self.workdir / "logits" / f"{_slug(name)}.npz"
+        if not records:
+            return None
+        if not path.is_file():
+            return DamagedFile(path, "it is gone")
+        if not self.verify(name):
+            return DamagedFile(path, "it was changed")
+        said, there = [record["seed"] for record in records], self.seeds(name)
+        if said != there:
+            why = f"row {name!r} has records of the seeds {said} and logits of {there}"
+            return DamagedFile(self.workdir / "records.jsonl", why)
+        for record in records:
+            for one, sha256 in record.get("files", {}).items():
+                if (self.workdir / one).is_file() and file_sha256(self.workdir / one) != sha256:
+                    return DamagedFile(self.workdir / one, "it was changed")
+        return None
 
     def verify(self, name: str) -> bool:
         """Whether the row's file of logits is the one that its records speak of."""
@@ -259,12 +314,13 @@ class RecordStore:
         return self._logits_file(name)["seeds"].tolist()
 
     def history(self, name: str) -> dict[str, np.ndarray] | None:
-        """Metrics over the epochs, ``[epochs, seeds]`` by name; None for a row without epochs."""
+        """Metrics over the epochs, ``[epochs, seeds]`` by name; None for a row without epochs.
+
+        Raises:
+          DamagedFile: it cannot be read.
+        """
         path = self.workdir / "history" / f"{_slug(name)}.npz"
-        if not path.is_file():
-            return None
-        with np.load(path) as arrays:
-            return {key: arrays[key] for key in arrays.files}
+        return read_npz(path) if path.is_file() else None
 
     def write_code(self, digest: str, definitions: Mapping[str, str]) -> None:
         """Keeps the code of rows, so that what differs from it later can be named."""
@@ -275,8 +331,8 @@ class RecordStore:
     def code(self, digest: str) -> dict[str, str] | None:
         """Digests by the name of the definition, as ``write_code`` was given them; None where there are none."""
         try:
-            return json.loads(self._code_file(digest).read_bytes())
-        except (OSError, ValueError):
+            return read_json(self._code_file(digest))
+        except (OSError, DamagedFile):
             return None
 
     def _code_file(self, digest: str) -> pathlib.Path:
@@ -307,24 +363,50 @@ class RecordStore:
             ``logits``, and how each of its ``parts`` was measured.
           arrays: what was measured, by name.
         """
-        known = {"digest": np.asarray(json.dumps(digest, sort_keys=True))}
-        replace_file(self._analysis_file(name), _npz({**known, **{k: np.asarray(v) for k, v in arrays.items()}}))
+        plain = {key: np.asarray(values) for key, values in arrays.items()}
+        whole = {**digest, "sha256": _analysis_sha256(digest, plain)}
+        replace_file(
+            self._analysis_file(name), _npz({"digest": np.asarray(json.dumps(whole, sort_keys=True)), **plain})
+        )
 
     def analysis(self, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         """Digest and arrays of ``write_analysis``; None where there are none, or they are damaged."""
         try:
-            with np.load(self._analysis_file(name)) as arrays:
-                found = {key: arrays[key] for key in arrays.files}
-            return json.loads(str(found.pop("digest"))), found
-        except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):  # what damage can give
+            return self._read_analysis(name)
+        except DamagedFile:
             return None
+
+    def analysis_damage(self, name: str) -> DamagedFile | None:
+        """What is wrong with the file of ``write_analysis``."""
+        try:
+            self._read_analysis(name)
+        except DamagedFile as damage:
+            return damage
+        return None
+
+    def _read_analysis(self, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        path = self._analysis_file(name)
+        if not path.is_file():
+            return None
+        arrays = read_npz(path)
+        try:
+            digest = json.loads(str(arrays.pop("digest")))
+            sha256 = digest.pop("sha256", None)
+        except (KeyError, ValueError, AttributeError, RecursionError):
+            raise DamagedFile(path, "it does not say of what it is") from None
+        if sha256 not in (None, _analysis_sha256(digest, arrays)):
+            raise DamagedFile(path, "it was changed")
+        return digest, arrays
 
     def _analysis_file(self, name: str) -> pathlib.Path:
         return self.workdir / "analysis" / f"{_slug(name)}.npz"
 
     def _logits_file(self, name: str) -> dict[str, np.ndarray]:
-        with np.load(self._existing(f"logits/{_slug(name)}.npz", f" of row {name!r}")) as arrays:
-            return {key: arrays[key] for key in arrays.files}
+        path = self._existing(f"logits/{_slug(name)}.npz", f" of row {name!r}")
+        arrays = read_npz(path)
+        if missing := {*HELD_OUT, "seeds"} - set(arrays):
+            raise DamagedFile(path, f"it lacks {', '.join(sorted(missing))}")
+        return arrays
 
     def _existing(self, path: str, of: str = "") -> pathlib.Path:
         if not (self.workdir / path).is_file():
@@ -334,9 +416,10 @@ class RecordStore:
     def timing(self) -> dict[str, Any]:
         """What a clock measured, by row."""
         try:
-            return json.loads((self.workdir / "timing.json").read_bytes())
-        except (FileNotFoundError, ValueError):
+            found = read_json(self.workdir / "timing.json")
+        except (FileNotFoundError, DamagedFile):
             return {}
+        return found if isinstance(found, dict) else {}
 
     def _write_timing(self, name: str, timing: Mapping[str, Any]) -> None:
         replace_file(self.workdir / "timing.json", _json({**self.timing(), name: timing}).encode())
@@ -345,25 +428,60 @@ class RecordStore:
         """Rows in the order of the table, whatever the order they ran in; rows it no longer has stand last."""
         order = {row["name"]: place for place, row in enumerate(self.config()["rows"])}
         ordered = sorted(records, key=lambda record: order.get(record["row"], len(order)))
-        lines = [json.dumps(record, sort_keys=True, default=_plain) + "\n" for record in ordered]
+        signed = [{**record, "sha256": _record_sha256(record)} for record in ordered]
+        lines = [json.dumps(record, sort_keys=True, default=_plain) + "\n" for record in signed]
         replace_file(self.workdir / "records.jsonl", "".join(lines).encode())
 
     def _all(self) -> list[Record]:
-        """Every line that can be read; a truncated one is dropped, so its row is not done and runs again."""
-        path = self.workdir / "records.jsonl"
-        data = path.read_bytes() if path.is_file() else b""
+        """Every line that is as it was written; another one is dropped, so its row is not done and runs again."""
+        data = self._record_lines()
         if self._known is None or self._known[0] != data:
-            self._known = (data, [record for line in data.splitlines() if (record := _parse(line))])
+            records = [record for line in data.splitlines() if isinstance(record := _parse(line), dict)]
+            signed = all([record.pop("sha256", None) for record in records])
+            self._known = (data, records, signed)
         return self._known[1]
 
+    def is_signed(self) -> bool:
+        """Whether every record has a digest; those of older versions have none."""
+        self._all()
+        return self._known is not None and self._known[2]
 
-def _parse(line: bytes) -> Record | None:
+    def _record_lines(self) -> bytes:
+        path = self.workdir / "records.jsonl"
+        return path.read_bytes() if path.is_file() else b""
+
+    def record_damage(self) -> DamagedFile | None:
+        """The first line of the records that is not as it was written."""
+        for number, line in enumerate(self._record_lines().splitlines(), 1):
+            if isinstance(why := _parse(line), str):
+                return DamagedFile(self.workdir / "records.jsonl", f"line {number}: {why}")
+        return None
+
+
+def _parse(line: bytes) -> Record | str:
+    """The record of a line, or what is wrong with it."""
     try:
         record = json.loads(line)
-    except ValueError:
-        return None
-    whole = isinstance(record, dict) and Record.__required_keys__ <= set(record)
-    return cast(Record, record) if whole else None
+    except (ValueError, RecursionError):
+        return "it is no JSON"
+    if not isinstance(record, dict) or (missing := Record.__required_keys__ - set(record)):
+        return f"it lacks {', '.join(sorted(missing))}" if isinstance(record, dict) else "it is no record"
+    changed = record.get("sha256") not in (None, _record_sha256(record))
+    return f"row {record['row']!r}, seed {record['seed']}: it was changed" if changed else cast(Record, record)
+
+
+def _record_sha256(record: Mapping[str, Any]) -> str:
+    return _digest({key: value for key, value in record.items() if key != "sha256"})
+
+
+def _analysis_sha256(digest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    return _digest([digest, arrays_sha256(arrays)])
+
+
+def _digest(value: Any) -> str:
+    """Of JSON data, as they are when they are read again."""
+    plain = json.loads(json.dumps(value, default=_plain))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _slug(name: str) -> str:
@@ -388,40 +506,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     raise TypeError(f"{value!r} of type {type(value).__name__} cannot be written as JSON")
-
-
-def replace_file(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file whole or not at all, beside other processes and threads that write the same one.
-
-    The name of the partial file is a new one each time, so that nothing that lies there, a link among others, is
-    written to.
-
-    Raises:
-      UsageError: the disk is full, or the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
-        raise
-
-
-@functools.cache
-def _umask() -> int:
-    """Of the process; mkstemp's files are for the owner alone."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

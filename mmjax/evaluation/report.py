@@ -8,6 +8,7 @@ from typing import Any
 
 from mmjax.evaluation import columns as table
 from mmjax.evaluation.cells import NONE, absence, gain, paper
+from mmjax.evaluation.damage import check_undamaged
 from mmjax.evaluation.html import format_html
 from mmjax.evaluation.latex import format_latex
 from mmjax.evaluation.records import RecordStore, replace_file
@@ -18,6 +19,9 @@ __all__ = ["format_markdown", "format_table", "summarise", "write_report"]
 
 MAIN = ("paper", "target", "ours", "interval", "selected", "gain", "p", "verdict")
 SHORT = ("paper", "ours", "selected", "gain", "verdict")
+UNVERIFIED = (
+    "**Not verified**: these results were made before their files had digests; a change to them may not be seen."
+)
 WIDE = 120  # characters of a line behind the scores
 
 
@@ -28,11 +32,12 @@ def write_report(workdir: str | os.PathLike) -> str:
     The page alone shows what a clock measured, from ``timing.json``.
 
     Raises:
-      UsageError: as ``summarise``.
+      UsageError: as ``summarise``; a damaged file, by name.
     """
     from mmjax.evaluation.plots import write_plots
 
     workdir, store = pathlib.Path(workdir), RecordStore(workdir)
+    check_undamaged(store)
     summary = summarise(workdir)
     text = format_markdown(summary)
     replace_file(workdir / "table.json", (json.dumps(summary, sort_keys=True, indent=1) + "\n").encode())
@@ -118,10 +123,11 @@ def _decisions(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _warning(summary: Mapping[str, Any]) -> list[str]:
-    """What the protocol asks for and the table lacks."""
+    """What the protocol asks for and the table lacks; whether its files were without digests."""
+    said = [] if summary.get("verified", True) else [UNVERIFIED]
     if summary["conforming"]:
-        return []
-    return ["**Non-conforming**: the protocol also asks for " + "; ".join(summary["missing_parts"]) + "."]
+        return said
+    return said + ["**Non-conforming**: the protocol also asks for " + "; ".join(summary["missing_parts"]) + "."]
 
 
 def _blocks(summary: Mapping[str, Any], columns: Sequence[table.Column]) -> list[tuple[str, list[list[str]]]]:

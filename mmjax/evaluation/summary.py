@@ -64,7 +64,9 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
     power = add_gains(rows, scored, groups, metric=score)
     _add_measured(rows, runs, scored, targets["test"], config, score)
     streams = config.get("streams") or sorted({name for row in rows for name in row["streams"]})
-    missing = missing_parts(rows, streams, config.get("majority"), sequences=config.get("sequences", False))
+    missing = _missing_seeds(rows, config) + missing_parts(
+        rows, streams, config.get("majority"), sequences=config.get("sequences", False)
+    )
     units = np.unique(groups).size
     card = config["dataset"].get("card", {})
     summary = {
@@ -84,6 +86,7 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "streams": list(streams),
         "conforming": not missing,
         "missing_parts": missing,
+        **({} if store.is_signed() else {"verified": False}),
         "higher_is_better": score.higher_is_better,
         "majority": config.get("majority"),
         "known": config.get("known", []),
@@ -95,6 +98,17 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "references": config.get("references", []),
     }
     return _rounded(summary)
+
+
+def _missing_seeds(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[str]:
+    """Seeds that the table asks for and a finished row does not have."""
+    wanted = {row["name"]: row.get("seeds") or config["seeds"] for row in config["rows"]}
+    lacking = {row["name"]: sorted(set(wanted[row["name"]]) - set(row.get("seeds", ()))) for row in rows}
+    return [
+        f"seed{'s' * (len(lost) > 1)} {', '.join(map(str, lost))} of row {name!r}"
+        for name, lost in lacking.items()
+        if lost and any(row["name"] == name and row["status"] == "done" for row in rows)
+    ]
 
 
 def _read(store: RecordStore, config: Mapping, row: Mapping, targets: Mapping, score: Score) -> _Run | None:

@@ -139,7 +139,6 @@ def run_table(
     with claim(workdir, {"table": name, "row": None, "folds": None, "measured": None}):
         say(f"{name}: {_sizes(dataset)}; {len(chosen)} rows, {table.seeds} seeds, on {device()}")
         store = RecordStore(workdir)
-        store.write_targets({split: _targets(dataset.splits[split]) for split in HELD_OUT})
         run = _Run(table, dataset, store, {}, snapshot_seconds, say, on_change)
         run = _finish_rows(run, name, table, [row.name for row in chosen])
         if rows is None:  # which rows the controls are for follows from the scores of all others
@@ -157,6 +156,7 @@ def _finish_rows(run: _Run, name: str, table: Table, names: Sequence[str]) -> _R
     codes = {row.name: training_code(table, row) for row in table.rows}
     run = dataclasses.replace(run, table=table, hashes=hashes, codes=codes)
     changed = _changed(run, names)
+    run.store.write_targets({split: _targets(run.dataset.splits[split]) for split in HELD_OUT})
     run.store.write_config(table_config(name, table, run.dataset, hashes))
     missing = []
     for number, row in enumerate((row for name in names for row in table.pick([name])), 1):
@@ -165,6 +165,8 @@ def _finish_rows(run: _Run, name: str, table: Table, names: Sequence[str]) -> _R
         if done and (row.name not in changed or run.on_change == "keep"):
             run.say(f"{label}: done before{', by other code' if row.name in changed else ''}")
         else:
+            if (damage := run.store.row_damage(row.name)) is not None:
+                run.say(f"{label}: {damage}; made again")
             with naming(row.name):
                 missing.append((label, row, row_data(run.dataset, row, run.viewed)))
     with contextlib.closing(ahead(lambda one: _prepare(run, *one[1:]), missing)) as coming:
@@ -197,7 +199,7 @@ def _finish_row(run: _Run, row: Row, data: Dataset, prepared: Callable[[], "_Pre
     result.timing["total_seconds"] = seconds = time.perf_counter() - clock
     records = _records(run, row, result)
     run.store.write_code(run.code(row), run.codes[row.name])
-    run.store.write_row(row.name, records, result.logits, result.timing, result.history)
+    run.store.write_row(row.name, records, result.logits, result.timing, result.history, result.files)
     shutil.rmtree(run.snapshots(row), ignore_errors=True)
     primary = run.dataset.card.primary_metric
     score = np.mean([record["metrics"][primary] for record in records])
@@ -228,6 +230,7 @@ class _Result:
     cost: dict[str, Any] = dataclasses.field(default_factory=lambda: {"params": 0, "flops": None})
     selection_rule: str = "none: fixed hyper-parameters"
     search: Search | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,7 +287,9 @@ def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: 
     logits = {k: np.stack([by_index(_logits(task, o), index[k]) for o in _unstack(outputs[k])]) for k in HELD_OUT}
     folder = run.store.workdir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    export_params(folder / f"{run.hashes[row.name]}.safetensors", fitted.variables)
+    params = f"{run.hashes[row.name]}.safetensors"
+    run.store.remove_records(row.name, [run.hashes[row.name]])
+    export_params(folder / params, fitted.variables)
     runs = [first, fitted] if train.refit else [first]
     seconds = {f"{key}_seconds": sum(one.seconds[key] for one in runs) for key in ("compile", "train")}
     primary = fitted.history[f"test/{data.card.primary_metric}"]
@@ -306,6 +311,7 @@ def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: 
         + (", refit on train + validation" * train.refit)
         + (f"; {search.rule}" if search else ""),
         search=search,
+        files=(f"checkpoints/{params}",),
     )
 
 

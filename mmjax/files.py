@@ -1,0 +1,113 @@
+"""Files that are whole or not there, beside other processes; a damaged one is named, in one line."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from mmjax.errors import UsageError
+from mmjax.typing import Mapping
+
+__all__ = ["DamagedFile", "arrays_sha256", "file_sha256", "read_json", "read_npz", "replace_file"]
+
+
+class DamagedFile(UsageError):
+    """A file that is not what was written, with its path and why."""
+
+    def __init__(self, path: str | os.PathLike, why: str):
+        super().__init__(f"damaged: {os.fspath(path)} ({why})")
+        self.path, self.why = pathlib.Path(path), why
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """What stands in a JSON file.
+
+    Raises:
+      FileNotFoundError: there is none.
+      DamagedFile: it is no JSON.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedFile(path, _why(error)) from None
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of an ``.npz`` file by name.
+
+    Raises:
+      FileNotFoundError: there is none.
+      DamagedFile: it is no archive of plain arrays.
+    """
+    try:
+        with np.load(pathlib.Path(path), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zipfile, zlib, struct and NumPy raise a dozen kinds for damaged archives
+        raise DamagedFile(path, _why(error)) from None
+
+
+def _why(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """The digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def arrays_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    """A digest of arrays by name, that does not depend on how a file holds them."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def replace_file(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file whole or not at all, beside other processes and threads that write the same one.
+
+    The name of the partial file is a new one each time, so that nothing that lies there, a link among others, is
+    written to.
+
+    Raises:
+      UsageError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
+        raise
+
+
+@functools.cache
+def _umask() -> int:
+    """Of the process; mkstemp's files are for the owner alone."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
