@@ -11,6 +11,7 @@ from typing import Any
 
 from mmjax.evaluation import columns as table
 from mmjax.evaluation.cells import NONE, Cell, absence, paper
+from mmjax.evaluation.kinds import KINDS, best_rows, kind_of
 from mmjax.typing import Mapping
 
 __all__ = ["format_html"]
@@ -38,7 +39,7 @@ def format_html(
       plots: PNG files by title, as ``write_plots`` returns them.
       timing: what ``timing.json`` holds; None leaves out what a clock measured.
     """
-    from mmjax.evaluation.plots import caption
+    from mmjax.evaluation.plots import alternative, caption
 
     shown = table.columns(summary, timing)
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
@@ -55,7 +56,7 @@ def format_html(
         text = "Read like the one before." if said in explained else said
         source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
         figures.append(
-            f'<figure><img alt="{escape(name)}" src="{source}">'
+            f'<figure><img alt="{escape(alternative(name, summary))}" src="{source}">'
             f"<figcaption><strong>{escape(name)}</strong>{escape(text)}</figcaption></figure>"
         )
         explained |= {said} - {""}
@@ -119,12 +120,20 @@ def _tools(shown: Sequence[table.Column]) -> str:
         f'<button type="button" class="button" data-group="{group}" aria-pressed="true">{group}</button>'
         for group in groups
     )
+    keys = "".join(
+        f'<span><span class="kind k-{kind}" aria-hidden="true"></span> {kind}: {meaning}</span>'
+        for kind, meaning in KINDS.items()
+    )
+    keys += '<span><span class="badge">best</span> the best mean on test of its section, controls aside</span>'
     return (
         '<div class="tools"><label for="filter" class="visually-hidden">Filter rows</label>'
         '<input type="search" id="filter" placeholder="Filter rows, e.g. text worse" autocomplete="off">'
         f'<span class="count" id="count" role="status"></span><span>Columns:</span>{buttons}</div>'
+        f'<p class="kinds">{keys}</p>'
+        '<button type="button" class="button more" id="more" hidden></button>'
         '<div id="said" class="visually-hidden" role="status"></div>'
-        "<noscript><p>Without JavaScript the table is complete, but neither sorts nor opens records.</p></noscript>"
+        "<noscript><p>Without JavaScript the table is complete (it scrolls sideways), but neither sorts nor opens "
+        "records.</p></noscript>"
     )
 
 
@@ -142,7 +151,9 @@ def _table(summary: Mapping[str, Any], shown: Sequence[table.Column]) -> str:
     known = [_line(name, shown, {"ours": cell}) for name, cell in table.bounds(summary)]
     bodies = [("Known without training", known)]
     for title, rows in table.sections(summary):
-        bodies.append((title, [_row(summary, row, numbers[row["name"]], shown) for row in rows]))
+        best = best_rows(rows, summary["higher_is_better"])
+        lines = [_row(summary, row, numbers[row["name"]], shown, row["name"] in best) for row in rows]
+        bodies.append((title, lines))
     published = [_published(summary, one, shown) for one in summary["references"]]
     bodies.append(("Published, not run here", published))
     groups = "".join(
@@ -152,18 +163,21 @@ def _table(summary: Mapping[str, Any], shown: Sequence[table.Column]) -> str:
         if rows
     )
     return (
-        '<div class="scroll" role="region" aria-label="Table of results" tabindex="0"><table id="table">'
-        f"<thead><tr>{''.join(heads)}</tr></thead>\n{groups}</table></div>"
+        '<div class="frame"><div class="scroll" role="region" aria-label="Table of results" tabindex="0">'
+        '<table id="table">'
+        f"<thead><tr>{''.join(heads)}</tr></thead>\n{groups}</table></div></div>"
     )
 
 
-def _row(summary: Mapping[str, Any], row: Mapping[str, Any], number: int, shown: Sequence[table.Column]) -> str:
+def _row(
+    summary: Mapping[str, Any], row: Mapping[str, Any], number: int, shown: Sequence[table.Column], best: bool
+) -> str:
     if row["status"] == "done":
         cells = {column.key: column.cell(row) for column in shown}
     else:
         cells = {column.key: column.cell(row) for column in shown if column.key in ("paper", "target")}
         cells["ours"] = Cell(absence(row))
-    return _line(row["name"], shown, cells, number, table.row_label(summary, row), bool(row.get("best_single")))
+    return _line(row["name"], shown, cells, number, table.row_label(summary, row), kind_of(row), best)
 
 
 def _published(summary: Mapping[str, Any], one: Mapping[str, Any], shown: Sequence[table.Column]) -> str:
@@ -177,16 +191,21 @@ def _published(summary: Mapping[str, Any], one: Mapping[str, Any], shown: Sequen
 
 def _line(
     name: str, shown: Sequence[table.Column], cells: Mapping[str, Cell], number: int | None = None,
-    marks: Sequence[str] = (), best: bool = False,
+    marks: Sequence[str] = (), kind: str = "", best: bool = False,
 ) -> str:  # fmt: skip
     """A row of the table; one with a number opens its record."""
     text = escape(name).replace("+", "+<wbr>")  # a line may break after each modality
     label = text if number is None else f'<button type="button" class="row">{text}</button>'
+    if kind:
+        label = f'<span class="kind k-{kind}" role="img" aria-label="{kind}" title="{kind}"></span>{label}'
+    label += ' <span class="badge">best</span>' * best
     label += "".join(f' <span class="mark">{escape(mark)}</span>' for mark in marks)
     found = [_cell(column, cells.get(column.key, Cell()), number is not None) for column in shown]
     row = "" if number is None else f' data-row="{number}"'
-    kind = ' class="best"' if best else ""
-    return f'<tr{row}{kind}><th scope="row" class="name" data-sort="{escape(name)}">{label}</th>{"".join(found)}</tr>\n'
+    marked = ' class="best"' if best else ""
+    return (
+        f'<tr{row}{marked}><th scope="row" class="name" data-sort="{escape(name)}">{label}</th>{"".join(found)}</tr>\n'
+    )
 
 
 def _cell(column: table.Column, cell: Cell, opens: bool) -> str:

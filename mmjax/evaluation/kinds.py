@@ -11,7 +11,7 @@ __all__ = ["KINDS", "best_rows", "kind_of"]
 KINDS = {
     "baseline": "one modality",
     "fusion": "several modalities",
-    "control": "what a gain without fusion would be",
+    "control": "tests where a gain comes from",
 }
 
 

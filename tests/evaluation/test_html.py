@@ -7,10 +7,14 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mmjax.evaluation.columns import bounds, columns, sections
 from mmjax.evaluation.html import format_html
+from mmjax.evaluation.kinds import best_rows, kind_of
+from mmjax.evaluation.plots import alternative
 from tests.evaluation.full import bare_summary, empty_summary, full_summary, records_of
 
 PROBE = pathlib.Path(__file__).with_name("probe.js").read_text()
@@ -208,9 +212,26 @@ def test_the_same_page_again(page, summary):
 def dump(page, folder, width=1400):
     """What a browser makes of the page: its document after the scripts have run."""
     (folder / "report.html").write_text(page, encoding="utf-8")
-    command = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},1000", "--dump-dom",
-               (folder / "report.html").as_uri()]  # fmt: skip
+    command = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},1000",
+               "--dump-dom", (folder / "report.html").as_uri()]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=True).stdout
+
+
+def framed(page, script, width, folder, shot=None):
+    """What a script outside sees of the page in a frame of that width; a picture of it too, if wanted.
+
+    A window of a browser cannot be narrower than some 500 pixels; a frame can.
+    """
+    inside = page.replace("&", "&amp;").replace('"', "&quot;")
+    frame = f'<iframe style="border:0;width:{width}px;height:1000px" srcdoc="{inside}"></iframe>'
+    outside = f"<!doctype html><body style='margin:0'>{frame}{script}"
+    if shot is not None:
+        (folder / "report.html").write_text(outside, encoding="utf-8")
+        command = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'shot'}", f"--window-size={width},1000",
+                   "--force-device-scale-factor=1", f"--screenshot={shot}",
+                   (folder / "report.html").as_uri()]  # fmt: skip
+        subprocess.run(command, capture_output=True, timeout=200, check=True)
+    return json.loads("".join(Reader(dump(outside, folder, width)).all("pre", id="found")[0][2]))
 
 
 needs_browser = pytest.mark.skipif(
@@ -279,6 +300,84 @@ def test_groups_of_columns_hide_and_themes_differ(found):
     assert found["themes"]["light"] != found["themes"]["dark"]
     assert not found["overflow"]  # wide tables scroll in their own box
     assert found["broken"] == 0
+
+
+def test_the_best_row_stands_out_and_each_says_its_kind(page, summary):
+    lines = re.findall(r'<tr data-row="(\d+)"( class="best")?>(.*?)</tr>', page)
+    best = {summary["rows"][int(number)]["name"] for number, marked, _ in lines if marked}
+    assert best == set().union(*(best_rows(rows) for _, rows in sections(summary)))
+    assert not best & {row["name"] for row in summary["rows"] if row["best_single"]}  # the reference is another row
+    for number, marked, line in lines:
+        row = summary["rows"][int(number)]
+        assert f'aria-label="{kind_of(row)}"' in line
+        assert ('<span class="badge">best</span>' in line) == bool(marked)
+
+
+def test_words_stand_for_pictures_that_are_not_seen(page, summary):
+    alternatives = [image[1]["alt"] for image in Reader(page).all("img")]
+    assert alternatives[0] == alternative("Rows", summary) and "Best on test: " in alternatives[0]
+    assert alternatives[-1] == "Own plot"
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 800, 400])
+def test_no_column_is_cut_off_without_a_hint(page, width, tmp_path):
+    """In a frame of that width: what the page says lies to the right does, whatever was clicked or scrolled."""
+    script = """<script>onload = () => {
+      const inner = document.querySelector('iframe').contentDocument, pre = document.createElement('pre');
+      const box = inner.querySelector('.scroll'), more = inner.getElementById('more'), seen = [];
+      const turn = () => box.dispatchEvent(new Event('scroll'));  // a browser that draws nothing tells of none
+      const look = () => {
+        const edge = box.getBoundingClientRect().left + box.clientLeft + box.clientWidth;
+        const cut = [...inner.querySelectorAll('#table thead th')].filter((head) => head.offsetWidth &&
+          head.getBoundingClientRect().right > edge + 1);
+        const off = [...inner.querySelectorAll('[data-group][aria-pressed=false]')].map((one) => one.dataset.group);
+        seen.push({cut: cut.map((head) => head.dataset.title), off: off, shade: getComputedStyle(box.parentElement,
+          '::after').opacity, said: more.checkVisibility() ? more.textContent : ''});
+      };
+      look();
+      inner.querySelectorAll('[data-group][aria-pressed=false]').forEach((one) => one.click());
+      look();
+      more.click(); turn(); look();
+      box.scrollLeft = 1e6; turn(); look();
+      inner.querySelector('[data-group=gain]').click(); turn(); look();
+      pre.id = 'found'; pre.textContent = JSON.stringify(seen); document.body.append(pre); }</script>"""
+    seen = framed(page, script, width, tmp_path)
+    assert seen[0]["cut"] or seen[0]["off"]
+    for state in seen:
+        for title in state["cut"][:4]:
+            assert title in state["said"]
+        assert (f"{len(state['cut'])} column" in state["said"]) == bool(state["cut"])
+        assert (state["shade"] == "1") == bool(state["cut"]), seen
+        assert all(group in state["said"] for group in state["off"])
+    assert len(seen[2]["cut"]) < len(seen[1]["cut"])  # a click on the hint goes there
+    assert seen[3]["cut"] == [] and seen[3]["said"] == ""
+    assert seen[4]["off"] == ["gain"] and "gain" in seen[4]["said"]
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [400, 1280])
+def test_every_row_has_its_line(page, width, tmp_path):
+    """In the picture of the page: below each other the same lines in the column of names, which stays, as beside it."""
+    script = """<script>onload = () => { const inner = document.querySelector('iframe').contentDocument,
+      pre = document.createElement('pre'), seen = {rows: [], left: 0};
+      inner.querySelector('.scroll').scrollIntoView();
+      inner.querySelectorAll('#table tbody tr').forEach((row) => { const one = row.cells[0].getBoundingClientRect();
+        seen.rows.push(one.top); seen.left = one.left; });
+      seen.right = inner.querySelector('tbody tr[data-row] td.ours').getBoundingClientRect().left;
+      seen.bottom = inner.querySelector('.scroll').getBoundingClientRect().bottom;
+      seen.head = inner.querySelector('thead th').getBoundingClientRect().bottom;
+      pre.id = 'found'; pre.textContent = JSON.stringify(seen); document.body.append(pre); }</script>"""
+    seen = framed(page, script, width, tmp_path, shot=tmp_path / "page.png")
+    with Image.open(tmp_path / "page.png") as image:
+        pixels = np.asarray(image.convert("RGB"), np.int64)
+    line = np.array([0xD5, 0xDA, 0xE0])
+    rows = [top for top in seen["rows"] if seen["head"] + 2 < top < seen["bottom"] - 2]
+    assert len(rows) > 15
+    assert all((top - rows[0]) % 1 == 0 for top in rows)  # else some lines fall between pixels
+    for x in (seen["left"] + 3, seen["right"] + 3):  # in the padding, where no letter stands
+        drawn = [top for top in rows if abs(pixels[round(top), int(x)] - line).max() < 12]
+        assert drawn == rows, (width, x)
 
 
 @needs_browser

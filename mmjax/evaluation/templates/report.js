@@ -72,16 +72,44 @@
   filter.addEventListener("input", applyFilter);
   applyFilter();
 
+  // What stands to the right of the visible part, and which groups are hidden; a click goes there.
+  const box = table.parentElement, more = document.getElementById("more");
+  const beyond = () => {
+    const edge = box.getBoundingClientRect().left + box.clientLeft + box.clientWidth;
+    return heads.filter((head) => !head.hidden && head.getBoundingClientRect().right > edge + 1);
+  };
+  const showMore = () => {
+    const names = beyond().map((head) => head.dataset.title);
+    const off = groups.filter((button) => button.getAttribute("aria-pressed") === "false").map((button) => button.dataset.group);
+    box.parentElement.classList.toggle("cut", names.length > 0);
+    const listed = names.slice(0, 4).join(", ") + (names.length > 4 ? ", …" : "");
+    const right = names.length ? names.length + (names.length === 1 ? " column" : " columns") + " to the right: " + listed + " →" : "";
+    const hidden = off.length ? "hidden: " + off.join(", ") : "";
+    more.textContent = [right, hidden].filter(Boolean).join(" · ");
+    more.hidden = !more.textContent;
+  };
+  more.addEventListener("click", () => {
+    if (!beyond().length) groups.forEach((button) => showGroup(button, true));
+    else box.scrollBy({ left: box.clientWidth - heads[0].offsetWidth - 40 });
+    showMore();
+  });
+  box.addEventListener("scroll", showMore);
+  addEventListener("resize", showMore);
+
   // Groups of columns.
   const groups = [...document.querySelectorAll("button[data-group]")];
   const showGroup = (button, on) => {
     button.setAttribute("aria-pressed", String(on));
     table.querySelectorAll(".g-" + button.dataset.group).forEach((cell) => { cell.hidden = !on; });
   };
-  groups.forEach((button) => button.addEventListener("click", () => showGroup(button, button.getAttribute("aria-pressed") === "false")));
+  groups.forEach((button) => button.addEventListener("click", () => {
+    showGroup(button, button.getAttribute("aria-pressed") === "false");
+    showMore();
+  }));
   if (matchMedia("(max-width: 40rem)").matches) {
     groups.forEach((button) => showGroup(button, ["result", "gain"].includes(button.dataset.group)));
   }
+  showMore();
   addEventListener("beforeprint", () => groups.forEach((button) => table.querySelectorAll(".g-" + button.dataset.group).forEach((cell) => { cell.hidden = false; })));
   addEventListener("afterprint", () => groups.forEach((button) => showGroup(button, button.getAttribute("aria-pressed") === "true")));
 
