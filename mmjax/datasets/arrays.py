@@ -160,7 +160,7 @@ def from_arrays(
             kinds=kinds,
             num_classes=labels.num_classes,
             class_names=labels.class_names,
-            primary_metric=primary_metric or ("accuracy" if classes else "mae"),
+            primary_metric=primary_metric or _primary(target, classes),
             group="example" if group is None else group_name,
             groups_cross=allow_crossing,
             caution="; ".join(lacking),
@@ -169,6 +169,13 @@ def from_arrays(
     sizes = "/".join(str(splits[s].size) for s in SPLITS)
     dataset = check(Dataset(card=card, splits=splits, version="1", sha256="", split_id=f"{sizes} examples"))
     return dataclasses.replace(dataset, sha256=content_sha256(dataset.splits))
+
+
+def _primary(target: np.ndarray, classes: bool) -> str:
+    """The usual metric of such targets; see ``mmjax.evaluation.scores``."""
+    if not classes:
+        return "mae"
+    return "accuracy" if target.ndim == 1 else "labels_f1_macro"
 
 
 def from_npz(path: str | pathlib.Path, **options: Any) -> Dataset:

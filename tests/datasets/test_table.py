@@ -135,7 +135,7 @@ def test_labels_are_classes_or_scores(label, options, classes, names, first):
 def test_several_labels_stand_in_columns_or_in_a_cell():
     table = columns(big=[i % 2 for i in range(N)], red=[i % 3 == 0 for i in range(N)])
     data = from_table(table, text="says", label=["big", "red"], split="part")
-    assert data.card.class_names == ("big", "red")
+    assert data.card.class_names == ("big", "red") and data.card.primary_metric == "labels_f1_macro"
     np.testing.assert_array_equal(data.splits["train"].target[:3], [[0, 1], [1, 0], [0, 0]])
     cells = ["red|big", "", "big"] * 10
     data = from_table(columns(kind=cells), text="says", label="kind", separator="|", split="part")

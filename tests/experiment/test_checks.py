@@ -26,7 +26,7 @@ SCORES = CLASSES.clone(head=RegressionHead())
     [
         (CLASSES, Classification(3), LABEL + 0.5, {}, ["mine has scores", "classes: integers or names"]),
         (SCORES, Regression(), LABEL, {}, ["3 classes (integers)", "scores=True", "task='scores'"]),
-        (CLASSES, Classification(3), LABEL, {"primary_metric": "f1_macro"}, ["'f1_macro'", "accuracy, mae"]),
+        (CLASSES, Classification(3), LABEL, {"primary_metric": "mae"}, ["'mae'", "Classification", "f1_macro"]),
         (CLASSES, Classification(3), LABEL, {"primary_metric": "bleu"}, ["'bleu'", "f1_macro, f1_weighted"]),
         (CLASSES, Classification(4), LABEL, {}, ["3 classes", "task.num_classes: 4"]),
     ],
@@ -36,6 +36,10 @@ def test_labels_task_and_metric_fit_each_other(model, task, target, options, wor
     with pytest.raises(UsageError) as error:
         check_model(model, task, Train(), data)
     assert "\n" not in str(error.value) and all(word in str(error.value) for word in words), error.value
+
+
+def test_a_metric_of_the_task_may_be_the_primary_one():
+    check_model(CLASSES, Classification(3), Train(), from_arrays({"a": X}, LABEL, primary_metric="f1_macro"))
 
 
 def test_integer_scores_are_scores_where_it_is_told():
