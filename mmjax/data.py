@@ -4,13 +4,15 @@ So a run continues at its step without any state of an iterator, and global batc
 hosts.
 """
 
+import collections
+import concurrent.futures
 import copy
 import dataclasses
 import functools
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,7 @@ from mmjax.extras import extra
 from mmjax.stream import Batch, Stream
 from mmjax.typing import Mapping
 
-__all__ = ["Example", "Records", "Source", "ordered_batches", "size", "steps_per_epoch", "stream_batches"]
+__all__ = ["Example", "Records", "Source", "ordered_batches", "read_ahead", "size", "steps_per_epoch", "stream_batches"]
 
 # A transform of the batch in memory: ``(whole batch, generator) -> batch``.
 Transform = Callable[[Batch, np.random.Generator], Batch]
@@ -233,6 +235,31 @@ def _iterate(batches: _Batches, start: int, threads: int) -> Iterator[Batch]:
 
     dataset = grain.MapDataset.source(batches)[start:]
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+
+
+T, U = TypeVar("T"), TypeVar("U")
+
+
+def read_ahead(items: Iterator[T], function: Callable[[T], U], *, count: int = 2) -> Generator[U, None, None]:
+    """What the function makes of each item, in order; the next ``count`` are taken and made in a thread meanwhile.
+
+    An error is raised in its place. Closed, it waits for what is being made.
+    """
+    end = object()
+
+    def make() -> Any:
+        item = next(items, end)
+        return end if item is end else function(item)  # type: ignore[arg-type]
+
+    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+        try:
+            waiting = collections.deque(pool.submit(make) for _ in range(count))
+            while (made := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(make))
+                yield made
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def stream_batches(

@@ -1,6 +1,7 @@
 """The device-resident feed: an epoch is one ``lax.scan``, and all seeds of a row train in one compiled program."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -190,12 +191,11 @@ def _make_epoch(
         return outputs, metrics, broken
 
     def epoch(
-        carry: Carry, key: Key, number: Any, stop_at: Any, trial: Trial | None, data: Batch, held_out: Batch
+        carry: Carry, key: Key, order: Any, number: Any, stop_at: Any, trial: Trial | None, data: Batch, held_out: Batch
     ) -> tuple[Carry, dict[str, Any]]:
         tx = make_optimizer(train, total_steps, trial)
-        step = make_train_step(model, task, tx, trial, accumulate=train.accumulate)
-        order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), number), data.size)
-        batches = _in_batches(order.astype(jnp.int32), _update_rows(train, data.size))
+        step = make_train_step(model, task, tx, trial, accumulate=train.accumulate, skip=False)
+        batches = _in_batches(order, _update_rows(train, data.size))
         step_key = jax.random.fold_in(key, 2)
         state, states = jax.lax.scan(lambda s, x: step(s, _rows(data, *x), step_key), carry.state, batches)
         seen = compute(merge_stacked(states))
@@ -273,7 +273,8 @@ class Prepared:
         clocks = [saved := time.perf_counter()]
         for number in range(start, self.train.epochs):
             with watchdog(WATCHDOG_SECONDS):
-                carry, metrics = self.epoch(carry, keys, jnp.int32(number), stops, *arguments)
+                orders = draw_orders(keys, jnp.int32(number), self.data.size)
+                carry, metrics = self.epoch(carry, keys, orders, jnp.int32(number), stops, *arguments)
                 metrics, skipped, broken = jax.device_get((metrics, carry.state.skipped, carry.broken))
             if strict:
                 self._check_finite(number, named, skipped, broken)
@@ -410,16 +411,17 @@ def prepare(
     first = jax.jit(begin_seeds(begin), compiler_options=compile_effort(0)).lower(keys)
     like = shard_seeds(jax.eval_shape(begin_seeds(begin), keys), enabled=mapped == "vmap")
     epoch = _make_epoch(model, task, train, total_steps, sizes)
-    scalar = jax.ShapeDtypeStruct((len(seeds),), jnp.float32)
+    number, scalar = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((len(seeds),), jnp.float32)
+    orders = jax.eval_shape(lambda keys, number: draw_orders(keys, number, data.size), keys, number)
     trials = Trial(scalar, scalar, scalar) if search else None
     try:
         lowered = jax.jit(
-            lambda carry, keys, number, stop_at, trials, data, held_out: over_seeds(
-                lambda c, k, s, t: epoch(c, k, number, s, t, data, held_out)
-            )(carry, keys, stop_at, trials),
+            lambda carry, keys, orders, number, stop_at, trials, data, held_out: over_seeds(
+                lambda c, k, o, s, t: epoch(c, k, o, number, s, t, data, held_out)
+            )(carry, keys, orders, stop_at, trials),
             donate_argnums=0,
             compiler_options=compile_effort(1),
-        ).lower(like, keys, jax.ShapeDtypeStruct((), jnp.int32), stops, trials, data, held_out)
+        ).lower(like, keys, orders, number, stops, trials, data, held_out)
     except KeyError as error:
         raise UsageError(f"train.select={train.select!r} is no metric of the task ({error} is missing)") from None
     programs = first.compile(), lowered.compile()
@@ -427,6 +429,19 @@ def prepare(
     peak = getattr(programs[1].memory_analysis(), "peak_memory_in_bytes", 0) / 2**20 or None
     names = tuple(lowered.out_info[1])
     return Prepared(label, train, tuple(seeds), search, sizes, data, held_out, mapped, *programs, names, seconds, peak)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def draw_orders(keys: Key, number: Any, size: int) -> Any:
+    """The order of ``size`` examples in an epoch, for each seed ``[seeds, size]``.
+
+    A program of its own that all rows of a table share, since sorting is slow to compile on a CPU.
+    """
+
+    def order(key: Key) -> Any:
+        return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), number), size).astype(jnp.int32)
+
+    return jax.vmap(order)(keys)
 
 
 def _keys(seeds: Any) -> Key:

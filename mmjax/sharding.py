@@ -15,11 +15,13 @@ __all__ = [
     "AXES",
     "batch_sharding",
     "check_divides",
+    "describe_split",
     "gather",
     "jit_step",
     "make_mesh",
     "put_batch",
     "replicated",
+    "seed_devices",
     "shard_seeds",
     "state_sharding",
 ]
@@ -133,15 +135,39 @@ def jit_step(step: Callable, mesh: Mesh, state: PyTree, *, small: int = SMALL) -
     )
 
 
+def describe_split(params: PyTree, mesh: Mesh, *, small: int = SMALL) -> str:
+    """In one line, how many parameters ``state_sharding`` splits; empty for a mesh that splits none.
+
+    Args:
+      params: arrays or shapes.
+    """
+    ways = {name: mesh.shape[name] for name in ("fsdp", "tensor") if mesh.shape[name] > 1}
+    if not ways:
+        return ""
+    leaves = jax.tree.leaves(params)
+    split = sum(math.prod(leaf.shape) for leaf in leaves if any(_spec(leaf.shape, mesh, small)))
+    total = sum(math.prod(leaf.shape) for leaf in leaves)
+    over = " and ".join(f"{name}={count}" for name, count in ways.items())
+    return (
+        f"{over}: {split:,} of {total:,} parameters are split; whole on every device are arrays of fewer than "
+        f"{small:,} numbers and those without an axis to divide"
+    )
+
+
+def seed_devices(count: int) -> list[Any]:
+    """The devices of this host over which so many seeds are spread: as many as divide their number."""
+    devices = jax.local_devices()
+    return devices[: max(ways for ways in range(1, len(devices) + 1) if count % ways == 0)]
+
+
 def shard_seeds(tree: PyTree, *, enabled: bool = True) -> PyTree:
-    """Spreads the leading axis (seeds) over the devices of this host where it divides; else leaves it as it is.
+    """Spreads the leading axis (seeds) over ``seed_devices``.
 
     Args:
       tree: arrays, or shapes that say where they are to lie.
     """
-    count = jax.tree.leaves(tree)[0].shape[0]
-    devices = jax.local_devices()
-    if not enabled or len(devices) == 1 or count % len(devices):
+    devices = seed_devices(jax.tree.leaves(tree)[0].shape[0])
+    if not enabled or len(devices) == 1:
         return tree
     sharding = NamedSharding(make_mesh(devices=devices), PartitionSpec("data"))
     if isinstance(jax.tree.leaves(tree)[0], jax.ShapeDtypeStruct):

@@ -21,12 +21,21 @@ from jax.sharding import Mesh
 
 from mmjax.checkpoint import Checkpoints, export_params
 from mmjax.checks import check_batch, describe_largest, first_nonfinite, vocabularies
-from mmjax.data import Records, Source, Transform, ordered_batches, size, steps_per_epoch, stream_batches
+from mmjax.data import Records, Source, Transform, ordered_batches, read_ahead, size, steps_per_epoch, stream_batches
 from mmjax.environment import environment
 from mmjax.errors import UsageError
 from mmjax.metrics import compute, merge
 from mmjax.progress import MetricsLog, Progress
-from mmjax.sharding import check_divides, gather, jit_step, make_mesh, put_batch, replicated, state_sharding
+from mmjax.sharding import (
+    check_divides,
+    describe_split,
+    gather,
+    jit_step,
+    make_mesh,
+    put_batch,
+    replicated,
+    state_sharding,
+)
 from mmjax.stream import Batch
 from mmjax.tasks import Task, fit_task, target_moments
 from mmjax.training import (
@@ -258,8 +267,13 @@ def fit_streaming(
         state, start, best, finished = _resume(checkpoints, programs, key)
         first = jax.process_index() == 0
         terminal = terminal if first else io.StringIO()
-        with MetricsLog(workdir, start, enabled=first) as log, Progress(total, start, stream=terminal) as progress:
-            feed = iter(()) if finished else batches(start)
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(MetricsLog(workdir, start, enabled=first))
+            progress = stack.enter_context(Progress(total, start, stream=terminal))
+            feed = read_ahead(iter(()) if finished else batches(start), lambda batch: put_batch(batch, mesh))
+            stack.callback(feed.close)
+            if line := describe_split(programs.like.params, mesh):
+                progress.say(line)
             waiting: tuple[int, dict[str, Any]] | None = None
 
             def report() -> None:
@@ -279,7 +293,7 @@ def fit_streaming(
 
             for step, batch in enumerate(feed, start + 1):
                 alive()
-                state, metrics = programs.step(state, put_batch(batch, mesh), step_key)
+                state, metrics = programs.step(state, batch, step_key)
                 report()
                 waiting = step, metrics
                 stop = signals.poll(step)

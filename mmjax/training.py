@@ -114,7 +114,7 @@ class TrainState(flax.struct.PyTreeNode):
       params: of the model.
       collections: its other state (batch statistics, hashes), by name of the collection.
       opt_state: of the optimiser.
-      skipped: steps left out because loss or gradient was not finite, int32.
+      skipped: steps whose loss or gradient was not finite, int32; they are left out unless such a run is thrown away.
     """
 
     step: Any
@@ -206,6 +206,7 @@ def make_train_step(
     trial: Trial | None = None,
     *,
     accumulate: int = 1,
+    skip: bool = True,
 ) -> Callable[[TrainState, Batch, Key], tuple[TrainState, dict[str, Any]]]:
     """A pure step ``(state, batch, key) -> (state, metrics)``, one update; metrics are mergeable states.
 
@@ -214,6 +215,8 @@ def make_train_step(
     dropout is at its rate; ``tx`` must be made for it.
 
     Args:
+      skip: whether a step that is not finite changes nothing; else it is only counted, which is cheaper where the
+        caller throws such a run away.
       accumulate: parts in which the batch passes through the model, one after the other; it must divide the rows. Sums
         of losses and of weights are taken over all of them and divided once.
     """
@@ -267,7 +270,7 @@ def make_train_step(
             state.step, optax.apply_updates(state.params, updates), dict(collections), opt_state, state.skipped
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state) if skip else new
         return kept.replace(step=state.step + 1, skipped=state.skipped + ~finite), states
 
     return step

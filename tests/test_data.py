@@ -1,12 +1,13 @@
 """What a batch holds is a pure function of its number: hosts, restarts and threads change nothing."""
 
 import itertools
+import threading
 
 import jax
 import numpy as np
 import pytest
 
-from mmjax.data import Example, Records, ordered_batches, steps_per_epoch, stream_batches
+from mmjax.data import Example, Records, ordered_batches, read_ahead, steps_per_epoch, stream_batches
 from mmjax.errors import UsageError
 from tests.toy import make_batch
 
@@ -169,3 +170,29 @@ def test_what_cannot_be_streamed_is_said():
         take(jax.tree.map(lambda x: x[:0], DATA), 1)
     with pytest.raises(UsageError, match="to_example"):
         take(make_records(), 1, transforms=(jitter,))
+
+
+def test_what_is_read_ahead_comes_in_order_from_one_thread_and_errors_in_their_place():
+    threads = []
+
+    def square(x):
+        threads.append(threading.current_thread())
+        if x == 5:
+            raise ValueError("five")
+        return x * x
+
+    assert list(read_ahead(iter(range(4)), square)) == [0, 1, 4, 9]
+    assert len(set(threads)) == 1 and threads[0] is not threading.current_thread()
+    feed = read_ahead(iter(range(9)), square)
+    assert [next(feed) for _ in range(5)] == [0, 1, 4, 9, 16]
+    with pytest.raises(ValueError, match="five"):
+        next(feed)
+    assert list(read_ahead(iter(()), square)) == []
+
+
+def test_closed_it_reads_no_more_than_was_begun():
+    taken = []
+    feed = read_ahead(iter(range(100)), taken.append, count=2)
+    next(feed)
+    feed.close()
+    assert taken == list(range(len(taken))) and len(taken) <= 3

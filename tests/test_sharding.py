@@ -11,7 +11,16 @@ from jax.sharding import PartitionSpec
 
 from mmjax.errors import UsageError
 from mmjax.metrics import compute
-from mmjax.sharding import check_divides, jit_step, make_mesh, put_batch, state_sharding
+from mmjax.sharding import (
+    check_divides,
+    describe_split,
+    jit_step,
+    make_mesh,
+    put_batch,
+    seed_devices,
+    shard_seeds,
+    state_sharding,
+)
 from mmjax.training import init_state, make_train_step
 from tests.draw import quick_jit
 from tests.toy import MODEL, TASK, make_batch
@@ -89,3 +98,25 @@ def test_what_does_not_divide_is_said_in_one_line():
     check_divides(12, make_mesh(tensor=2))
     with pytest.raises(UsageError, match="fsdp=3 times tensor=1 must divide the number of devices, 8"):
         make_mesh(fsdp=3)
+
+
+def test_seeds_lie_on_as_many_devices_as_divide_them():
+    for seeds, devices in ((8, 8), (5, 5), (10, 5), (12, 6), (11, 1), (1, 1)):
+        assert len(seed_devices(seeds)) == devices
+        spread = shard_seeds({"a": jnp.arange(seeds)})["a"]
+        assert len(spread.sharding.device_set) == devices
+        np.testing.assert_array_equal(spread, np.arange(seeds))
+    assert len(shard_seeds(jnp.arange(5), enabled=False).sharding.device_set) == 1
+
+
+def test_what_a_mesh_splits_is_told_by_the_numbers_that_lie_in_parts():
+    params = {"wide": jnp.zeros((64, 64)), "odd": jnp.zeros((63, 65)), "bias": jnp.zeros(64)}
+    mesh = make_mesh(fsdp=8)
+    where = state_sharding(params, mesh)
+    in_parts = sum(leaf.size for leaf, at in zip(jax.tree.leaves(params), jax.tree.leaves(where)) if any(at.spec))
+    assert describe_split(params, mesh).startswith(
+        f"fsdp=8: {in_parts:,} of {4096 + 63 * 65 + 64:,} parameters are split"
+    )
+    assert in_parts == 4096
+    assert describe_split(params, make_mesh(fsdp=2, tensor=2)).startswith("fsdp=2 and tensor=2: 4,096 of")
+    assert describe_split(params, make_mesh()) == ""

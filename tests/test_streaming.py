@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from mmjax.errors import UsageError
-from mmjax.progress import read_metrics
+from mmjax.progress import MetricsLog, read_metrics
 from mmjax.resident import fit
 from mmjax.sharding import make_mesh
 from mmjax.streaming import evaluate_streaming, fit_streaming
@@ -68,17 +68,17 @@ def test_killed_then_told_to_stop_then_finished_it_is_the_same_run(tmp_path, alo
     assert_same_run(tmp_path, alone)
 
 
-def test_interrupted_in_this_process_and_continued_with_a_damaged_checkpoint(tmp_path, alone):
-    before = signal.getsignal(signal.SIGINT)
-    calls = iter(range(100))
+def test_interrupted_in_this_process_and_continued_with_a_damaged_checkpoint(tmp_path, alone, monkeypatch):
+    before, write = signal.getsignal(signal.SIGINT), MetricsLog.write
 
-    def interrupt(batch, rng):
-        if next(calls) == 8:  # one call makes the sample: this is step 8, in the second epoch
+    def interrupt(log, step, metrics):
+        write(log, step, metrics)
+        if step == 7:  # is logged while step 8 runs, in the second epoch
             os.kill(os.getpid(), signal.SIGINT)
-        return batch
 
-    with pytest.raises(SystemExit) as stopped:
-        run(tmp_path, transforms=(interrupt,))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(MetricsLog, "write", interrupt)
+        run(tmp_path, transforms=(lambda batch, rng: batch,))
     assert stopped.value.code == 130 and signal.getsignal(signal.SIGINT) is before
     assert read_metrics(tmp_path)[-1]["step"] == 8
     newest = tmp_path / "checkpoints" / "8" / "state"

@@ -24,6 +24,10 @@ __all__ = ["HELD_OUT", "STANDARD", "Record", "RecordStore", "make_record", "repl
 
 STANDARD = "mmeval-1"
 AGAIN = "run the table's command again"
+WHOLE_TABLE = "(whole table)"
+"""Under which name ``timing.json`` holds the seconds of a table: compiling (beside training, in threads of its own),
+training and searching summed over its rows; measuring and writing as they passed."""
+
 HELD_OUT = ("validation", "test")
 
 
@@ -420,6 +424,22 @@ class RecordStore:
         except (FileNotFoundError, DamagedFile):
             return {}
         return found if isinstance(found, dict) else {}
+
+    def add_timing(self, seconds: Mapping[str, Mapping[str, float]]) -> None:
+        """Adds to the seconds of rows that are there, and makes the sums of the table anew.
+
+        Args:
+          seconds: by row and by what they were spent on; under ``WHOLE_TABLE`` those of no row in particular.
+        """
+        timing = self.timing()
+        for name in [name for name in seconds if name in timing or name == WHOLE_TABLE]:
+            entry = timing.setdefault(name, {})
+            for what, value in seconds[name].items():
+                entry[what] = entry.get(what, 0.0) + value
+        rows = [entry for name, entry in timing.items() if name != WHOLE_TABLE]
+        for what in ("compile_seconds", "train_seconds", "search_seconds"):
+            timing.setdefault(WHOLE_TABLE, {})[what] = sum(entry.get(what, 0.0) for entry in rows)
+        replace_file(self.workdir / "timing.json", _json(timing).encode())
 
     def _write_timing(self, name: str, timing: Mapping[str, Any]) -> None:
         replace_file(self.workdir / "timing.json", _json({**self.timing(), name: timing}).encode())

@@ -81,7 +81,7 @@ def analyse(
     measure: Measure,
     on_change: str = "ask",
     say: Callable[[str], None],
-) -> None:
+) -> dict[str, float]:
     """Measures every finished row that was not measured in this way before.
 
     A method whose fit sees the data itself has none of these quantities; a row with a label per step has no
@@ -96,6 +96,9 @@ def analyse(
       measure: what to measure.
       on_change: ``keep`` = what other code has measured stays; else it is measured anew.
       say: takes a line of progress.
+
+    Returns:
+      the seconds that each row took.
     """
     subjects = find_subjects(table, dataset, store, hashes)
     keep = functools.partial(_keep, store, hashes)
@@ -129,6 +132,7 @@ def analyse(
     store.annotate(
         {name: record_fields(one.found, one.streams, truth(one), one.metric) for name, one in subjects.items()}
     )
+    return {name: one.seconds for name, one in subjects.items()}
 
 
 def _how(subject: Subject, measure: Measure) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from mmjax.environment import device, environment
 from mmjax.errors import UsageError
 from mmjax.evaluation.calibration import before_and_after
 from mmjax.evaluation.cost import count_params, count_program, fusion_params, shapes_of
-from mmjax.evaluation.records import HELD_OUT, Record, RecordStore, make_record
+from mmjax.evaluation.records import HELD_OUT, WHOLE_TABLE, Record, RecordStore, make_record
 from mmjax.evaluation.report import write_report
 from mmjax.evaluation.robustness import presence
 from mmjax.evaluation.summary import summarise
@@ -40,6 +40,7 @@ from mmjax.experiment.trials import SEEDS, Search, describe_trials, fit_chosen, 
 from mmjax.experiment.workdir import claim
 from mmjax.metrics import compute
 from mmjax.resident import Fit, Prepared, prepare
+from mmjax.sharding import seed_devices
 from mmjax.source_code import Definitions, code_digest
 from mmjax.stream import Batch, by_index, select
 from mmjax.tasks import Task
@@ -65,6 +66,7 @@ class _Run:
     codes: Mapping[str, Definitions] = dataclasses.field(default_factory=dict)
     measures: dict[int, Callable] = dataclasses.field(default_factory=dict)
     viewed: dict[int, Dataset] = dataclasses.field(default_factory=dict)
+    writing: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def measure(self, task: Task, outputs: np.ndarray, batch: Batch) -> dict[str, float]:
         """The task's metrics, compiled once a task: one operation at a time takes seconds."""
@@ -137,7 +139,7 @@ def run_table(
     chosen = table.chosen(rows)
     check_fits(chosen, dataset)
     with claim(workdir, {"table": name, "row": None, "folds": None, "measured": None}):
-        say(f"{name}: {_sizes(dataset)}; {len(chosen)} rows, {table.seeds} seeds, on {device()}")
+        say(f"{name}: {_sizes(dataset)}; {len(chosen)} rows, {table.seeds} seeds, on {device()}{_spread(table.seeds)}")
         store = RecordStore(workdir)
         run = _Run(table, dataset, store, {}, snapshot_seconds, say, on_change)
         run = _finish_rows(run, name, table, [row.name for row in chosen])
@@ -145,8 +147,17 @@ def run_table(
             added = control_rows(run.table, summarise(workdir))
             whole = dataclasses.replace(run.table, rows=[*run.table.rows, *added])
             run = _finish_rows(run, name, whole, [row.name for row in added])
-        analyse(run.table, raw, dataset, store, run.hashes, measure=measure or Measure(), on_change=on_change, say=say)
-        return write_report(workdir)
+        clock, of = time.perf_counter(), measure or Measure()
+        measured = analyse(run.table, raw, dataset, store, run.hashes, measure=of, on_change=on_change, say=say)
+        before_writing = time.perf_counter()
+        text = write_report(workdir)
+        written = time.perf_counter() - before_writing + sum(run.writing.values())
+        seconds = {row: {"measure_seconds": measured.get(row, 0.0)} for row in run.hashes}
+        for row, value in run.writing.items():
+            seconds[row]["write_seconds"] = value
+        passed = {"measure_seconds": before_writing - clock, "write_seconds": written}
+        store.add_timing({**seconds, WHOLE_TABLE: passed})
+        return text
 
 
 def _finish_rows(run: _Run, name: str, table: Table, names: Sequence[str]) -> _Run:
@@ -197,10 +208,12 @@ def _finish_row(run: _Run, row: Row, data: Dataset, prepared: Callable[[], "_Pre
         else:
             result = _run_network(run, row, data, network, label)
     result.timing["total_seconds"] = seconds = time.perf_counter() - clock
+    clock = time.perf_counter()
     records = _records(run, row, result)
     run.store.write_code(run.code(row), run.codes[row.name])
     run.store.write_row(row.name, records, result.logits, result.timing, result.history, result.files)
     shutil.rmtree(run.snapshots(row), ignore_errors=True)
+    run.writing[row.name] = time.perf_counter() - clock
     primary = run.dataset.card.primary_metric
     score = np.mean([record["metrics"][primary] for record in records])
     run.say(f"{label}: {primary} {score:.4f} in {seconds:.1f} s")
@@ -428,6 +441,12 @@ def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
             )
         )
     return records
+
+
+def _spread(seeds: int) -> str:
+    """Of several devices, over how many the seeds of a row are spread."""
+    used, there = len(seed_devices(seeds)), jax.local_device_count()
+    return "" if there == 1 else f", {used} of {there} devices"
 
 
 def _sizes(dataset: Dataset) -> str:

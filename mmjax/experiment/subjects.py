@@ -36,6 +36,7 @@ class Subject:
     members: tuple["Subject", ...] = ()
     parts: dict[str, Any] = dataclasses.field(default_factory=dict)
     found: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
 
     @property
     def per_step(self) -> bool:

@@ -184,10 +184,19 @@ def _scores_under(
 def side_by_side(function: Callable[[Subject], Any], subjects: Sequence[Subject]) -> list[Any]:
     """The function of every subject, in their order; on a CPU several at once, since a probe keeps one core busy.
 
-    Models that scan or convolve go one by one: they use several cores themselves.
+    Models that scan or convolve go one by one: they use several cores themselves. The time that a subject takes is
+    added to its ``seconds``.
     """
+
+    def timed(subject: Subject) -> Any:
+        clock = time.perf_counter()
+        try:
+            return function(subject)
+        finally:
+            subject.seconds += time.perf_counter() - clock
+
     cores = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
     with concurrent.futures.ThreadPoolExecutor(min(cores, 4)) as pool:
-        begun = {s.row.name: pool.submit(function, s) for s in subjects if not s.loops}
+        begun = {s.row.name: pool.submit(timed, s) for s in subjects if not s.loops}
         done = {name: future.result() for name, future in begun.items()}
-    return [done[s.row.name] if s.row.name in done else function(s) for s in subjects]
+    return [done[s.row.name] if s.row.name in done else timed(s) for s in subjects]

@@ -116,6 +116,19 @@ def summary_of(workdir):
     return json.loads((workdir / "table.json").read_bytes())
 
 
+def test_the_clock_says_what_the_time_of_a_row_and_of_the_table_went_to(whole):
+    timing = json.loads((whole / "timing.json").read_bytes())
+    passed = timing.pop(records.WHOLE_TABLE)
+    for what in ("compile_seconds", "train_seconds"):
+        total = sum(row.get(what, 0) for row in timing.values())
+        assert total > 0 and passed[what] == pytest.approx(total)
+    assert all(row["measure_seconds"] > 0 for row in timing.values() if "compile_seconds" in row)
+    assert all(row["write_seconds"] > 0 for row in timing.values())
+    assert passed["measure_seconds"] > 0 and passed["write_seconds"] > sum(
+        row["write_seconds"] for row in timing.values()
+    )
+
+
 def test_a_whole_table_conforms_with_its_controls(whole):
     summary = summary_of(whole)
     assert summary["conforming"] and summary["missing_parts"] == []
