@@ -23,7 +23,7 @@ class Card:
       kinds: kind of each stream: text, image, audio, video or feature.
       num_classes: number of classes; None for a score.
       class_names: their names, in order.
-      primary_metric: the metric of the tables, e.g. ``accuracy``.
+      primary_metric: the metric of the tables, e.g. ``accuracy``; empty = the first of the task's scores.
       metric: its name with its convention, where the field has several, e.g. ``acc2_has0`` (see
         ``mmjax.evaluation.targets``); empty = the primary metric.
       group: what a group is: video, speaker, recording; the unit of splitting and of the bootstrap.

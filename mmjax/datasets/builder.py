@@ -46,7 +46,7 @@ class ExamplesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return self.recipe.options() if given is None else given
 
     def example_features(self) -> dict[str, Any]:
-        """The features of one example, ``target`` and ``group`` aside."""
+        """The features of one example; ``target`` and ``group`` are single numbers unless they are among them."""
         raise NotImplementedError(f"{type(self).__name__} must say what an example holds")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -55,7 +55,7 @@ class ExamplesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             description=card.description,
-            features=tfds.features.FeaturesDict({**self.example_features(), **scalars}),
+            features=tfds.features.FeaturesDict({**scalars, **self.example_features()}),
             homepage=None,
             license=card.licence or None,
             disable_shuffling=True,  # the order of the examples is their index

@@ -228,7 +228,7 @@ def with_baselines(table: Table, dataset: Dataset) -> Table:
     """
     added: list[Row] = []
     plain = next((row for row in table.rows if row.role == "concatenation"), None)
-    if has_sequences(dataset) and not any(row.role == "linear" for row in table.rows):
+    if has_sequences(dataset) and not _has_labels(dataset) and not any(row.role == "linear" for row in table.rows):
         names = {row.name for row in table.rows}
         section = plain.section if plain else ""
         scores = not dataset.card.num_classes
@@ -243,13 +243,20 @@ def check_fits(rows: Sequence[Row], dataset: Dataset) -> None:
     Raises:
       UsageError: the row, and what to put in its place.
     """
-    if dataset.card.num_classes:
+    labels = _has_labels(dataset)
+    if dataset.card.num_classes and not labels:
         return
     for row in rows:
         fit = row.fit.func if isinstance(row.fit, functools.partial) else row.fit
         of_classes = fit in (linear_svm, logistic, stack)
         if isinstance(row.fit, functools.partial) and fit is decide:
-            of_classes = row.fit.keywords.get("rule") is not decision.mean_of_scores
+            allowed = decision.mean_of_logits if labels else decision.mean_of_scores
+            of_classes = row.fit.keywords.get("rule") is not allowed
+        if of_classes and labels:
+            raise UsageError(
+                f"row {row.name!r} is for one class an item, {dataset.card.name} has several labels: combine rows "
+                "by the mean of their logits"
+            )
         if of_classes:
             raise UsageError(
                 f"row {row.name!r} is for classes, {dataset.card.name} has scores: combine rows by "
@@ -257,9 +264,22 @@ def check_fits(rows: Sequence[Row], dataset: Dataset) -> None:
             )
 
 
+def _has_labels(dataset: Dataset) -> bool:
+    """Whether an item has several labels."""
+    batch = dataset.splits["train"]
+    return bool(dataset.card.num_classes) and np.ndim(batch.target) > np.ndim(batch.index)
+
+
 def constants(dataset: Dataset) -> dict[str, float]:
-    """What mean and median of train reach on test in a data set of scores; a constant has no correlation."""
+    """What ignoring the input reaches on test: of scores mean and median of train, of labels each one's share of train
+    as its probability. A constant has no correlation, and an area of a half.
+    """
     train, test = dataset.splits["train"], dataset.splits["test"]
+    if _has_labels(dataset):
+        share = np.asarray(by_index(train.target, train.index), np.float64).mean(0)
+        logits, truth = np.log(share + 1e-9) - np.log(1 - share + 1e-9), by_index(test.target, test.index)
+        values_of = score(dataset.card.primary_metric).of(np.broadcast_to(logits, (1, *truth.shape)), truth)
+        return {"share of each label of train": float(values_of[0])}
     if (
         dataset.card.num_classes
         or np.shape(train.target) != np.shape(train.index)

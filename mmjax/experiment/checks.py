@@ -1,6 +1,7 @@
 """Whether a row's model, task and data fit each other, found out from shapes before anything is compiled."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ from mmjax.tasks import Classification, Regression, Task
 from mmjax.training import Train, init_state, make_optimizer, predict
 from mmjax.typing import Key, PyTree
 
-__all__ = ["abstract_variables", "check_model", "check_primary", "naming"]
+__all__ = ["abstract_variables", "check_model", "check_primary", "naming", "with_primary"]
 
 
 @contextlib.contextmanager
@@ -60,13 +61,26 @@ def check_model(model: nn.Module, task: Task, train: Train, data: Dataset) -> No
     check_primary(task, data)
 
 
+def with_primary(data: Dataset, task: Task) -> Dataset:
+    """The data with a primary metric: where their card names none, the first of the task's scores.
+
+    Raises:
+      UsageError: neither names one.
+    """
+    if data.card.primary_metric:
+        return data
+    if not (named := getattr(task, "scores", ())):
+        raise UsageError(f"{data.card.name} has no primary_metric, and {type(task).__name__} names no scores")
+    return dataclasses.replace(data, card=dataclasses.replace(data.card, primary_metric=named[0]))
+
+
 def check_primary(task: Task, data: Dataset) -> None:
     """Passes if the primary metric of the data is of outputs such as the task's.
 
     Raises:
       UsageError: it is not, or there is none of that name; the message lists those there are.
     """
-    name = data.card.primary_metric
+    name = with_primary(data, task).card.primary_metric
     own = [score(one) for one in getattr(task, "scores", ())]
     if own and (name not in scores() or score(name).outputs != own[0].outputs):
         fitting = ", ".join(scores(own[0].outputs))

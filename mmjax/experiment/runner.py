@@ -23,13 +23,14 @@ from mmjax.evaluation.cost import count_params, count_program, fusion_params, sh
 from mmjax.evaluation.records import HELD_OUT, WHOLE_TABLE, Record, RecordStore, make_record
 from mmjax.evaluation.report import write_report
 from mmjax.evaluation.robustness import presence
+from mmjax.evaluation.scores import score
 from mmjax.evaluation.summary import summarise
 from mmjax.experiment import folds
 from mmjax.experiment.ahead import ahead
 from mmjax.experiment.analyses import Measure, analyse, changed_measures
 from mmjax.experiment.baselines import check_fits, with_baselines
 from mmjax.experiment.changes import changed_rows, check_choice, refuse, training_code
-from mmjax.experiment.checks import abstract_variables, check_model, naming
+from mmjax.experiment.checks import abstract_variables, check_model, naming, with_primary
 from mmjax.experiment.console import Lines
 from mmjax.experiment.controls import control_rows
 from mmjax.experiment.data import load_raw, row_data
@@ -69,10 +70,15 @@ class _Run:
     writing: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def measure(self, task: Task, outputs: np.ndarray, batch: Batch) -> dict[str, float]:
-        """The task's metrics, compiled once a task: one operation at a time takes seconds."""
+        """The task's metrics, compiled once a task (one operation at a time takes seconds), its scores, and the primary
+        metric."""
         if id(task) not in self.measures:
             self.measures[id(task)] = jax.jit(lambda o, b: compute(task.metrics(o, b)))
-        return {k: float(v) for k, v in self.measures[id(task)](outputs, batch.replace(streams={})).items()}
+        found = {k: float(v) for k, v in self.measures[id(task)](outputs, batch.replace(streams={})).items()}
+        for name in {*getattr(task, "scores", ()), self.dataset.card.primary_metric} - set(found):
+            given = by_index(outputs, batch.index), by_index(np.asarray(batch.target), batch.index)
+            found[name] = float(score(name).of(given[0][None], given[1])[0])
+        return found
 
     def seeds(self, row: Row) -> range:
         return range(row.seeds or self.table.seeds)
@@ -134,7 +140,7 @@ def run_table(
         with claim(workdir, {"table": name, "row": None, "folds": list(table.folds), "measured": None}):
             return folds.run_folds(run_table, table, name, workdir, **options)
     raw = load_raw(table, **folders)
-    dataset = table.view(raw) if table.view else raw
+    dataset = with_primary(table.view(raw) if table.view else raw, table.task)
     table = with_baselines(table, dataset)
     chosen = table.chosen(rows)
     check_fits(chosen, dataset)
@@ -215,8 +221,8 @@ def _finish_row(run: _Run, row: Row, data: Dataset, prepared: Callable[[], "_Pre
     shutil.rmtree(run.snapshots(row), ignore_errors=True)
     run.writing[row.name] = time.perf_counter() - clock
     primary = run.dataset.card.primary_metric
-    score = np.mean([record["metrics"][primary] for record in records])
-    run.say(f"{label}: {primary} {score:.4f} in {seconds:.1f} s")
+    mean = np.mean([record["metrics"][primary] for record in records])
+    run.say(f"{label}: {primary} {mean:.4f} in {seconds:.1f} s")
 
 
 def smoke(table: Table) -> Table:
@@ -305,8 +311,8 @@ def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: 
     export_params(folder / params, fitted.variables)
     runs = [first, fitted] if train.refit else [first]
     seconds = {f"{key}_seconds": sum(one.seconds[key] for one in runs) for key in ("compile", "train")}
-    primary = fitted.history[f"test/{data.card.primary_metric}"]
-    lower = data.card.primary_metric in task.lower_is_better
+    primary = fitted.history.get(f"test/{data.card.primary_metric}")
+    best = np.max if score(data.card.primary_metric).higher_is_better else np.min
     return _Result(
         logits=logits,
         timing={
@@ -318,7 +324,7 @@ def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: 
         },
         history=first.history,
         epoch=first.epoch,
-        test_selected=primary.min(0) if lower else primary.max(0),
+        test_selected=None if primary is None else best(primary, axis=0),  # of a score that is no state
         cost=network.cost,
         selection_rule=f"epoch of best validation {train.select}"
         + (", refit on train + validation" * train.refit)
@@ -350,10 +356,11 @@ def _run_fit(run: _Run, row: Row, data: Dataset) -> _Result:
         metric = run.dataset.card.primary_metric
         batch, few = data.splits["validation"], seeds[: SEEDS if row.varies else 1]
 
-        def score(scores: Any) -> float:
+        def measured(scores: Any) -> float:
             return run.measure(task, np.asarray(scores, np.float32), batch)[metric]
 
-        search, fit = search_fit(candidates, outputs_of, score, metric, metric in task.lower_is_better, few)
+        lower = not score(metric).higher_is_better
+        search, fit = search_fit(candidates, outputs_of, measured, metric, lower, few)
     outputs: list[Mapping[str, Any]] = []
     for seed in seeds:
         outputs.append(outputs[0] if outputs and not row.varies else outputs_of(fit, seed))
@@ -437,7 +444,9 @@ def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
                 data_fraction=run.table.fraction or 1.0,
                 calibration=before_and_after(
                     {k: result.logits[k][position] for k in HELD_OUT}, truth, fitted=row.validation_scores == "fitted"
-                ),
+                )
+                if score(dataset.card.primary_metric).outputs == "classes"
+                else None,
             )
         )
     return records

@@ -34,11 +34,11 @@ def alone(name, width, classes):
     return Multimodal({name: encoder}, fusion.Concat(width), ClassificationHead(classes))
 
 
-def rows(names, classes):
-    """The rows of both synthetic tables."""
+def rows(names, classes, labels=False):
+    """The rows of the synthetic tables; ``labels``: each logit is a label of its own."""
     yield from (Row(n, model=classifier(fusion.Concat(DIM), (n,), classes), streams=(n,)) for n in names)
     yield from matched_rows(functools.partial(alone, classes=classes), names, like="concatenation")
-    yield from decision_rows(names)
+    yield from decision_rows(names)[: 1 if labels else None]  # of labels the mean of logits alone
     early = fusion.EarlyConcat(DIM, hidden_dims=(128, 64))
     yield Row("early", model=Multimodal({}, early, ClassificationHead(classes)))
     yield Row("additive (sum over modalities)", model=classifier(fusion.Concat(DIM), names, classes))

@@ -205,7 +205,12 @@ def test_bits_have_no_posterior():
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("digits", {}), ("synthetic", {"length": 4, "sizes": (12, 4, 4), "modalities": 3})]
+    ("name", "options"),
+    [
+        ("digits", {}),
+        ("synthetic", {"length": 4, "sizes": (12, 4, 4), "modalities": 3}),
+        ("synthetic", {"labels": "bits", "sizes": (12, 4, 4)}),
+    ],
 )
 def test_the_tfds_builder_holds_what_load_gives(tmp_path, name, options):
     dataset = datasets.load(name, **options)
@@ -213,7 +218,19 @@ def test_the_tfds_builder_holds_what_load_gives(tmp_path, name, options):
     assert len(source) == dataset.splits["train"].size
     for row in (0, 3, len(source) - 1):
         example, batch = source[row], dataset.splits["train"]
-        assert (example["target"], example["group"]) == (batch.target[row], batch.group[row])
+        np.testing.assert_array_equal(example["target"], batch.target[row])
+        assert example["group"] == batch.group[row]
         for key, stream in batch.streams.items():
             items = stream.values[row][stream.mask[row]]
             np.testing.assert_array_equal(example[key].reshape(items.shape), items)
+
+
+def test_bits_as_labels_are_the_bits_of_the_class():
+    classes, labels = datasets.load("synthetic"), datasets.load("synthetic", labels="bits")
+    assert labels.card.class_names == ("shared", "only in a", "only in b", "XOR")
+    assert labels.card.num_classes == 4 and labels.card.primary_metric == "labels_f1_micro"
+    for split, batch in classes.splits.items():
+        np.testing.assert_array_equal(labels.splits[split].target @ (1 << np.arange(4)), batch.target)
+        np.testing.assert_array_equal(labels.splits[split].streams["a"].values, batch.streams["a"].values)
+    with pytest.raises(UsageError, match="labels is 'class' or, with mode 'bits', 'bits', got 'bits'"):
+        datasets.load("synthetic", mode="gaussian", labels="bits")

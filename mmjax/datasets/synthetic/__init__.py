@@ -41,6 +41,8 @@ class Options:
       unique: bits: bits of the target that one modality shows alone; a number for all or one for each.
       synergy: bits: bits of the target that are the parity (XOR) of one bit of each modality.
       nuisance: bits: bits of each modality that have nothing to do with the target.
+      labels: bits: ``class`` (one class of all bits together) or ``bits`` (each bit is a label of its own: the shared
+        ones first, then each modality's own, then the XORs).
       noise: bits: standard deviation of Gaussian noise on every value; above 0 it ends the exactness of the facts.
       num_classes: gaussian.
       strength: gaussian: distance between two class means, in standard deviations, divided by sqrt 2; a number for
@@ -58,6 +60,7 @@ class Options:
     unique: int | tuple[int, ...] = 1
     synergy: int = 1
     nuisance: int = 0
+    labels: str = "class"
     noise: float = 0.0
     num_classes: int = 4
     strength: float | tuple[float, ...] = 1.5
@@ -66,6 +69,8 @@ class Options:
     def __post_init__(self):
         if self.mode not in ("bits", "gaussian"):
             raise UsageError(f"synthetic: mode is 'bits' or 'gaussian', got {self.mode!r}")
+        if self.labels not in ("class", "bits") or (self.labels == "bits" and self.mode != "bits"):
+            raise UsageError(f"synthetic: labels is 'class' or, with mode 'bits', 'bits', got {self.labels!r}")
         if not 2 <= self.modalities <= 26:
             raise UsageError(f"synthetic: modalities is 2 to 26, got {self.modalities}")
         for field in ("sizes", "unique", "strength", "prior"):
@@ -101,7 +106,9 @@ def _card(options: Options) -> Card:
         name="synthetic" if options == Options() else f"synthetic ({options.mode})",
         description=options.part.describe(options),
         kinds={name: "feature" for name in options.names},
-        num_classes=answers["num_classes"],
+        num_classes=len(answers["labels"]) if options.labels == "bits" else answers["num_classes"],
+        class_names=answers["labels"] if options.labels == "bits" else (),
+        primary_metric="labels_f1_micro" if options.labels == "bits" else "accuracy",
         noise={name: "standardised features + N(0, (2 severity)^2)" for name in options.names},
         caution="" if answers["exact"] else "Noise was added: the numbers of bits are no longer exact.",
     )

@@ -47,7 +47,7 @@ def facts(options: Any) -> dict[str, Any]:
     total = options.redundancy + sum(unique.values()) + options.synergy
     alone = {name: options.redundancy + count for name, count in unique.items()}
     exact = options.noise == 0
-    return {
+    answers = {
         "mode": "bits",
         "exact": exact,
         "num_classes": 2**total,
@@ -58,15 +58,24 @@ def facts(options: Any) -> dict[str, Any]:
         "bayes_accuracy": 1.0 if exact else None,
         "bayes_accuracy_alone": {name: 2.0 ** (bits - total) if exact else None for name, bits in alone.items()},
     }
+    if options.labels == "bits":  # each a label: what is known of the class is not known of them
+        sorts = [("shared", options.redundancy), *((f"only in {name}", count) for name, count in unique.items())]
+        sorts += [("XOR", options.synergy)]
+        named = tuple(f"{what} {i + 1}" if count > 1 else what for what, count in sorts for i in range(count))
+        answers |= {"labels": named, "bayes_accuracy": None, "bayes_accuracy_alone": {}}
+    return answers
 
 
 def describe(options: Any) -> str:
     """One sentence for the card."""
-    answers = facts(options)
+    answers, several = facts(options), options.labels == "bits"
+    made, classes = (
+        ("The labels are", "") if several else ("The class is made of", f"{answers['num_classes']} classes. ")
+    )
     return (
-        f"The class is made of independent fair bits: {options.redundancy} that every modality shows, "
-        f"{answers['unique']} that one shows alone, {options.synergy} that are the XOR of a bit of each; "
-        f"{answers['num_classes']} classes. Each modality is an invertible code of its bits"
+        f"{made} independent fair bits: {options.redundancy} that every modality shows, "
+        f"{answers['unique']} that one shows alone, {options.synergy} that are the XOR of a bit of each"
+        f"{'. ' if several else '; '}{classes}Each modality is an invertible code of its bits"
         + (f" with Gaussian noise of s.d. {options.noise}." if options.noise else ".")
     )
 
@@ -103,7 +112,8 @@ def read(options: Any) -> Columns:
             streams[name] = _observed(random, values, options.noise)
         else:
             streams[name] = [_observed(random, row, options.noise) for row in _scatter(random, items, options.length)]
-    return columns(options.sizes, streams, answer @ (1 << np.arange(answer.shape[1])))
+    target = answer if options.labels == "bits" else answer @ (1 << np.arange(answer.shape[1]))
+    return columns(options.sizes, streams, target)
 
 
 def _observed(random: np.random.RandomState, values: np.ndarray, noise: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from mmjax.datasets.builder import ExamplesBuilder, tensor
@@ -21,4 +22,6 @@ class Builder(ExamplesBuilder, skip_registration=True):
         options = self.options
         dim = options.part.width(options)
         shape = (dim,) if options.length == 1 else (None, dim)
-        return {name: tensor(*shape) for name in options.names}
+        labels = options.part.facts(options).get("labels")
+        target = {"target": tensor(len(labels), dtype=np.int32)} if labels else {}
+        return {name: tensor(*shape) for name in options.names} | target
