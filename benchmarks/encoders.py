@@ -56,7 +56,8 @@ def main() -> None:
     import numpy as np
     from torch import nn
 
-    from mmjax.encoders import GRU, LSTM, LeNet, Recurrent
+    from mmjax.encoders import LeNet, Recurrent
+    from mmjax.layers import GRU, LSTM
 
     random = np.random.RandomState(0)
     frames = random.randn(BATCH, STEPS, WIDTH).astype(np.float32)

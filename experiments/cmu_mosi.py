@@ -16,6 +16,7 @@ from mmjax.encoders import FeatureMLP, Recurrent
 from mmjax.experiment import Paper, Row, Table
 from mmjax.experiment.baselines import decision_rows, linear_svm, logistic, matched_rows
 from mmjax.heads import ClassificationHead, Logits
+from mmjax.layers import TransformerBlock
 from mmjax.models import Layerwise, ModalityDropout, Multimodal, NullToken, PerStep
 from mmjax.tasks import Classification
 from mmjax.training import Train
@@ -42,7 +43,9 @@ def fusions():
         "dot-product attention, conditional query": fusion.DotProductAttention(DIM, conditional=True),
         "gated (GMU)": fusion.GMU(DIM),
         "FiLM of text": fusion.FiLM(DIM, target="text"),
-        "joint transformer (SimBaMM)": fusion.JointTransformer(DIM, per_modality=True, dropout_rate=0.3),
+        "joint transformer (SimBaMM)": fusion.JointTransformer(
+            DIM, block=TransformerBlock(dropout_rate=0.3), per_modality=True
+        ),
         "concatenation, learned null": NullToken(fusion.Concat(DIM)),
     }
 

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from mmjax.encoders.stages import count_stages
 from mmjax.stream import Stream, check_streams, select, where_mask
 from mmjax.typing import Mapping
 
-__all__ = ["Layerwise", "ModalityDropout", "Multimodal", "NullToken", "PerStep"]
+__all__ = ["Interleaved", "Layerwise", "ModalityDropout", "Multimodal", "NullToken", "PerStep"]
 
 
 class Multimodal(nn.Module):
@@ -126,6 +127,53 @@ class Layerwise(nn.Module):
             levels.update({f"{name}/{depth:02d}": stream for name, stream in streams.items()})
         chosen = levels if self.keep else streams
         return self.fusion({name: _flatten_items(stream) for name, stream in chosen.items()}, train=train)
+
+
+class Interleaved(nn.Module):
+    """Encoders with exchanges between their stages, then a fusion: ``Multimodal({}, Interleaved(...), head)``.
+
+    The last exchange stands before the last stage of every encoder, the one before it before the last but one, and so
+    on; stages that are left over come first. So two exchanges between ``ResNet``s of three widths stand after the
+    second and the third width of both. ``mmjax.encoders.stages`` says what an encoder has to offer for this; one
+    without stages runs first, and its tokens take part in every exchange, as does a stream without an encoder.
+    ``Layerwise`` takes stages that are modules of their own.
+
+    Attributes:
+      encoders: module per stream; its parameters are those it has by itself.
+      exchanges: ``(streams, *, train) -> streams`` or None.
+      fusion: sees the streams after the last stages.
+
+    Raises:
+      ValueError: an encoder whose stream is not there, or that has too few stages.
+    """
+
+    encoders: Mapping[str, nn.Module]
+    exchanges: Sequence[nn.Module | None]
+    fusion: nn.Module
+
+    def __post_init__(self):
+        object.__setattr__(self, "encoders", FrozenDict(self.encoders))
+        object.__setattr__(self, "exchanges", tuple(self.exchanges))
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Stream:
+        select(streams, self.encoders)
+        counts = {name: count_stages(encoder) for name, encoder in self.encoders.items()}
+        if small := {name: count for name, count in counts.items() if 0 < count <= len(self.exchanges)}:
+            raise ValueError(f"{len(self.exchanges)} exchanges stand between as many stages and one more, got {small}")
+        streams, depth = dict(sorted(streams.items())), len(self.exchanges)
+        for i in range(depth + 1):
+            for name, count in counts.items():
+                if count:
+                    stages = slice(count - depth + i - 1 if i else 0, count - depth + i)
+                    streams[name] = self.encoders[name](streams[name].zeroed, train=train, stages=stages).zeroed
+                elif not i:
+                    streams[name] = self.encoders[name](streams[name], train=train)
+            exchange = self.exchanges[i] if i < depth else None
+            if exchange is not None:
+                streams = dict(exchange(streams, train=train))
+        return self.fusion(streams, train=train)
 
 
 def _flatten_items(stream: Stream) -> Stream:

@@ -134,7 +134,7 @@ class TestIds:
         class Wrapper(nn.Module):
             inner: nn.Module
 
-        deep = TransformerText(vocab_size=7, dim=8, num_layers=1, num_heads=2)
+        deep = TransformerText(vocab_size=7, dim=8, num_layers=1)
         assert vocabularies(Wrapper(read(Wrapper(deep)))) == {"text": 7}
         assert vocabularies(MODEL) == {} == vocabularies(None)
 

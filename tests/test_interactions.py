@@ -29,7 +29,7 @@ def accuracies(model):
 
 
 def test_a_joint_transformer_solves_xor():
-    model = Multimodal({}, fusion.JointTransformer(8, num_layers=1, num_heads=2), ClassificationHead(2))
+    model = Multimodal({}, fusion.JointTransformer(8, num_layers=1), ClassificationHead(2))
     last, _ = accuracies(model)
     np.testing.assert_array_less(0.99, last)
 

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.encoders import FeatureMLP, ResNet, ViT
 from mmjax.fusion import MMTM, AdditiveAttention, Concat, EarlyConcat, JointTransformer
 from mmjax.heads import ClassificationHead, RegressionHead
-from mmjax.layers import Dense
-from mmjax.models import Layerwise, ModalityDropout, Multimodal, NullToken, PerStep
+from mmjax.layers import Dense, TransformerBlock
+from mmjax.models import Interleaved, Layerwise, ModalityDropout, Multimodal, NullToken, PerStep
 from mmjax.stream import Stream
-from tests.draw import draw_params, draw_streams, quick_jit, run
+from tests.draw import draw_params, draw_streams, quick_jit, run, run_compiled
 
 
 class Linear(nn.Module):
@@ -159,6 +160,120 @@ class TestLayerwise:
             Layerwise([{}, {}], [None], Concat(4))
         with pytest.raises(ValueError, match="no stream 'smell'"):
             draw_params(Layerwise([{"smell": Linear(4)}], [None], Concat(4)), self.MAPS)
+
+
+class TestInterleaved:
+    """Two streams of pictures, one of them absent or padded somewhere."""
+
+    RNG = np.random.default_rng(0)
+    PICTURES = {
+        "image": Stream(
+            jnp.asarray(RNG.normal(size=(3, 2, 8, 8, 1)), jnp.float32),
+            jnp.asarray([[True, True], [True, False], [True, True]]),
+        ),
+        "sound": Stream(
+            jnp.asarray(RNG.normal(size=(3, 1, 8, 8, 2)), jnp.float32), jnp.asarray([[True], [True], [False]])
+        ),
+    }
+    RESNET = ResNet(4, widths=(4, 8), stage_sizes=(1, 1), num_groups=2)
+    VIT = ViT(4, num_layers=1, block=TransformerBlock(num_heads=2))
+    TWO = Interleaved({"image": RESNET, "sound": RESNET.clone()}, [MMTM(), MMTM()], Concat(4))
+    MIXED = Interleaved({"image": RESNET, "sound": VIT}, [MMTM(), MMTM()], Concat(4))
+
+    def test_without_exchanges_is_the_encoders_then_the_fusion(self):
+        module = self.MIXED.clone(exchanges=[None, None])
+        params = draw_params(module, self.PICTURES)
+        assert sorted(params) == ["encoders_image", "encoders_sound", "fusion"]
+        tokens = {
+            name: run_compiled(encoder, params[f"encoders_{name}"], self.PICTURES[name])[0]
+            for name, encoder in module.encoders.items()
+        }
+        expected, _ = run(Concat(4), params["fusion"], tokens)
+        result, _ = run_compiled(module, params, self.PICTURES)
+        np.testing.assert_allclose(result.values, expected.values, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("sound", [RESNET.clone(), VIT], ids=["ResNet", "ViT"])
+    def test_mmtm_stands_after_the_last_stages_but_one(self, sound):
+        module = self.TWO.clone(encoders={"image": self.RESNET, "sound": sound})
+        params = draw_params(module, self.PICTURES)
+
+        @quick_jit
+        def by_hand(params, streams):
+            def stage(name, stages, streams):
+                variables = {"params": params[f"encoders_{name}"]}
+                return module.encoders[name].apply(variables, streams[name], stages=stages).zeroed
+
+            for i in range(2):
+                streams = {name: stage(name, slice(i, i + 1), streams) for name in streams}
+                streams = MMTM().apply({"params": params[f"exchanges_{i}"]}, streams)
+            return Concat(4).apply(
+                {"params": params["fusion"]}, {name: stage(name, slice(2, 3), streams) for name in streams}
+            )
+
+        expected = by_hand(params, self.PICTURES)
+        result, reported = run_compiled(module, params, self.PICTURES)
+        np.testing.assert_allclose(result.values, expected.values, rtol=1e-4, atol=1e-5)
+        scales = [reported[f"exchanges_{i}"]["scale_image"][0].shape for i in range(2)]
+        assert scales == [(3, 4), (3, 8)]  # the channels of the two widths
+
+    @pytest.mark.parametrize("module", [TWO, MIXED], ids=["ResNet", "ViT"])
+    def test_padding_and_what_is_absent_never_matter(self, module):
+        params = draw_params(module, self.PICTURES)
+
+        def loss(params, values):
+            streams = {name: stream.replace(values=values[name]) for name, stream in self.PICTURES.items()}
+            result = module.apply({"params": params}, streams)
+            return (result.values * jnp.arange(1.0, 5.0)).sum(), result.values
+
+        gradient = quick_jit(jax.grad(loss, (0, 1), has_aux=True))
+        first, second = (
+            gradient(
+                params,
+                {
+                    name: jnp.where(stream.mask[..., None, None, None], stream.values, poison)
+                    for name, stream in self.PICTURES.items()
+                },
+            )
+            for poison in (0.0, jnp.nan)
+        )
+        jax.tree.map(np.testing.assert_array_equal, first, second)
+        by_values = first[0][1]
+        assert not by_values["image"][1, 1].any() and not by_values["sound"][2].any()
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(first))
+
+    def test_the_exchange_carries_one_modality_into_the_tokens_of_the_other(self):
+        tokens = self.TWO.clone(fusion=OfImage())
+        params = draw_params(tokens, self.PICTURES)
+
+        def slope(module):
+            def image(sound):
+                streams = {**self.PICTURES, "sound": self.PICTURES["sound"].replace(values=sound)}
+                return module.apply({"params": params}, streams).values.sum((1, 2)) @ jnp.asarray([1.0, 1.0, 1.0])
+
+            return np.abs(quick_jit(jax.grad(image))(self.PICTURES["sound"].values)).max((1, 2, 3, 4))
+
+        assert (slope(tokens) > 1e-6).tolist() == [True, True, False]
+        assert not slope(tokens.clone(exchanges=[None, None])).any()
+
+    def test_an_encoder_without_stages_runs_first_and_takes_part(self):
+        streams = {"image": self.PICTURES["image"], "words": draw_streams({"words": 5}, batch=3)["words"]}
+        module = Interleaved({"image": self.RESNET, "words": FeatureMLP(3)}, [MMTM()], Concat(4))
+        shapes = jax.eval_shape(module.init, jax.random.key(0), streams)["params"]
+        assert shapes["exchanges_0"]["squeeze"]["kernel"].shape == (8 + 3, 2)
+
+    def test_says_what_it_needs(self):
+        short = Interleaved({"image": self.RESNET, "sound": self.VIT}, [None] * 3, Concat(4))
+        with pytest.raises(ValueError, match=r"3 exchanges .* got {'image': 3, 'sound': 3}"):
+            draw_params(short, self.PICTURES)
+        with pytest.raises(ValueError, match=r"no stream 'smell'"):
+            draw_params(Interleaved({"smell": self.RESNET}, [], Concat(4)), self.PICTURES)
+
+
+class OfImage(nn.Module):
+    """A fusion that passes on one modality."""
+
+    def __call__(self, streams, *, train=False):
+        return streams["image"]
 
 
 class TestNullToken:

@@ -3,6 +3,7 @@
 With ``frontend=LogMel(...)`` an encoder takes waveforms; with ``frontend=None`` it takes frames.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,9 @@ import jax.numpy as jnp
 
 from mmjax.encoders.convolution import ConvPool
 from mmjax.encoders.patches import GridPositions, TransformerStack, pad_axis, patchify
-from mmjax.layers import Dense, LayerNorm
-from mmjax.stream import Stream, apply_mask, masked_mean, pooled
+from mmjax.encoders.stages import ALL, Step, run_stages
+from mmjax.layers import Dense, LayerNorm, TransformerBlock
+from mmjax.stream import Stream, masked_mean, pooled
 from mmjax.typing import Dtype
 
 __all__ = ["AudioTransformer", "SpectrogramEncoder"]
@@ -57,23 +59,38 @@ class SpectrogramEncoder(nn.Module):
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
+    @property
+    def num_stages(self) -> int:
+        """Each convolution (items ``(bands, channels)``), the tokens."""
+        return len(self.channels) + 1
+
     @nn.compact
-    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
-        frames = _spectrogram(stream, self.frontend, self.dtype, train)
-        if frames.values.shape[-1] < 2 ** len(self.channels):
-            raise ValueError(
-                f"{len(self.channels)} stages need {2 ** len(self.channels)} bands, got {frames.values.shape[-1]}"
-            )
-        x, mask = frames.values[..., None], frames.mask
-        for i, width in enumerate(self.channels):
-            x, mask = pad_axis(x, 2), pad_axis(mask, 2)  # pooling must not drop a last real frame
-            x = ConvPool(width, self.kernel_size, dtype=self.dtype, name=f"conv_{i}")(x)
-            mask = mask.reshape(mask.shape[0], -1, 2).any(-1)
+    def __call__(self, stream: Stream, *, train: bool = False, stages: slice = ALL) -> Stream:
+        def begin(stream: Stream) -> Stream:
+            frames = _spectrogram(stream, self.frontend, self.dtype, train)
+            if frames.values.shape[-1] < 2 ** len(self.channels):
+                raise ValueError(
+                    f"{len(self.channels)} stages need {2 ** len(self.channels)} bands, got {frames.values.shape[-1]}"
+                )
+            return frames.replace(values=frames.values[..., None])
+
+        def convolve(i: int, stream: Stream) -> Stream:
+            stream = stream if i else begin(stream)
+            x, mask = pad_axis(stream.values, 2), pad_axis(stream.mask, 2)  # pooling must not drop a last real frame
+            x = ConvPool(self.channels[i], self.kernel_size, dtype=self.dtype, name=f"conv_{i}")(x)
+            x = nn.relu(LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x))
             # the bias and the norm fill the padding, which the next convolution must not see
-            x = apply_mask(nn.relu(LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x)), mask)
-        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x.reshape(*x.shape[:2], -1))
-        x = Dense(self.dim, dtype=self.dtype, name="out")(x)
-        return _pooled_or_tokens(x, mask, self.tokens)
+            return Stream(x, mask.reshape(mask.shape[0], -1, 2).any(-1)).zeroed
+
+        def end(stream: Stream) -> Stream:
+            stream = stream if self.channels else begin(stream)
+            x = stream.values.reshape(*stream.mask.shape, -1)
+            x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
+            x = Dense(self.dim, dtype=self.dtype, name="out")(x)
+            return _pooled_or_tokens(x, stream.mask, self.tokens)
+
+        steps: list[Step] = [*(functools.partial(convolve, i) for i in range(len(self.channels))), end]
+        return run_stages(steps, stream, stages)
 
 
 class AudioTransformer(nn.Module):
@@ -84,32 +101,43 @@ class AudioTransformer(nn.Module):
     frames is; absent frames in it are 0.
 
     Attributes:
-      dim: width of the tokens; ``num_heads`` must divide it.
+      dim: width of the tokens.
       frontend: ``LogMel(...)`` for waveforms; None for frames.
       patch_size: frames and bands of a patch; the bands must divide those of the spectrogram.
+      block: template of the layers.
       tokens: False gives one token; True the patch tokens, in order of time, then of frequency.
+      dropout_rate: of the tokens that enter the first block.
     """
 
     dim: int
     frontend: nn.Module | None = None
     patch_size: tuple[int, int] = (16, 16)
     num_layers: int = 4
-    num_heads: int = 4
-    mlp_dim: int | None = None
+    block: nn.Module = TransformerBlock()
     tokens: bool = False
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
+    @property
+    def num_stages(self) -> int:
+        """The patches, each block, the tokens."""
+        return self.num_layers + 2
+
     @nn.compact
-    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
-        frames = _spectrogram(stream, self.frontend, self.dtype, train)
-        x = patchify(pad_axis(frames.values, self.patch_size[0])[..., None], *self.patch_size)
-        mask = pad_axis(frames.mask, self.patch_size[0])
-        mask = mask.reshape(mask.shape[0], -1, self.patch_size[0]).any(-1)
-        mask = jnp.repeat(mask, x.shape[2], axis=1)
-        x = GridPositions(name="positions")(Dense(self.dim, dtype=self.dtype, name="embed")(x))
-        stack = TransformerStack(
-            self.dim, self.num_layers, self.num_heads, self.mlp_dim, self.dropout_rate, self.dtype, name="stack"
-        )
-        x = stack(x.reshape(x.shape[0], -1, self.dim), mask=mask, train=train)
-        return _pooled_or_tokens(x, mask, self.tokens)
+    def __call__(self, stream: Stream, *, train: bool = False, stages: slice = ALL) -> Stream:
+        def embed(stream: Stream) -> Stream:
+            frames = _spectrogram(stream, self.frontend, self.dtype, train)
+            x = patchify(pad_axis(frames.values, self.patch_size[0])[..., None], *self.patch_size)
+            mask = pad_axis(frames.mask, self.patch_size[0])
+            mask = mask.reshape(mask.shape[0], -1, self.patch_size[0]).any(-1)
+            mask = jnp.repeat(mask, x.shape[2], axis=1)
+            x = GridPositions(name="positions")(Dense(self.dim, dtype=self.dtype, name="embed")(x))
+            return Stream(x.reshape(x.shape[0], -1, self.dim), mask)
+
+        def end(stream: Stream) -> Stream:
+            stream = norm(stream)
+            return _pooled_or_tokens(stream.values, stream.mask, self.tokens)
+
+        stack = TransformerStack(self.num_layers, self.block, self.dropout_rate, name="stack")
+        enter, *blocks, norm = stack.steps(train=train)
+        return run_stages([lambda stream: enter(embed(stream)), *blocks, end], stream, stages)

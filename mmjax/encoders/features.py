@@ -1,13 +1,15 @@
 """Encoders of plain features: vectors (sequences of length 1) and sequences of vectors ``[batch, length, d]``."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from mmjax.encoders.patches import TransformerStack, pad_axis
-from mmjax.layers import MLP, Activation, Dense, LearnedPositions, sinusoidal_positions
-from mmjax.stream import Stream
+from mmjax.encoders.stages import ALL, run_stages
+from mmjax.layers import MLP, Activation, Dense, LearnedPositions, TransformerBlock, sinusoidal_positions
+from mmjax.stream import Stream, apply_mask
 from mmjax.typing import Array, Dtype, Float, Shaped
 
 __all__ = ["FeatureMLP", "FeatureTransformer", "TemporalConv", "feature_sequence"]
@@ -56,31 +58,37 @@ class FeatureTransformer(nn.Module):
 
     Attributes:
       dim: width of the tokens; ``num_heads`` must divide it.
+      block: template of the layers.
       max_length: None = sines as positions, for any length; a number = learned positions up to that length.
-      mlp_dim: hidden width of the blocks' MLP; None = ``4 * dim``.
+      dropout_rate: of the tokens that enter the first block.
     """
 
     dim: int
     num_layers: int = 2
-    num_heads: int = 4
-    mlp_dim: int | None = None
+    block: nn.Module = TransformerBlock()
     max_length: int | None = None
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
+    @property
+    def num_stages(self) -> int:
+        """The tokens, each block, the norm."""
+        return self.num_layers + 2
+
     @nn.compact
-    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
-        x = feature_sequence(stream, self.dtype)
-        if x.shape[-1] != self.dim:
-            x = Dense(self.dim, dtype=self.dtype, name="project")(x)
-        if self.max_length is None:
-            x = x + sinusoidal_positions(x.shape[1], self.dim).astype(x.dtype)
-        else:
-            x = LearnedPositions(self.max_length, name="positions")(x)
-        stack = TransformerStack(
-            self.dim, self.num_layers, self.num_heads, self.mlp_dim, self.dropout_rate, self.dtype, name="stack"
-        )
-        return Stream(stack(x, mask=stream.mask, train=train), stream.mask).zeroed
+    def __call__(self, stream: Stream, *, train: bool = False, stages: slice = ALL) -> Stream:
+        def embed(stream: Stream) -> Stream:
+            x = feature_sequence(stream, self.dtype)
+            if x.shape[-1] != self.dim:
+                x = Dense(self.dim, dtype=self.dtype, name="project")(x)
+            if self.max_length is not None:
+                return stream.replace(values=LearnedPositions(self.max_length, name="positions")(x))
+            return stream.replace(values=x + sinusoidal_positions(x.shape[1], self.dim).astype(x.dtype))
+
+        stack = TransformerStack(self.num_layers, self.block, self.dropout_rate, name="stack")
+        enter, *blocks, norm = stack.steps(train=train)
+        steps = [lambda stream: enter(embed(stream)), *blocks, lambda stream: norm(stream).zeroed]
+        return run_stages(steps, stream, stages)
 
 
 class TemporalConv(nn.Module):
@@ -105,20 +113,27 @@ class TemporalConv(nn.Module):
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
+    @property
+    def num_stages(self) -> int:
+        """The layers."""
+        return len(self.strides)
+
     @nn.compact
-    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
+    def __call__(self, stream: Stream, *, train: bool = False, stages: slice = ALL) -> Stream:
         if not self.strides or not 1 <= min(self.strides) <= max(self.strides) <= self.kernel_size:
             raise ValueError(f"{self.strides=} must be one or more numbers from 1 to {self.kernel_size=}")
-        stream = stream.replace(values=feature_sequence(stream, self.dtype))
-        for i, stride in enumerate(self.strides):
+
+        def layer(i: int, stream: Stream) -> Stream:
+            x, stride = feature_sequence(stream, self.dtype), self.strides[i]
             if i:
-                x = nn.Dropout(self.dropout_rate, deterministic=not train)(self.activation(stream.values))
-                stream = stream.replace(values=x)
+                drop = nn.Dropout(self.dropout_rate, deterministic=not train, name=f"dropout_{i}")
+                x = apply_mask(drop(self.activation(x)), stream.mask)
             dense = Dense(self.dim, dtype=self.dtype, name=f"conv_{i}")
             mask = pad_axis(stream.mask, stride).reshape(stream.mask.shape[0], -1, stride).any(-1)
-            windows = _windows(stream.zeroed.values, self.kernel_size, stride, causal=self.causal)
-            stream = Stream(dense(windows), mask)
-        return stream.zeroed
+            return Stream(dense(_windows(x, self.kernel_size, stride, causal=self.causal)), mask)
+
+        steps = [functools.partial(layer, i) for i in range(self.num_stages)]
+        return run_stages(steps, stream, stages).zeroed
 
 
 def _windows(x: Shaped[Array, "b t d"], size: int, stride: int, *, causal: bool) -> Any:

@@ -4,6 +4,7 @@ Every image is encoded alone, so a sequence of images is folded into the batch. 
 [0, 1]; floats are taken as they are.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,8 +14,9 @@ import jax.numpy as jnp
 from mmjax.encoders.convolution import Conv, ConvPool
 from mmjax.encoders.normalisation import GroupNorm
 from mmjax.encoders.patches import TransformerStack, patchify
-from mmjax.layers import Dense, LearnedPositions
-from mmjax.stream import Stream, masked_mean
+from mmjax.encoders.stages import ALL, Step, run_stages
+from mmjax.layers import Dense, LearnedPositions, TransformerBlock
+from mmjax.stream import Stream
 from mmjax.typing import Array, Dtype, Float
 
 __all__ = ["LeNet", "ResNet", "ViT", "pixels"]
@@ -37,8 +39,13 @@ def pixels(stream: Stream, dtype: Dtype | None = None) -> Stream:
 
 
 def _fold(images: Stream) -> Any:
-    """``[batch, t, h, w, c] -> [batch * t, h, w, c]``."""
+    """``[batch, t, *item] -> [batch * t, *item]``."""
     return images.values.reshape(-1, *images.values.shape[2:])
+
+
+def _items(values: Any, mask: Any) -> Stream:
+    """``[batch * t, *item] -> [batch, t, *item]``: what stands between two stages."""
+    return Stream(values.reshape(*mask.shape, *values.shape[1:]), mask)
 
 
 def _unfold(tokens: Float[Array, "bt n d"], mask: Any) -> Stream:
@@ -71,24 +78,37 @@ class LeNet(nn.Module):
     space_to_depth: bool | None = None
     dtype: Dtype | None = None
 
+    @property
+    def num_stages(self) -> int:
+        """Each convolution, the dense layers."""
+        return len(self.channels) + 1
+
     @nn.compact
-    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
-        images = pixels(stream, self.dtype)
-        x = _fold(images)
-        smallest = 2 ** len(self.channels)
-        if min(x.shape[1:3]) < smallest:
-            raise ValueError(f"{self.channels=} need images of {smallest} by {smallest} or more, got {x.shape[1:3]}")
-        for i, width in enumerate(self.channels):
-            conv = ConvPool(width, self.kernel_size, self.space_to_depth, self.dtype, name=f"conv_{i}")
-            x = self.activation(conv(x))
-        drop = nn.Dropout(self.dropout_rate, deterministic=not train)
-        if self.tokens:
-            x = x.reshape(x.shape[0], -1, x.shape[-1])
-        else:
-            x = x.reshape(x.shape[0], 1, -1)
-            for i, width in enumerate(self.hidden_dims):
-                x = self.activation(Dense(width, dtype=self.dtype, name=f"dense_{i}")(drop(x)))
-        return _unfold(Dense(self.dim, dtype=self.dtype, name="out")(drop(x)), images.mask)
+    def __call__(self, stream: Stream, *, train: bool = False, stages: slice = ALL) -> Stream:
+        def begin(stream: Stream) -> Stream:
+            images, smallest = pixels(stream, self.dtype), 2 ** len(self.channels)
+            if min(size := images.values.shape[2:4]) < smallest:
+                raise ValueError(f"{self.channels=} need images of {smallest} by {smallest} or more, got {size}")
+            return images
+
+        def convolve(i: int, stream: Stream) -> Stream:
+            images = stream if i else begin(stream)
+            conv = ConvPool(self.channels[i], self.kernel_size, self.space_to_depth, self.dtype, name=f"conv_{i}")
+            return _items(self.activation(conv(_fold(images))), images.mask)
+
+        def dense(stream: Stream) -> Stream:
+            x = _fold(stream if self.channels else begin(stream))
+            drop = nn.Dropout(self.dropout_rate, deterministic=not train)
+            if self.tokens:
+                x = x.reshape(x.shape[0], -1, x.shape[-1])
+            else:
+                x = x.reshape(x.shape[0], 1, -1)
+                for i, width in enumerate(self.hidden_dims):
+                    x = self.activation(Dense(width, dtype=self.dtype, name=f"dense_{i}")(drop(x)))
+            return _unfold(Dense(self.dim, dtype=self.dtype, name="out")(drop(x)), stream.mask)
+
+        steps: list[Step] = [*(functools.partial(convolve, i) for i in range(len(self.channels))), dense]
+        return run_stages(steps, stream, stages)
 
 
 class ResidualBlock(nn.Module):
@@ -144,27 +164,42 @@ class ResNet(nn.Module):
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
+    @property
+    def num_stages(self) -> int:
+        """The stem with the blocks of the first width, the blocks of every other width, the tokens."""
+        return len(self.widths) + 1
+
     @nn.compact
-    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
+    def __call__(self, stream: Stream, *, train: bool = False, stages: slice = ALL) -> Stream:
         if len(self.widths) != len(self.stage_sizes):
             raise ValueError(f"{self.stage_sizes=} must have as many entries as {self.widths=}")
         if any(width % self.num_groups for width in self.widths):
             raise ValueError(f"{self.num_groups=} must divide every one of {self.widths=}")
-        images = pixels(stream, self.dtype)
-        x = _fold(images)
-        x = Conv(self.widths[0], (3, 3), use_bias=False, dtype=x.dtype, name="stem")(x)
-        x = nn.relu(GroupNorm(self.num_groups, dtype=x.dtype, name="stem_norm")(x))
-        for i, (width, size) in enumerate(zip(self.widths, self.stage_sizes)):
-            for j in range(size):
+
+        def stem(stream: Stream) -> Stream:
+            x = _fold(images := pixels(stream, self.dtype))
+            x = Conv(self.widths[0], (3, 3), use_bias=False, dtype=x.dtype, name="stem")(x)
+            return _items(nn.relu(GroupNorm(self.num_groups, dtype=x.dtype, name="stem_norm")(x)), images.mask)
+
+        def blocks(i: int, stream: Stream) -> Stream:
+            x = _fold(stream if i else stem(stream))
+            for j in range(self.stage_sizes[i]):
                 stride = 2 if i and not j else 1
                 x = ResidualBlock(
-                    width, stride, self.num_groups, self.symmetric_padding, self.dtype, name=f"block_{i}_{j}"
+                    self.widths[i], stride, self.num_groups, self.symmetric_padding, self.dtype, name=f"block_{i}_{j}"
                 )(x)
-        x = x.reshape(x.shape[0], -1, x.shape[-1])
-        if not self.tokens:
-            x = x.mean(1, keepdims=True, dtype=jnp.float32).astype(x.dtype)
-        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        return _unfold(Dense(self.dim, dtype=self.dtype, name="out")(x), images.mask)
+            return _items(x, stream.mask)
+
+        def tokens(stream: Stream) -> Stream:
+            x = _fold(stream)
+            x = x.reshape(x.shape[0], -1, x.shape[-1])
+            if not self.tokens:
+                x = x.mean(1, keepdims=True, dtype=jnp.float32).astype(x.dtype)
+            x = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
+            return _unfold(Dense(self.dim, dtype=self.dtype, name="out")(x), stream.mask)
+
+        steps: list[Step] = [*(functools.partial(blocks, i) for i in range(len(self.widths))), tokens]
+        return run_stages(steps, stream, stages)
 
 
 class ViT(nn.Module):
@@ -175,39 +210,51 @@ class ViT(nn.Module):
     The size of the images is fixed by the first call, through the positions.
 
     Attributes:
-      dim: width of the tokens; ``num_heads`` must divide it.
+      dim: width of the tokens.
       patch_size: side of a square patch in pixels; must divide height and width.
+      block: template of the layers.
       class_token: whether a learned token is prepended, and the pooled token is its output.
       tokens: False gives one token per image; True gives its patch tokens, row by row (without the class token).
+      dropout_rate: of the tokens that enter the first block.
     """
 
     dim: int
     patch_size: int = 4
     num_layers: int = 4
-    num_heads: int = 4
-    mlp_dim: int | None = None
+    block: nn.Module = TransformerBlock()
     class_token: bool = False
     tokens: bool = False
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
+    @property
+    def num_stages(self) -> int:
+        """The patches (items ``(tokens, dim)``, the class token first), each block, the tokens."""
+        return self.num_layers + 2
+
     @nn.compact
-    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
-        images = pixels(stream, self.dtype)
-        x = patchify(_fold(images), self.patch_size, self.patch_size)
-        x = Dense(self.dim, dtype=self.dtype, name="embed")(x.reshape(x.shape[0], -1, x.shape[-1]))
-        x = LearnedPositions(x.shape[1], name="positions")(x)
-        if self.class_token:
-            token = self.param("class_token", nn.initializers.normal(0.02), (self.dim,), jnp.float32)
-            token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.dim))
-            x = jnp.concatenate([token, x], axis=1)
-        mask = jnp.broadcast_to(images.mask.reshape(-1, 1), x.shape[:2])
-        stack = TransformerStack(
-            self.dim, self.num_layers, self.num_heads, self.mlp_dim, self.dropout_rate, self.dtype, name="stack"
-        )
-        x = stack(x, mask=mask, train=train)
-        if self.tokens:
-            x = x[:, int(self.class_token) :]
-        else:
-            x = x[:, :1] if self.class_token else masked_mean(x, mask)[:, None]
-        return _unfold(x, images.mask)
+    def __call__(self, stream: Stream, *, train: bool = False, stages: slice = ALL) -> Stream:
+        def embed(stream: Stream) -> Stream:
+            images = pixels(stream, self.dtype)
+            x = patchify(_fold(images), self.patch_size, self.patch_size)
+            x = Dense(self.dim, dtype=self.dtype, name="embed")(x.reshape(x.shape[0], -1, x.shape[-1]))
+            x = LearnedPositions(x.shape[1], name="positions")(x)
+            if self.class_token:
+                token = self.param("class_token", nn.initializers.normal(0.02), (self.dim,), jnp.float32)
+                token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.dim))
+                x = jnp.concatenate([token, x], axis=1)
+            return _items(x, images.mask)
+
+        def tokens(stream: Stream) -> Stream:
+            x = _fold(norm(stream))
+            if self.tokens:
+                x = x[:, int(self.class_token) :]
+            elif self.class_token:
+                x = x[:, :1]
+            else:
+                x = x.mean(1, keepdims=True, dtype=jnp.float32).astype(x.dtype)
+            return _unfold(x, stream.mask)
+
+        stack = TransformerStack(self.num_layers, self.block, self.dropout_rate, name="stack")
+        enter, *blocks, norm = stack.steps(train=train)
+        return run_stages([lambda stream: enter(embed(stream)), *blocks, tokens], stream, stages)

@@ -1,12 +1,15 @@
 """What the patch transformers of images, spectrograms and videos share: positions on a grid and a stack of blocks."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from mmjax.encoders.stages import Step
 from mmjax.layers import LayerNorm, TransformerBlock, sinusoidal_positions
-from mmjax.typing import Array, Bool, Dtype, Float, Shaped, checked
+from mmjax.stream import Stream
+from mmjax.typing import Array, Bool, Float, Shaped, checked
 
 __all__ = ["GridPositions", "TransformerStack", "pad_axis", "patchify"]
 
@@ -46,23 +49,38 @@ class GridPositions(nn.Module):
 
 
 class TransformerStack(nn.Module):
-    """Pre-norm blocks and a final norm over tokens ``[b, n, dim]``; padded tokens are never attended to."""
+    """Blocks and a final norm over tokens ``[b, n, dim]``; padded tokens are never attended to.
 
-    dim: int
+    Attributes:
+      block: template of the layers.
+      dropout_rate: of the tokens that enter.
+    """
+
     num_layers: int = 4
-    num_heads: int = 4
-    mlp_dim: int | None = None
+    block: nn.Module = TransformerBlock()
     dropout_rate: float = 0.0
-    dtype: Dtype | None = None
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n dim"], *, mask: Bool[Array, "b n"], train: bool = False
+        self, x: Float[Array, "b n dim"], stage: int, *, mask: Bool[Array, "b n"], train: bool = False
     ) -> Float[Array, "b n dim"]:
-        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        for i in range(self.num_layers):
-            block = TransformerBlock(
-                self.dim, self.num_heads, self.mlp_dim, self.dropout_rate, self.dtype, name=f"block_{i}"
-            )
-            x = block(x, mask=mask, train=train)
-        return LayerNorm(dtype=self.dtype, name="norm")(x)
+        """The tokens after one stage: 0 = dropout, 1 to ``num_layers`` = a block, the one after them the norm."""
+        if stage == 0:
+            return nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(x)
+        if stage > self.num_layers:
+            return LayerNorm(name="norm")(x)
+        return self.block.clone(name=f"block_{stage - 1}", parent=self)(x, mask=mask, train=train)
+
+    @nn.nowrap
+    def steps(self, *, train: bool) -> list[Step]:
+        """Its stages, ``num_layers + 2``, over streams of tokens: ``[b, n, d]``, or ``[b, t, n, d]`` with a mask
+        ``[b, t]``, where the tokens of each of the ``t`` attend to one another.
+        """
+
+        def step(stage: int, stream: Stream) -> Stream:
+            x, mask = stream.values, stream.mask
+            tokens = x.reshape(-1, *x.shape[-2:])
+            real = mask if x.ndim == 3 else jnp.broadcast_to(mask.reshape(-1, 1), tokens.shape[:2])
+            return stream.replace(values=self(tokens, stage, mask=real, train=train).reshape(x.shape))
+
+        return [functools.partial(step, stage) for stage in range(self.num_layers + 2)]

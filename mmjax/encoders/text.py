@@ -4,6 +4,7 @@ Nested ids (a dialogue of sentences) are folded into the batch, and the words of
 is ``[batch, utterances, dim]``, an utterance being real if any of its words is.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,40 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.encoders.features import FeatureTransformer
-from mmjax.encoders.recurrent import LSTM, Recurrent
-from mmjax.layers import MLP, Activation
-from mmjax.stream import Reduction, Stream, apply_mask, masked_mean, pooled
-from mmjax.typing import Array, Bool, Dtype, Float, Int
+from mmjax.encoders.recurrent import Recurrent
+from mmjax.encoders.stages import ALL, run_stages
+from mmjax.layers import LSTM, MLP, Activation, TokenEmbedding, TransformerBlock
+from mmjax.stream import Reduction, Stream, masked_mean, pooled
+from mmjax.typing import Dtype
 
-__all__ = ["BagOfWords", "RecurrentText", "TokenEmbedding", "TransformerText"]
-
-
-class TokenEmbedding(nn.Module):
-    """A learned vector per token id, zero in the padding; float32 unless ``dtype`` says otherwise.
-
-    Attributes:
-      features: width of the vectors.
-      vocab_size: real ids run from 0 to ``vocab_size - 1``.
-      unknown_id: the id in whose place any other real id is read; None = such an id gives NaN, so that a vocabulary
-        that does not fit the data stops the training at its first step. Ids in the padding never matter.
-    """
-
-    features: int
-    vocab_size: int
-    unknown_id: int | None = None
-    embedding_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
-    dtype: Dtype | None = None
-
-    @nn.compact
-    def __call__(self, ids: Int[Array, "b t"], mask: Bool[Array, "b t"]) -> Float[Array, "b t features"]:
-        if self.unknown_id is not None and not 0 <= self.unknown_id < self.vocab_size:
-            raise ValueError(f"{self.unknown_id=} must be one of the {self.vocab_size=} ids")
-        table = self.param("embedding", self.embedding_init, (self.vocab_size, self.features), jnp.float32)
-        known = (ids >= 0) & (ids < self.vocab_size)
-        vectors = table.astype(self.dtype or jnp.float32)[jnp.where(known, ids, self.unknown_id or 0)]
-        if self.unknown_id is None:
-            vectors = jnp.where(known[..., None], vectors, jnp.nan)
-        return apply_mask(vectors, mask)
+__all__ = ["BagOfWords", "RecurrentText", "TransformerText"]
 
 
 def _fold(stream: Stream) -> Stream:
@@ -61,6 +35,32 @@ def _fold(stream: Stream) -> Stream:
             f"{ids.dtype} {ids.shape} with a mask {mask.shape}"
         )
     return Stream(ids.reshape(-1, ids.shape[-1]), mask.reshape(-1, ids.shape[-1]))
+
+
+def _encode(
+    embed: Callable[[Stream], Stream],
+    encoder: Any,
+    stream: Stream,
+    pool: Reduction,
+    *,
+    train: bool,
+    stages: slice,
+) -> Stream:
+    """Word vectors, then the stages of an encoder of sequences, the vectors being part of its first.
+
+    Raises:
+      ValueError: some of the stages of a nested text, whose words are not one sequence per example.
+    """
+
+    def run(i: int, words: Stream) -> Stream:
+        return encoder(words if i else embed(_fold(words)), train=train, stages=slice(i, i + 1))
+
+    steps = [functools.partial(run, i) for i in range(encoder.num_stages)]
+    if stages == ALL:
+        return _unfold(run_stages(steps, _fold(stream), ALL), stream, pool)
+    if stream.mask.ndim != 2:
+        raise ValueError(f"a nested text is encoded as a whole, not in stages; its mask is {stream.mask.shape}")
+    return run_stages(steps, stream, stages)
 
 
 def _unfold(tokens: Stream, like: Stream, pool: Reduction) -> Stream:
@@ -146,13 +146,20 @@ class RecurrentText(nn.Module):
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
+    @property
+    def num_stages(self) -> int:
+        """The layers; word vectors belong to the first."""
+        return self.num_layers
+
     @nn.compact
-    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
-        words = _fold(stream)
-        width = self.embed_dim or self.dim
-        init = nn.initializers.normal(width**-0.5)
-        embedding = TokenEmbedding(width, self.vocab_size, self.unknown_id, init, self.dtype, name="embedding")
-        x = nn.Dropout(self.dropout_rate, deterministic=not train)(embedding(words.values, words.mask))
+    def __call__(self, stream: Stream, *, train: bool = False, stages: slice = ALL) -> Stream:
+        def embed(words: Stream) -> Stream:
+            width = self.embed_dim or self.dim
+            init = nn.initializers.normal(width**-0.5)
+            embedding = TokenEmbedding(width, self.vocab_size, self.unknown_id, init, self.dtype, name="embedding")
+            drop = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")
+            return words.replace(values=drop(embedding(words.values, words.mask)))
+
         recurrent = Recurrent(
             self.dim,
             self.cell,
@@ -163,7 +170,7 @@ class RecurrentText(nn.Module):
             self.dtype,
             name="recurrent",
         )
-        return _unfold(recurrent(Stream(x, words.mask), train=train), stream, self.pool)
+        return _encode(embed, recurrent, stream, self.pool, train=train, stages=stages)
 
 
 class TransformerText(nn.Module):
@@ -172,39 +179,46 @@ class TransformerText(nn.Module):
     One token per word. A word keeps its position whatever is masked before it.
 
     Attributes:
-      dim: width of the tokens; ``num_heads`` must divide it.
+      dim: width of the tokens.
       vocab_size: ids run from 0 to ``vocab_size - 1``; for others see ``unknown_id`` of ``TokenEmbedding``.
+      block: template of the layers.
       max_length: a number = learned positions up to that length (Devlin et al. 2019); None = sines, for any length,
         with the word vectors multiplied by ``sqrt(dim)`` (Vaswani et al. 2017, section 3.4).
       pool: how the words of a nested utterance become one.
+      dropout_rate: of the word vectors.
     """
 
     dim: int
     vocab_size: int
     num_layers: int = 2
-    num_heads: int = 4
-    mlp_dim: int | None = None
+    block: nn.Module = TransformerBlock()
     max_length: int | None = None
     pool: Reduction = masked_mean
     unknown_id: int | None = None
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
+    @property
+    def num_stages(self) -> int:
+        """The word vectors, each block, the norm."""
+        return self.num_layers + 2
+
     @nn.compact
-    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
-        words = _fold(stream)
-        sines = self.max_length is None
-        init = nn.initializers.normal(self.dim**-0.5 if sines else 0.02)
-        embedding = TokenEmbedding(self.dim, self.vocab_size, self.unknown_id, init, self.dtype, name="embedding")
-        x = embedding(words.values, words.mask) * (self.dim**0.5 if sines else 1.0)
+    def __call__(self, stream: Stream, *, train: bool = False, stages: slice = ALL) -> Stream:
+        def embed(words: Stream) -> Stream:
+            sines = self.max_length is None
+            init = nn.initializers.normal(self.dim**-0.5 if sines else 0.02)
+            embedding = TokenEmbedding(self.dim, self.vocab_size, self.unknown_id, init, self.dtype, name="embedding")
+            scale = self.dim**0.5 if sines else 1.0
+            return words.replace(values=embedding(words.values, words.mask) * scale)
+
         transformer = FeatureTransformer(
             self.dim,
             self.num_layers,
-            self.num_heads,
-            self.mlp_dim,
+            self.block,
             self.max_length,
             self.dropout_rate,
             self.dtype,
             name="transformer",
         )
-        return _unfold(transformer(Stream(x, words.mask), train=train), stream, self.pool)
+        return _encode(embed, transformer, stream, self.pool, train=train, stages=stages)

@@ -1,11 +1,14 @@
 """Encoders of video: frames ``[batch, t, h, w, c]`` to tokens of width ``dim``."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from mmjax.encoders.image import pixels
 from mmjax.encoders.patches import GridPositions, TransformerStack, pad_axis, patchify
-from mmjax.layers import Dense
+from mmjax.encoders.stages import ALL, Step, count_stages, run_stages
+from mmjax.layers import Dense, TransformerBlock
 from mmjax.stream import Reduction, Stream, masked_mean, pooled
 from mmjax.typing import Dtype
 
@@ -28,21 +31,34 @@ class FrameVideo(nn.Module):
     temporal: nn.Module | None = None
     pool: Reduction | None = masked_mean
 
+    @property
+    def num_stages(self) -> int:
+        """Those of the frame encoder, then time."""
+        return (count_stages(self.frame_encoder) or 1) + 1
+
     @nn.compact
-    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
-        tokens = self.frame_encoder(stream, train=train)
-        if tokens.mask.shape != stream.mask.shape:
-            raise ValueError(
-                f"the frame encoder must give one token per frame, got {tokens.length} for {stream.length} frames: "
-                f"use tokens=False"
-            )
-        if self.temporal is not None:
-            tokens = self.temporal(tokens, train=train)
-        if tokens.values.shape[-1] != self.dim:
-            raise ValueError(f"{self.dim=}, but the parts of the encoder give tokens of {tokens.values.shape[-1]}")
-        if self.pool is None:
-            return tokens.zeroed
-        return pooled(self.pool(tokens.values, tokens.mask), tokens.present)
+    def __call__(self, stream: Stream, *, train: bool = False, stages: slice = ALL) -> Stream:
+        def frames(i: int, stream: Stream) -> Stream:
+            part = {"stages": slice(i, i + 1)} if count_stages(self.frame_encoder) else {}
+            tokens = self.frame_encoder(stream, train=train, **part)
+            if i + 2 == self.num_stages and tokens.mask.shape != stream.mask.shape:
+                raise ValueError(
+                    f"the frame encoder must give one token per frame, got {tokens.length} for {stream.length} "
+                    f"frames: use tokens=False"
+                )
+            return tokens
+
+        def time(tokens: Stream) -> Stream:
+            if self.temporal is not None:
+                tokens = self.temporal(tokens, train=train)
+            if tokens.values.shape[-1] != self.dim:
+                raise ValueError(f"{self.dim=}, but the parts of the encoder give tokens of {tokens.values.shape[-1]}")
+            if self.pool is None:
+                return tokens.zeroed
+            return pooled(self.pool(tokens.values, tokens.mask), tokens.present)
+
+        steps: list[Step] = [*(functools.partial(frames, i) for i in range(self.num_stages - 1)), time]
+        return run_stages(steps, stream, stages)
 
 
 class TubeletTransformer(nn.Module):
@@ -53,36 +69,47 @@ class TubeletTransformer(nn.Module):
     pooled token is the mean of the real tubelets. The size of the frames is fixed by the first call.
 
     Attributes:
-      dim: width of the tokens; ``num_heads`` must divide it.
+      dim: width of the tokens.
       tubelet_size: frames, height and width of a tubelet; the last two must divide those of the frames.
+      block: template of the layers.
       tokens: False gives one token; True the tubelets, in order of time, then row by row.
+      dropout_rate: of the tokens that enter the first block.
     """
 
     dim: int
     tubelet_size: tuple[int, int, int] = (2, 8, 8)
     num_layers: int = 4
-    num_heads: int = 4
-    mlp_dim: int | None = None
+    block: nn.Module = TransformerBlock()
     tokens: bool = False
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
+    @property
+    def num_stages(self) -> int:
+        """The tubelets, each block, the tokens."""
+        return self.num_layers + 2
+
     @nn.compact
-    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
-        frames = pixels(stream, self.dtype)
-        depth, height, width = self.tubelet_size
-        x, mask = pad_axis(frames.values, depth), pad_axis(frames.mask, depth)
-        batch, steps = mask.shape[0], mask.shape[1] // depth
-        patches = patchify(x.reshape(-1, *x.shape[2:]), height, width)
-        places = patches.shape[1] * patches.shape[2]
-        # [b, steps, depth, places, p] -> [b, steps, places, depth * p]: a tubelet is its frames' patches in order
-        x = patches.reshape(batch, steps, depth, places, -1).swapaxes(2, 3).reshape(batch, steps, places, -1)
-        x = GridPositions(name="positions")(Dense(self.dim, dtype=self.dtype, name="embed")(x))
-        mask = jnp.repeat(mask.reshape(batch, steps, depth).any(-1), places, axis=1)
-        stack = TransformerStack(
-            self.dim, self.num_layers, self.num_heads, self.mlp_dim, self.dropout_rate, self.dtype, name="stack"
-        )
-        x = stack(x.reshape(batch, -1, self.dim), mask=mask, train=train)
-        if self.tokens:
-            return Stream(x, mask).zeroed
-        return pooled(masked_mean(x, mask), mask.any(1))
+    def __call__(self, stream: Stream, *, train: bool = False, stages: slice = ALL) -> Stream:
+        def embed(stream: Stream) -> Stream:
+            frames = pixels(stream, self.dtype)
+            depth, height, width = self.tubelet_size
+            x, mask = pad_axis(frames.values, depth), pad_axis(frames.mask, depth)
+            batch, steps = mask.shape[0], mask.shape[1] // depth
+            patches = patchify(x.reshape(-1, *x.shape[2:]), height, width)
+            places = patches.shape[1] * patches.shape[2]
+            # [b, steps, depth, places, p] -> [b, steps, places, depth * p]: a tubelet is its frames' patches in order
+            x = patches.reshape(batch, steps, depth, places, -1).swapaxes(2, 3).reshape(batch, steps, places, -1)
+            x = GridPositions(name="positions")(Dense(self.dim, dtype=self.dtype, name="embed")(x))
+            mask = jnp.repeat(mask.reshape(batch, steps, depth).any(-1), places, axis=1)
+            return Stream(x.reshape(batch, -1, self.dim), mask)
+
+        def end(stream: Stream) -> Stream:
+            stream = norm(stream)
+            if self.tokens:
+                return stream.zeroed
+            return pooled(masked_mean(stream.values, stream.mask), stream.present)
+
+        stack = TransformerStack(self.num_layers, self.block, self.dropout_rate, name="stack")
+        enter, *blocks, norm = stack.steps(train=train)
+        return run_stages([lambda stream: enter(embed(stream)), *blocks, end], stream, stages)

@@ -28,8 +28,7 @@ class BottleneckFusion(nn.Module):
       dim: width of the tokens and of the result; a stream of another width is projected.
       start_layer: first fused layer, counted from 0.
       num_bottlenecks: tokens of the bottleneck.
-      num_heads: must divide ``dim``.
-      mlp_dim: hidden width of the blocks' MLP; None = ``4 * dim``.
+      block: template of the layers of every modality.
       positions: adds sines and cosines of the position within each modality; False where its stem has done so.
 
     Example:
@@ -43,10 +42,8 @@ class BottleneckFusion(nn.Module):
     num_layers: int = 4
     start_layer: int = 2
     num_bottlenecks: int = 4
-    num_heads: int = 4
-    mlp_dim: int | None = None
+    block: nn.Module = TransformerBlock()
     positions: bool = False
-    dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
     @nn.compact
@@ -70,9 +67,7 @@ class BottleneckFusion(nn.Module):
                 if fused:
                     x = jnp.concatenate([x, bottleneck], axis=1)
                     mask = jnp.pad(mask, ((0, 0), (0, self.num_bottlenecks)), constant_values=True)
-                block = TransformerBlock(
-                    self.dim, self.num_heads, self.mlp_dim, self.dropout_rate, self.dtype, name=f"block_{name}_{i}"
-                )
+                block = self.block.clone(name=f"block_{name}_{i}", parent=self)
                 x = block(x, mask=mask, role=f"{name}_to_{name}", train=train)
                 tokens[name] = stream.replace(values=x[:, : stream.length])
                 written.append(x[:, stream.length :])

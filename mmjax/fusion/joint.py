@@ -22,8 +22,7 @@ class JointTransformer(nn.Module):
 
     Attributes:
       dim: width of the tokens and of the result; a stream of another width is projected.
-      num_heads: must divide ``dim``.
-      mlp_dim: hidden width of the blocks' MLP; None = ``4 * dim``.
+      block: template of the layers.
       per_modality: one token per modality (its masked mean) instead of all its tokens.
       positions: adds sines and cosines of the position within each modality; False where its stem has done so.
       cls_token: prepends a learned token and returns it, ``[batch, 1, dim]``; False returns every token, for a head
@@ -38,12 +37,10 @@ class JointTransformer(nn.Module):
 
     dim: int
     num_layers: int = 2
-    num_heads: int = 4
-    mlp_dim: int | None = None
+    block: nn.Module = TransformerBlock()
     per_modality: bool = False
     positions: bool = False
     cls_token: bool = True
-    dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
     @nn.compact
@@ -66,9 +63,7 @@ class JointTransformer(nn.Module):
         owners = np.repeat(np.arange(len(embedded)), [stream.length for stream in embedded.values()])
         self.sow("intermediates", "joint_modalities", jnp.asarray([-1] * self.cls_token + owners.tolist()))
         for i in range(self.num_layers):
-            block = TransformerBlock(
-                self.dim, self.num_heads, self.mlp_dim, self.dropout_rate, self.dtype, name=f"block_{i}"
-            )
+            block = self.block.clone(name=f"block_{i}", parent=self)
             x = block(x, mask=mask, role="joint", train=train)
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         if self.cls_token:

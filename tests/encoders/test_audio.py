@@ -132,7 +132,7 @@ def test_silence_and_absence_stay_finite():
 
 ENCODERS = {
     "SpectrogramEncoder": lambda **fields: SpectrogramEncoder(8, channels=(4, 4), **fields),
-    "AudioTransformer": lambda **fields: AudioTransformer(8, patch_size=(3, 4), num_layers=1, num_heads=2, **fields),
+    "AudioTransformer": lambda **fields: AudioTransformer(8, patch_size=(3, 4), num_layers=1, **fields),
 }
 
 

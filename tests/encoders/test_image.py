@@ -87,7 +87,7 @@ def test_lenet_does_not_depend_on_the_rewrite():
     [
         lambda **fields: LeNet(8, channels=(4,), hidden_dims=(), **fields),
         lambda **fields: ResNet(8, widths=(4, 8), stage_sizes=(1, 1), num_groups=2, **fields),
-        lambda **fields: ViT(8, num_layers=1, num_heads=2, **fields),
+        lambda **fields: ViT(8, num_layers=1, **fields),
     ],
     ids=["LeNet", "ResNet", "ViT"],
 )

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.encoders.recurrent import GRU, LSTM, Recurrent, final_state
+from mmjax.encoders import Recurrent
+from mmjax.layers import GRU, LSTM, final_state
 from mmjax.stream import Stream
 from tests.draw import draw_params
 from tests.encoders.helpers import QUICK

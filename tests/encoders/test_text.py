@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.encoders.recurrent import GRU, Recurrent, final_state
-from mmjax.encoders.text import BagOfWords, RecurrentText, TokenEmbedding, TransformerText
+from mmjax.encoders import BagOfWords, Recurrent, RecurrentText, TransformerText
+from mmjax.layers import GRU, TokenEmbedding, final_state
 from mmjax.stream import Stream, masked_last, masked_sum
 from tests.draw import draw_params
 from tests.encoders.helpers import QUICK, compiled

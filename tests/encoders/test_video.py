@@ -59,8 +59,8 @@ def test_the_order_of_frames_matters_to_a_temporal_model_alone():
 @pytest.mark.parametrize(
     "encoder",
     [
-        FrameVideo(8, _frames(), FeatureTransformer(8, 1, 2), pool=None),
-        TubeletTransformer(8, (2, 2, 2), 1, 2, tokens=True),
+        FrameVideo(8, _frames(), FeatureTransformer(8, 1), pool=None),
+        TubeletTransformer(8, (2, 2, 2), 1, tokens=True),
     ],
     ids=["frames", "tubelets"],
 )

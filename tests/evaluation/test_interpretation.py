@@ -60,7 +60,8 @@ ENCODERS = {
     "video": FrameVideo(8, LeNet(8, channels=(4,), hidden_dims=(), kernel_size=3), pool=None),
     "sound": FeatureMLP(8),
 }
-MODEL = Multimodal(ENCODERS, fusion.JointTransformer(8, 1, num_heads=2), ClassificationHead(4))
+TWO_HEADS = TransformerBlock(num_heads=2)
+MODEL = Multimodal(ENCODERS, fusion.JointTransformer(8, 1, block=TWO_HEADS), ClassificationHead(4))
 STREAMS = mixed_streams()
 
 
@@ -233,7 +234,7 @@ def test_token_weights_of_a_joint_transformer_are_its_rollout():
 
 @pytest.mark.parametrize("options", [{"per_modality": True}, {"cls_token": False}])
 def test_token_weights_of_other_joint_transformers(options):
-    model = MODEL.clone(fusion=fusion.JointTransformer(8, 1, num_heads=2, **options))
+    model = MODEL.clone(fusion=fusion.JointTransformer(8, 1, block=TWO_HEADS, **options))
     weights = token_weights(model, variables(model), STREAMS)
     lengths = (1, 1, 1) if "per_modality" in options else (1, 5, 2)
     assert tuple(value.shape[1] for value in weights.values()) == lengths and not weights["video"][2].any()
@@ -263,7 +264,7 @@ def test_a_fusion_without_weights_says_so():
 
 
 def test_layers_stand_in_order_of_their_numbers():
-    model = Multimodal({}, fusion.JointTransformer(4, num_layers=11, num_heads=1), RegressionHead())
+    model = Multimodal({}, fusion.JointTransformer(4, num_layers=11), RegressionHead())
     x = {"x": Stream.of(jnp.ones((1, 2, 4)))}
     blocks = [path.split("/")[1] for path in collect(model, {"params": draw_params(model, x)}, x)]
     assert blocks == [*(f"block_{i}" for i in range(11)), "joint_modalities"]
@@ -275,9 +276,9 @@ class TwoTowers(nn.Module):
     @nn.compact
     def __call__(self, streams, *, train=False):
         audio, text = streams["audio"], streams["text"]
-        own = TransformerBlock(4, name="audio")(audio.values, mask=audio.mask)
-        y = TransformerBlock(4, name="context")(own, text.values, mask=text.mask)
-        y = TransformerBlock(4, name="named")(y, text.values, mask=text.mask, role="audio_to_text")
+        own = TransformerBlock(name="audio")(audio.values, mask=audio.mask)
+        y = TransformerBlock(name="context")(own, text.values, mask=text.mask)
+        y = TransformerBlock(name="named")(y, text.values, mask=text.mask, role="audio_to_text")
         return Stream(y, audio.mask)
 
 

@@ -11,14 +11,15 @@ from tests.draw import draw_params, draw_streams
 from tests.draw import run_compiled as run
 
 STREAMS = draw_streams({"audio": 3, "text": 8}, length=3, batch=3)
-MODULE = BottleneckFusion(8, num_layers=3, start_layer=1, num_bottlenecks=2, num_heads=2, mlp_dim=8)
+BLOCK = TransformerBlock(num_heads=2, mlp_dim=8)
+MODULE = BottleneckFusion(8, num_layers=3, start_layer=1, num_bottlenecks=2, block=BLOCK)
 PARAMS = draw_params(MODULE, STREAMS)
 RESULT = run(MODULE, PARAMS, STREAMS)[0]
 
 
 def test_the_layers_are_those_of_the_equations():
     """Once more from the blocks alone, with nothing masked."""
-    block, norm = TransformerBlock(8, 2, 8), LayerNorm()
+    block, norm = BLOCK, LayerNorm()
 
     def layer(name, i, x):
         return block.apply({"params": PARAMS[f"block_{name}_{i}"]}, x, mask=jnp.ones(x.shape[:2], bool))

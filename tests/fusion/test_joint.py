@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from mmjax.fusion import JointTransformer
+from mmjax.layers import TransformerBlock
 from mmjax.stream import Stream, masked_mean
 from tests.draw import draw_params, draw_streams
 from tests.draw import run_compiled as run
 
 WIDTHS = {"audio": 3, "text": 8, "video": 5}
 STREAMS = draw_streams(WIDTHS, length=3, batch=3)
-MODULE = JointTransformer(8, num_layers=1, num_heads=2)
+MODULE = JointTransformer(8, num_layers=1, block=TransformerBlock(num_heads=2))
 PARAMS = draw_params(MODULE, STREAMS)
 RESULT = run(MODULE, PARAMS, STREAMS)[0]
 
@@ -71,4 +72,4 @@ def test_only_with_positions_does_the_order_of_tokens_matter():
 
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match=r"num_heads=3 must divide self.dim=8"):
-        draw_params(JointTransformer(8, num_heads=3), STREAMS)
+        draw_params(JointTransformer(8, block=TransformerBlock(num_heads=3)), STREAMS)

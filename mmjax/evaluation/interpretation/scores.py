@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from mmjax.encoders.text import TokenEmbedding
+from mmjax.layers import TokenEmbedding
 from mmjax.stream import Stream, apply_mask
 from mmjax.training import compile_effort
 from mmjax.typing import Array, Float, Mapping, PyTree

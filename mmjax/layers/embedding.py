@@ -1,0 +1,37 @@
+"""A learned vector per token id."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmjax.stream import apply_mask
+from mmjax.typing import Array, Bool, Dtype, Float, Int
+
+__all__ = ["TokenEmbedding"]
+
+
+class TokenEmbedding(nn.Module):
+    """A learned vector per token id, zero in the padding; float32 unless ``dtype`` says otherwise.
+
+    Attributes:
+      features: width of the vectors.
+      vocab_size: real ids run from 0 to ``vocab_size - 1``.
+      unknown_id: the id in whose place any other real id is read; None = such an id gives NaN, so that a vocabulary
+        that does not fit the data stops the training at its first step. Ids in the padding never matter.
+    """
+
+    features: int
+    vocab_size: int
+    unknown_id: int | None = None
+    embedding_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "b t"], mask: Bool[Array, "b t"]) -> Float[Array, "b t features"]:
+        if self.unknown_id is not None and not 0 <= self.unknown_id < self.vocab_size:
+            raise ValueError(f"{self.unknown_id=} must be one of the {self.vocab_size=} ids")
+        table = self.param("embedding", self.embedding_init, (self.vocab_size, self.features), jnp.float32)
+        known = (ids >= 0) & (ids < self.vocab_size)
+        vectors = table.astype(self.dtype or jnp.float32)[jnp.where(known, ids, self.unknown_id or 0)]
+        if self.unknown_id is None:
+            vectors = jnp.where(known[..., None], vectors, jnp.nan)
+        return apply_mask(vectors, mask)

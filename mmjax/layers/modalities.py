@@ -1,0 +1,50 @@
+"""Modalities of any width and length as tokens of one width: what most fusions begin with."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from mmjax.layers.dense import Dense
+from mmjax.stream import Stream, apply_mask, check_streams, masked_mean
+from mmjax.typing import Dtype, Mapping
+
+__all__ = ["pool_modalities", "project_streams"]
+
+
+def _project(name: str, values: Any, dim: int, dtype: Dtype | None) -> Any:
+    """Brings one modality to ``dim``; a parameter only where the width differs, named after the modality."""
+    if values.shape[-1] == dim:
+        return values if dtype is None else values.astype(dtype)
+    return Dense(dim, dtype=dtype, name=f"project_{name}")(values)
+
+
+def project_streams(streams: Mapping[str, Stream], dim: int, *, dtype: Dtype | None = None) -> dict[str, Stream]:
+    """Token streams of width ``dim``, zero in their padding; call it inside an ``nn.compact`` method.
+
+    Raises:
+      ValueError: no stream, or one that is not a sequence of feature vectors.
+    """
+    check_streams(streams)
+    return {
+        name: stream.replace(values=_project(name, stream.zeroed.values, dim, dtype)).zeroed
+        for name, stream in sorted(streams.items())
+    }
+
+
+def pool_modalities(
+    streams: Mapping[str, Stream], dim: int, *, pool: Callable = masked_mean, dtype: Dtype | None = None
+) -> Stream:
+    """One token per modality ``[batch, modality, dim]``, in sorted order of the names, with mask = present.
+
+    Each stream is pooled over its length, then projected if its width differs from ``dim`` (the mean of a linear map
+    is the map of the mean, and cheaper). Call it inside an ``nn.compact`` method.
+
+    Raises:
+      ValueError: no stream, or one that is not a sequence of feature vectors.
+    """
+    check_streams(streams)
+    ordered = sorted(streams.items())
+    present = jnp.stack([stream.present for _, stream in ordered], axis=1)
+    values = [_project(name, pool(stream.values, stream.mask), dim, dtype) for name, stream in ordered]
+    return Stream(apply_mask(jnp.stack(values, axis=1), present), present)
