@@ -14,6 +14,7 @@ from mmjax.encoders import FeatureMLP
 from mmjax.experiment import Row, Table
 from mmjax.experiment.baselines import decision_rows, matched_rows, ridge
 from mmjax.heads import RegressionHead
+from mmjax.layers import TransformerBlock
 from mmjax.models import ModalityDropout, Multimodal
 from mmjax.tasks import Regression
 from mmjax.training import Train
@@ -43,7 +44,7 @@ def rows():
     yield Row("additive attention", model=utterance(fusion.AdditiveAttention(DIM)))
     yield Row("gated (GMU)", model=utterance(fusion.GMU(DIM)))
     yield Row("FiLM of text", model=utterance(fusion.FiLM(DIM, target="text")))
-    joint = fusion.JointTransformer(DIM, per_modality=True, dropout_rate=0.3)
+    joint = fusion.JointTransformer(DIM, block=TransformerBlock(dropout_rate=0.3), per_modality=True)
     yield Row("joint transformer (SimBaMM)", model=utterance(joint), role="joint transformer")
     fit = functools.partial(ridge, C=1e-3, refit=False)
     yield Row("ridge regression", fit=fit, varies=False, baseline=False, role="linear")

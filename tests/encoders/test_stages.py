@@ -52,7 +52,8 @@ def shapes(encoder, *shape):
 
 
 def test_items_between_stages_are_feature_maps():
-    assert shapes(ResNet(5, widths=(8, 16), stage_sizes=(1, 1)), 2, 3, 8, 8, 1) == [(2, 3, 8, 8, 8), (2, 3, 4, 4, 16), (2, 3, 5)]
+    residual = ResNet(5, widths=(8, 16), stage_sizes=(1, 1))
+    assert shapes(residual, 2, 3, 8, 8, 1) == [(2, 3, 8, 8, 8), (2, 3, 4, 4, 16), (2, 3, 5)]
     assert shapes(LeNet(5), 2, 3, 8, 8, 1) == [(2, 3, 4, 4, 6), (2, 3, 2, 2, 16), (2, 3, 5)]
     tokens = (2, 3, 5, 8)  # four patches and the class token
     assert shapes(ViT(8, num_layers=1, class_token=True), 2, 3, 8, 8, 1) == [tokens, tokens, (2, 3, 8)]
