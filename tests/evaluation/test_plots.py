@@ -243,14 +243,19 @@ def test_data_efficiency_stands_on_the_numbers_of_examples():
 
 
 def test_an_error_is_drawn_in_its_own_units(tmp_path):
-    summary = full_summary("uci_mfeat") | {"primary": "mae", "higher_is_better": False, "majority": None}
+    summary = full_summary("uci_mfeat") | {
+        "primary": "mae",
+        "metric_name": None,
+        "higher_is_better": False,
+        "majority": None,
+    }
     for row in summary["rows"]:
         row["calibration"] = None
         for curve in row["robustness"]["noise"].values():
             curve |= {"mean": [-value for value in curve["mean"]], "interval": [None] * len(curve["mean"])}
     words = {t.get_text() for t in rows_figure(summary).findobj(matplotlib.text.Text)}
     assert "mean absolute error" in words and "lowest of its section" in words
-    assert "median of train: 3" in {
+    assert "median of train: 3.000" in {
         t.get_text()
         for t in rows_figure({**summary, "known": [{"name": "median of train", "value": 3.0}]}).legends[0].get_texts()
     }

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from mmjax.evaluation.cells import value as printed
 from mmjax.evaluation.kinds import best_rows, kind_of
-from mmjax.evaluation.plots.style import label, scale
+from mmjax.evaluation.plots.style import label
 from mmjax.typing import Mapping
 
 __all__ = ["alternative", "caption"]
@@ -103,6 +104,5 @@ def alternative(title: str, summary: Mapping[str, Any]) -> str:
     text += f". Finished rows: {counted}."
     if best:
         value = next(row["mean"] for row in rows if row["name"] in best)
-        digits = 1 if scale(summary) == 100 else 3
-        text += f" Best on test: {'; '.join(sorted(best))} ({scale(summary) * value:.{digits}f})."
+        text += f" Best on test: {'; '.join(sorted(best))} ({printed(summary, value)})."
     return text[0].upper() + text[1:]

@@ -107,9 +107,8 @@ def cost_figure(
         axes.plot(cost[place], y, marker, markersize=4.0 if on_front else 3.0, color=color, zorder=3, clip_on=False,
                   alpha=1 if on_front or beyond else 0.55, markeredgewidth=0.7 if on_front else 0,
                   markeredgecolor="black" if on_front else color)  # fmt: skip
-    axes.set_xlim(cost.min() / (cost.max() / cost.min()) ** 0.08, cost.max() * (cost.max() / cost.min()) ** 0.08)
-    if cost.max() == cost.min():
-        axes.set_xlim(cost.min() / 2, cost.max() * 2)
+    beside = (cost.max() / cost.min()) ** 0.08 if cost.max() > cost.min() else 2
+    axes.set_xlim(cost.min() / beside, cost.max() * beside)
     _name_points(axes, letters, cost, np.clip(score, low, high))
     low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1,) if high > 200 * low else (1, 2, 5), numticks=12))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.evaluation.cells import value as printed
 from mmjax.evaluation.kinds import KINDS, best_rows, kind_of
 from mmjax.evaluation.plots.style import (
     FAINT,
@@ -45,7 +46,6 @@ def rows_figure(summary: Mapping[str, Any]) -> Any:
     total = sum(heights) + top + bottom
     figure = Figure(figsize=(WIDTH, total))
     axes = figure.add_axes((0.445, bottom / total, 0.515, sum(heights) / total))
-    factor = scale(summary)
     axes.set_xlim(*low_high)
     axes.set_ylim(sum(heights), 0)
     for (text, kind, row), height, start in zip(lines, heights, np.cumsum([0, *heights])):
@@ -62,7 +62,7 @@ def rows_figure(summary: Mapping[str, Any]) -> Any:
         if kind == "best":
             axes.axhspan(start, start + height, color=BAND, linewidth=0, zorder=0)
         published = row["paper"]["value"] if row["paper"] is not None else None
-        outside = [] if row.get("status") != "done" else _draw_row(axes, row, middle, factor, kind == "best")
+        outside = [] if row.get("status") != "done" else _draw_row(axes, summary, row, middle, kind == "best")
         if published is not None and low_high[0] <= published <= low_high[1]:
             axes.plot(published, middle, "D", markersize=3.4, markerfacecolor="white",
                       markeredgecolor=ORANGE, markeredgewidth=0.9, zorder=4)  # fmt: skip
@@ -134,12 +134,13 @@ def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str, dict]]:
     return lines
 
 
-def _draw_row(axes: Any, row: Mapping[str, Any], y: float, factor: float, best: bool) -> list[str]:
+def _draw_row(axes: Any, summary: Mapping[str, Any], row: Mapping[str, Any], y: float, best: bool) -> list[str]:
     """Draws the row where the axis holds its mean; elsewhere says its mean."""
-    kind, mean = kind_of(row), factor * row["mean"]
+    kind, factor = kind_of(row), scale(summary)
+    mean = factor * row["mean"]
     low, high = axes.get_xlim()
     if not low <= mean <= high:
-        return [f"{mean:.1f}" if factor == 100 else f"{mean:.3g}"]
+        return [printed(summary, row["mean"])]
     color = KIND_COLORS[kind]
     if row["test_selected"] is not None:
         axes.plot(factor * row["test_selected"], y, "|", markersize=5.5, color="black", markeredgewidth=0.7, zorder=2.8)
@@ -197,7 +198,7 @@ def _handles(summary: Mapping[str, Any], limits: tuple[float, float]) -> list[An
     if floor is not None and limits[0] <= floor <= limits[1]:
         handles.append(Line2D([], [], color=GREY, linewidth=0.7, linestyle=(0, (4, 2)), label=name))
     elif floor is not None:
-        number = f"{floor:.1f}" if scale(summary) == 100 else f"{floor:.3g}"
+        number = printed(summary, floor / scale(summary))
         arrow = "$←$" if floor < limits[0] else "$→$"
         handles.append(Line2D([], [], linestyle="", marker=arrow, markersize=6, color=GREY, label=f"{name}: {number}"))
     return handles
