@@ -115,3 +115,12 @@ def test_logits_that_are_no_numbers_are_no_class():
     for weight, right in [(jnp.ones(3), np.nan), (jnp.array([1.0, 0.0, 1.0]), 1.0)]:
         state = Confusion.of(logits, jnp.zeros(3, jnp.int32), weight)
         np.testing.assert_equal(float(compute({"c": state})["accuracy"]), right)
+
+
+def test_the_state_of_many_classes_grows_with_their_number_not_with_its_square():
+    def states(classes):
+        logits = jax.ShapeDtypeStruct((7, classes), jnp.float32)
+        return jax.eval_shape(Confusion.of, logits, jnp.zeros(7, jnp.int32), jnp.ones(7))
+
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(states(classes))) for classes in (10, 1000)]
+    assert sizes == [30, 3000]
