@@ -12,6 +12,7 @@ import pytest
 from mmjax.stream import Stream
 
 MODULES = (
+    "mmjax.decoder",
     "mmjax.encoders.normalisation",
     "mmjax.fusion.attention",
     "mmjax.fusion.bottleneck",
@@ -24,7 +25,14 @@ MODULES = (
 )
 NAMES = {"jax": jax, "jnp": jnp, "np": np, "Stream": Stream}
 """What an example may use without importing it, beside what its module holds."""
-INNER = {"Stacking", "fit_stacking", "cross_fit_stacking", "normalise_groups"}  # parts of a method that is shown
+INNER = {  # parts of a method that is shown
+    "Cache",
+    "DecoderBlock",
+    "Stacking",
+    "cross_fit_stacking",
+    "fit_stacking",
+    "normalise_groups",
+}
 
 
 @pytest.mark.parametrize("name", MODULES)

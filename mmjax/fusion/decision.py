@@ -49,6 +49,11 @@ def mean_of_scores(scores: Mapping[str, Any], present: Present = None) -> Any:
 
     Raises:
       ValueError: as ``mean_of_logits``, of scores ``[batch]``.
+
+    Example:
+      >>> scores = {"text": np.array([1.0, 1.0]), "audio": np.array([3.0, 3.0])}
+      >>> mean_of_scores(scores, {"text": np.array([True, True]), "audio": np.array([True, False])})
+      array([2., 1.])
     """
     if wrong := {name: values.shape for name, values in sorted(scores.items()) if values.ndim != 1}:
         raise ValueError(f"scores must all be [batch], got {wrong}")

@@ -46,7 +46,13 @@ class MultiHeadAttention(nn.Module):
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
-    @nn.compact
+    def setup(self) -> None:
+        if self.dim % self.num_heads:
+            raise ValueError(f"{self.num_heads=} must divide {self.dim=}")
+        self.query, self.key, self.value = (Dense(self.dim, dtype=self.dtype) for _ in range(3))
+        self.out = Dense(self.dim, use_bias=False, dtype=self.dtype)
+        self.dropout = nn.Dropout(self.dropout_rate)
+
     def __call__(
         self,
         queries: Shaped[Array, "b t d"],
@@ -63,20 +69,34 @@ class MultiHeadAttention(nn.Module):
           role: what attends to what, for the report: None = ``self`` or ``cross``; ``joint`` = the tokens of all
             modalities to themselves; ``QUERY_to_KEY`` between streams of these names.
         """
-        if self.dim % self.num_heads:
-            raise ValueError(f"{self.num_heads=} must divide {self.dim=}")
         role = role or ("self" if keys is None else "cross")
-        keys = queries if keys is None else keys
+        return self.mix(
+            queries, *self.keys_and_values(queries if keys is None else keys), mask=mask, role=role, train=train
+        )
 
-        def heads(x: Any, name: str) -> Any:
-            x = Dense(self.dim, dtype=self.dtype, name=name)(x)
-            return x.reshape(*x.shape[:-1], self.num_heads, self.dim // self.num_heads)
+    def keys_and_values(self, x: Shaped[Array, "b s e"]) -> tuple[Shaped[Array, "b s h k"], Shaped[Array, "b s h k"]]:
+        """What ``mix`` attends to; to be kept where the same items are attended to again and again."""
+        return self._heads(self.key(x)), self._heads(self.value(x))
 
+    def mix(
+        self,
+        queries: Shaped[Array, "b t d"],
+        keys: Shaped[Array, "b s h k"],
+        values: Shaped[Array, "b s h k"],
+        *,
+        mask: Bool[Array, "b s"] | Bool[Array, "b t s"],
+        role: str,
+        train: bool = False,
+    ) -> Shaped[Array, "b t dim"]:
+        """The attention of ``__call__`` to keys and values that were projected before."""
         mask = mask[:, None] if mask.ndim == 2 else mask
-        mixed, weights = attend(heads(queries, "query"), heads(keys, "key"), heads(keys, "value"), mask)
+        mixed, weights = attend(self._heads(self.query(queries)), keys, values, mask)
         self.sow("intermediates", f"{role}_attention_weights", weights)
-        mixed = nn.Dropout(self.dropout_rate, deterministic=not train)(mixed)
-        return Dense(self.dim, use_bias=False, dtype=self.dtype, name="out")(mixed.reshape(*mixed.shape[:2], -1))
+        mixed = self.dropout(mixed, deterministic=not train)
+        return self.out(mixed.reshape(*mixed.shape[:2], -1))
+
+    def _heads(self, x: Any) -> Any:
+        return x.reshape(*x.shape[:-1], self.num_heads, self.dim // self.num_heads)
 
 
 class TransformerBlock(nn.Module, kw_only=True):

@@ -1,0 +1,190 @@
+"""A transformer decoder of token sequences: causal self-attention, attention to a memory, one MLP, and a cache.
+
+Caches are plain arrays that a step takes and returns, so that ``jax.lax.scan`` carries them and a beam can reorder
+them.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from mmjax.layers import MLP, Dense, LayerNorm, MultiHeadAttention, TokenEmbedding, sinusoidal_positions
+from mmjax.stream import Stream, apply_mask
+from mmjax.typing import Array, Bool, Dtype, Float, Int, Shaped
+
+__all__ = ["Cache", "DecoderBlock", "TextDecoder"]
+
+
+class Cache(flax.struct.PyTreeNode):
+    """What a block keeps between two steps.
+
+    Attributes:
+      keys, values: of the steps so far, ``[batch, max_length, heads, width]``; 0 at those to come.
+      memory_keys, memory_values: ``[batch, items, heads, width]``, computed once.
+      memory_mask: ``[batch, items]``.
+    """
+
+    keys: Any
+    values: Any
+    memory_keys: Any
+    memory_values: Any
+    memory_mask: Any
+
+
+class DecoderBlock(nn.Module, kw_only=True):
+    """Pre-norm: ``x + attention(norm(x))`` over what stands before, ``x + attention(norm(x), memory)``, one MLP.
+
+    (Vaswani et al. 2017, section 3.1; pre-norm: Xiong et al. 2020.) An item of the memory that is masked is never
+    attended to; where the whole memory is, the second step adds exactly 0.
+
+    Attributes:
+      dim: width of the tokens; None in a template, which its decoder completes.
+      num_heads: must divide it.
+      mlp_dim: hidden width of the MLP; None = ``4 * dim``.
+    """
+
+    dim: int | None = None
+    num_heads: int = 4
+    mlp_dim: int | None = None
+    dropout_rate: float = 0.0
+    dtype: Dtype | None = None
+
+    def setup(self) -> None:
+        if self.dim is None:
+            raise ValueError("a DecoderBlock that is used by itself needs its width: dim=...")
+        attention = MultiHeadAttention(self.dim, self.num_heads, self.dropout_rate, self.dtype)
+        self.self_attention, self.cross_attention = attention, attention.clone()
+        self.self_norm, self.cross_norm, self.memory_norm, self.mlp_norm = (
+            LayerNorm(dtype=self.dtype) for _ in range(4)
+        )
+        self.mlp = MLP((self.mlp_dim or 4 * self.dim, self.dim), dropout_rate=self.dropout_rate, dtype=self.dtype)
+        self.dropout = nn.Dropout(self.dropout_rate)
+
+    def __call__(
+        self,
+        x: Shaped[Array, "b t d"],
+        memory: Stream,
+        *,
+        mask: Bool[Array, "b t"],
+        train: bool = False,
+    ) -> Shaped[Array, "b t d"]:
+        """All steps at once (teacher forcing); step ``t`` sees the real ones up to itself."""
+        hidden = self.self_norm(x)
+        causal = jnp.tri(x.shape[1], dtype=bool) & mask[:, None]
+        x = x + self._drop(self.self_attention(hidden, mask=causal, train=train), train)
+        return self._rest(x, self._read(memory), memory.mask, train=train)
+
+    def start(self, memory: Stream, max_length: int) -> Cache:
+        """An empty cache for up to ``max_length`` steps that read this memory."""
+        keys, values = self._read(memory)
+        blank = jnp.zeros((keys.shape[0], max_length, *keys.shape[2:]), keys.dtype)
+        return Cache(blank, blank, keys, values, memory.mask)
+
+    def step(
+        self, x: Shaped[Array, "b 1 d"], cache: Cache, position: Int[Array, ""]
+    ) -> tuple[Shaped[Array, "b 1 d"], Cache]:
+        """One step, number ``position``, and the cache with it."""
+        hidden = self.self_norm(x)
+        now = self.self_attention.keys_and_values(hidden)
+        keys, values = (
+            jax.lax.dynamic_update_slice_in_dim(before, new.astype(before.dtype), position, axis=1)
+            for before, new in zip((cache.keys, cache.values), now)
+        )
+        real = jnp.broadcast_to(jnp.arange(keys.shape[1]) <= position, keys.shape[:2])
+        x = x + self.self_attention.mix(hidden, keys, values, mask=real, role="self")
+        x = self._rest(x, (cache.memory_keys, cache.memory_values), cache.memory_mask, train=False)
+        return x, cache.replace(keys=keys, values=values)
+
+    def _read(self, memory: Stream) -> tuple[Any, Any]:
+        return self.cross_attention.keys_and_values(self.memory_norm(memory.zeroed.values))
+
+    def _rest(self, x: Any, memory: tuple[Any, Any], mask: Any, *, train: bool) -> Any:
+        mixed = self.cross_attention.mix(self.cross_norm(x), *memory, mask=mask, role="cross", train=train)
+        x = x + self._drop(mixed, train)
+        return x + self._drop(self.mlp(self.mlp_norm(x), train=train), train)
+
+    def _drop(self, x: Any, train: bool) -> Any:
+        return self.dropout(x, deterministic=not train)
+
+
+class TextDecoder(nn.Module):
+    """A head that predicts a sequence of tokens from the items of the fused stream, one after the other.
+
+    Logits ``[batch, length, vocab_size]`` in float32: those at ``t`` are of token ``t`` of ``targets``, given the
+    tokens before it (teacher forcing). The first is predicted from a learned vector, so no id is spent on a beginning;
+    an id for the end stands in the targets like any other token. ``mmjax.generation`` generates without targets.
+
+    Attributes:
+      dim: width of the tokens; a memory of another width needs no projection, its keys and values are.
+      vocab_size: ids run from 0 to ``vocab_size - 1``.
+      block: template of the layers.
+      dropout_rate: of the word vectors.
+
+    Example:
+      >>> memory = Stream.of(jnp.ones((2, 5, 3)))
+      >>> words = Stream.of(jnp.zeros((2, 4), int))
+      >>> logits, _ = TextDecoder(8, vocab_size=6).init_with_output(jax.random.key(0), memory, targets=words)
+      >>> logits.shape
+      (2, 4, 6)
+    """
+
+    dim: int
+    vocab_size: int
+    num_layers: int = 1
+    block: nn.Module = DecoderBlock()
+    dropout_rate: float = 0.0
+    dtype: Dtype | None = None
+
+    def setup(self) -> None:
+        init = nn.initializers.normal(self.dim**-0.5)
+        self.embedding = TokenEmbedding(self.dim, self.vocab_size, None, init, self.dtype)
+        self.first = self.param("first", init, (self.dim,), jnp.float32)
+        self.blocks = [self.block.clone(dim=self.dim) for _ in range(self.num_layers)]
+        self.norm = LayerNorm(dtype=self.dtype)
+        self.out = Dense(self.vocab_size, dtype=self.dtype)
+        self.dropout = nn.Dropout(self.dropout_rate)
+
+    def __call__(
+        self, stream: Stream, *, targets: Stream | None = None, train: bool = False
+    ) -> Float[Array, "b t vocab_size"]:
+        """Logits of every token of ``targets``, a stream of ids ``[batch, length]``.
+
+        Raises:
+          ValueError: no targets.
+        """
+        if not isinstance(targets, Stream):
+            raise ValueError(
+                f"{type(self).__name__} predicts a sequence given what stands before each token: pass targets, a "
+                f"Stream of ids, or generate one (mmjax.generation); got {type(targets).__name__}"
+            )
+        before = targets.replace(values=targets.values[:, :-1], mask=targets.mask[:, :-1])
+        first = jnp.broadcast_to(self.first, (len(targets.mask), 1, self.dim))
+        vectors = self.embedding(before.values, before.mask)
+        x = jnp.concatenate([first.astype(vectors.dtype), vectors], axis=1) * self.dim**0.5
+        x = x + sinusoidal_positions(x.shape[1], self.dim).astype(x.dtype)
+        x = self.dropout(x, deterministic=not train)
+        mask = jnp.pad(before.mask, ((0, 0), (1, 0)), constant_values=True)
+        for block in self.blocks:
+            x = block(x, stream, mask=mask, train=train)
+        return apply_mask(self.out(self.norm(x)).astype(jnp.float32), targets.mask)
+
+    def start(self, stream: Stream, max_length: int) -> tuple[Cache, ...]:
+        """Empty caches for a memory, one of each layer."""
+        return tuple(block.start(stream, max_length) for block in self.blocks)
+
+    def step(
+        self, ids: Int[Array, " b"], caches: tuple[Cache, ...], position: Int[Array, ""]
+    ) -> tuple[Float[Array, "b vocab_size"], tuple[Cache, ...]]:
+        """Logits of token number ``position``, given the one before it (whatever it is at 0) and the caches."""
+        vectors = self.embedding(ids[:, None], jnp.ones((len(ids), 1), bool))
+        x = jnp.where(position == 0, self.first.astype(vectors.dtype), vectors) * self.dim**0.5
+        positions = sinusoidal_positions(caches[0].keys.shape[1], self.dim)
+        x = x + jax.lax.dynamic_index_in_dim(positions, position, keepdims=True).astype(x.dtype)
+        after = []
+        for block, cache in zip(self.blocks, caches):
+            x, cache = block.step(x, cache, position)
+            after.append(cache)
+        return self.out(self.norm(x))[:, 0].astype(jnp.float32), tuple(after)
