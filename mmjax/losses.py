@@ -5,7 +5,7 @@ import optax
 
 from mmjax.typing import Array, Float, Int, Shaped, checked
 
-__all__ = ["absolute_error", "cross_entropy", "squared_error"]
+__all__ = ["absolute_error", "binary_cross_entropy", "cross_entropy", "squared_error"]
 
 
 @checked
@@ -23,6 +23,17 @@ def cross_entropy(
         return nll
     uniform = optax.softmax_cross_entropy(logits, jnp.full_like(logits, 1 / logits.shape[-1]))
     return (1 - label_smoothing) * nll + label_smoothing * uniform
+
+
+@checked
+def binary_cross_entropy(logits: Float[Array, "*items"], target: Shaped[Array, "*items"]) -> Float[Array, "*items"]:
+    """Cross-entropy in nats of answers of 0 or 1, each with its logit.
+
+    Example:
+      >>> binary_cross_entropy(jnp.array([0.0, 0.0]), jnp.array([1, 0])).round(2)
+      Array([0.69, 0.69], dtype=float32)
+    """
+    return optax.sigmoid_binary_cross_entropy(logits, target.astype(logits.dtype))
 
 
 @checked

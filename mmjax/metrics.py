@@ -9,9 +9,17 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from mmjax.typing import Array, Float, Int, Shaped, checked
+from mmjax.typing import Array, Float, Int, Shaped
 
-__all__ = ["Confusion", "Mean", "Moments", "compute", "merge", "merge_stacked"]
+__all__ = ["Confusion", "LabelCounts", "Mean", "Moments", "compute", "merge", "merge_stacked"]
+
+
+def _check_shape(name: str, values: Any, weight: Any) -> None:
+    """Raises where broadcasting would put weights on the wrong axis."""
+    if jnp.shape(values) != jnp.shape(weight):
+        raise ValueError(
+            f"{name} must be one per labelled item, {jnp.shape(weight)} as their weights, got {jnp.shape(values)}"
+        )
 
 
 class Mean(flax.struct.PyTreeNode):
@@ -22,7 +30,9 @@ class Mean(flax.struct.PyTreeNode):
 
     @classmethod
     def of(cls, values: Shaped[Array, "*items"], weight: Shaped[Array, "*items"]) -> "Mean":
-        """The state of some items; those of weight 0 do not count, whatever stands in them."""
+        """The state of some items; those of weight 0 do not count, whatever stands in them. A scalar holds for each."""
+        if jnp.ndim(values):
+            _check_shape("values", values, weight)
         values = jnp.where(weight > 0, values.astype(jnp.float32), 0)
         return cls((values * weight).sum(), weight.sum(dtype=jnp.float32))
 
@@ -49,6 +59,7 @@ class Confusion(flax.struct.PyTreeNode):
         """The state of some items. A tie goes to the first class; NaN or infinity among the logits of an item that
         counts makes every number NaN, for their largest one is no prediction.
         """
+        _check_shape("classes", target, weight)
         actual = jax.nn.one_hot(target, logits.shape[-1]) * jnp.where(weight > 0, weight, 0)[..., None]
         predicted = jax.nn.one_hot(jnp.argmax(logits, -1), logits.shape[-1])
         broken = (weight > 0) & ~jnp.isfinite(logits).all(-1)
@@ -67,6 +78,61 @@ class Confusion(flax.struct.PyTreeNode):
             "accuracy": hits.sum() / total,
             "f1_macro": jnp.where(actual + predicted > 0, f1, 0).sum() / jnp.maximum((actual + predicted > 0).sum(), 1),
             "f1_weighted": (f1 * actual).sum() / total,
+        }
+
+
+class LabelCounts(flax.struct.PyTreeNode):
+    """Counts of each of several labels, from which F1 follows, and of items with every label right.
+
+    Attributes:
+      hits: ``[labels]``, how often a label was rightly given.
+      actual: ``[labels]``, how often it was right.
+      predicted: ``[labels]``, how often it was given.
+      exact: items with every label right.
+      weight: all items.
+    """
+
+    hits: Any
+    actual: Any
+    predicted: Any
+    exact: Any
+    weight: Any
+
+    @classmethod
+    def of(
+        cls,
+        logits: Float[Array, "*items labels"],
+        target: Shaped[Array, "*items labels"],
+        weight: Float[Array, "*items"],
+    ) -> "LabelCounts":
+        """The state of some items; a label is given above 0. NaN or infinity in an item that counts makes every number
+        NaN.
+        """
+        _check_shape("vectors of logits", logits[..., 0], weight)
+        if target.shape != logits.shape:
+            raise ValueError(f"labels must be shaped as their logits, {logits.shape}, got {target.shape}")
+        w = jnp.where(weight > 0, weight, 0)
+        broken = (weight > 0) & ~jnp.isfinite(logits).all(-1)
+        given = jnp.where(broken[..., None], jnp.nan, (logits > 0).astype(jnp.float32))
+        right = (target > 0.5).astype(jnp.float32)
+
+        def count(x: Any) -> Any:
+            return jnp.einsum("...,...l->l", w, jnp.where(weight[..., None] > 0, x, 0))
+
+        exact = jnp.where(broken, jnp.nan, ((logits > 0) == (target > 0.5)).all(-1))
+        return cls(
+            count(given * right), count(right), count(given), (jnp.where(weight > 0, exact, 0) * w).sum(), w.sum()
+        )
+
+    def compute(self) -> dict[str, Any]:
+        """F1 of all labels together (micro), its mean over labels (macro; 0 where a label neither occurs nor is given),
+        and the share of items with every label right.
+        """
+        hits, either = self.hits, self.actual + self.predicted
+        return {
+            "f1_micro": 2 * hits.sum(-1) / jnp.maximum(either.sum(-1), 1e-9),
+            "f1_macro": (2 * hits / jnp.maximum(either, 1e-9)).mean(-1),
+            "exact": self.exact / self.weight,
         }
 
 
@@ -89,11 +155,15 @@ class Moments(flax.struct.PyTreeNode):
     error: Any
 
     @classmethod
-    @checked
     def of(
-        cls, prediction: Float[Array, "*items"], target: Shaped[Array, "*items"], weight: Float[Array, "*items"]
+        cls, prediction: Float[Array, "*scores"], target: Shaped[Array, "*scores"], weight: Float[Array, "*items"]
     ) -> "Moments":
-        """The state of some items."""
+        """The state of some items; of several scores each ``[*items, scores]`` it has a last axis of them."""
+        if jnp.shape(prediction) != jnp.shape(target):
+            raise ValueError(f"predictions {jnp.shape(prediction)} and targets {jnp.shape(target)} must agree")
+        if prediction.ndim == weight.ndim + 1:
+            return jax.vmap(cls.of, in_axes=(-1, -1, None), out_axes=-1)(prediction, target, weight)
+        _check_shape("scores", prediction, weight)
         w = jnp.where(weight > 0, weight, 0).ravel()
         pair = jnp.stack([prediction.astype(jnp.float32).ravel(), target.astype(jnp.float32).ravel()])
         error = (jnp.where(w > 0, jnp.abs(pair[0] - pair[1]), 0) * w).sum()
@@ -102,18 +172,24 @@ class Moments(flax.struct.PyTreeNode):
 
     def merge(self) -> "Moments":
         """The state of all parts, of states stacked along a leading axis (Chan, Golub & LeVeque 1983)."""
+        if self.weight.ndim > 1:  # several scores
+            return jax.vmap(Moments.merge, in_axes=-1, out_axes=-1)(self)
         means, (p, t) = _centred(self.means.T, self.weight)
         between = jnp.stack([(self.weight * x).sum() for x in (p * p, t * t, p * t)])
         return Moments(self.weight.sum(), means, self.products.sum(0) + between, self.error.sum())
 
     def compute(self) -> dict[str, Any]:
-        """Mean absolute error, and Pearson's correlation: NaN where predictions or targets do not vary."""
-        p, t, pt = jnp.moveaxis(self.products, -1, 0)
+        """Mean absolute error, and Pearson's correlation: NaN where predictions or targets do not vary. The means of
+        those of several scores.
+        """
+        if self.weight.ndim > 0:
+            return jax.tree.map(jnp.mean, jax.vmap(Moments.compute, in_axes=-1)(self))
+        p, t, pt = self.products
         # Less than this is the rounding of the mean, not a variation.
-        least = 2 * jnp.finfo(jnp.float32).eps * jnp.abs(jnp.moveaxis(self.means, -1, 0))
-        deviations = jnp.sqrt(jnp.stack([p, t]) / self.weight)
+        least = 2 * jnp.finfo(jnp.float32).eps * jnp.abs(self.means)
+        varies = jnp.sqrt(self.products[:2] / self.weight) > least
         r = pt / (jnp.sqrt(p) * jnp.sqrt(t))
-        return {"mae": self.error / self.weight, "pearson": jnp.where((deviations > least).all(0), r, jnp.nan)}
+        return {"mae": self.error / self.weight, "pearson": jnp.where(varies.all(), r, jnp.nan)}
 
 
 def _centred(values: Any, weight: Any) -> tuple[Any, Any]:

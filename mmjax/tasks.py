@@ -6,13 +6,23 @@ from typing import Any, ClassVar, Protocol
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.checks import Problem, labels_problem, numbers_problem
-from mmjax.losses import absolute_error, cross_entropy, squared_error
-from mmjax.metrics import Confusion, Mean, Moments
+from mmjax.checks import Problem, labels_problem, multilabel_problem, numbers_problem
+from mmjax.errors import UsageError
+from mmjax.losses import absolute_error, binary_cross_entropy, cross_entropy, squared_error
+from mmjax.metrics import Confusion, LabelCounts, Mean, Moments
 from mmjax.stream import Batch, Stream
 from mmjax.typing import Array, Float
 
-__all__ = ["Classification", "Regression", "Task", "fit_task", "item_weight", "target_moments"]
+__all__ = [
+    "Classification",
+    "MultiLabel",
+    "Regression",
+    "Task",
+    "fit_task",
+    "item_weight",
+    "known_target",
+    "target_moments",
+]
 
 
 class Task(Protocol):
@@ -72,9 +82,10 @@ def fit_task(task: Task, moments: tuple[float, float]) -> Task:
     return fitted(moments) if fitted else task
 
 
-def _known(batch: Batch) -> Any:
+def known_target(batch: Batch) -> Any:
     """The target with 0 in padding, where any label may stand."""
-    return jnp.where(item_weight(batch) > 0, batch.target, 0)
+    counts = item_weight(batch) > 0
+    return jnp.where(counts.reshape(*counts.shape, *(1,) * (jnp.ndim(batch.target) - counts.ndim)), batch.target, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +105,7 @@ class Classification:
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Nats per labelled item."""
         logits = self.logits(outputs)
-        target = _known(batch)
+        target = known_target(batch)
         loss = cross_entropy(logits, target, label_smoothing=self.label_smoothing)
         if not self.unimodal_weight:
             return loss
@@ -109,7 +120,7 @@ class Classification:
     def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
         """Loss (without smoothing), accuracy and F1."""
         weight, logits = item_weight(batch), self.logits(outputs)
-        target = _known(batch)
+        target = known_target(batch)
         return {
             "loss": Mean.of(cross_entropy(logits, target), weight),
             "confusion": Confusion.of(logits, target, weight),
@@ -123,6 +134,43 @@ class Classification:
     def logits(outputs: Any) -> Any:
         """The fused logits of a model with or without unimodal heads."""
         return outputs["fused"] if isinstance(outputs, dict) else outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiLabel:
+    """Any number of labels per item: outputs ``[*items, num_classes]`` are a logit of each, targets are 0 or 1.
+
+    Attributes:
+      num_classes: number of labels.
+      thresholds: the logit above which a label is given; one for all, or one each.
+    """
+
+    scores: ClassVar[tuple[str, ...]] = ("labels_f1_micro", "labels_f1_macro", "labels_auroc", "labels_exact")
+    num_classes: int
+    thresholds: float | tuple[float, ...] = 0.0
+    lower_is_better: frozenset[str] = frozenset({"loss"})
+
+    def __post_init__(self):
+        if isinstance(self.thresholds, tuple) and len(self.thresholds) != self.num_classes:
+            raise UsageError(f"task.thresholds must be one number or {self.num_classes}, got {len(self.thresholds)}")
+
+    def loss(self, outputs: Any, batch: Batch) -> Any:
+        """Binary cross-entropy in nats, the mean over the labels of an item."""
+        return binary_cross_entropy(self.logits(outputs), known_target(batch)).mean(-1)
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
+        """Loss, F1 over all labels (micro) and by label (macro), and the share of items with every label right."""
+        weight, logits = item_weight(batch), self.logits(outputs)
+        return {
+            "loss": Mean.of(self.loss(outputs, batch), weight),
+            "labels": LabelCounts.of(logits - jnp.asarray(self.thresholds), known_target(batch), weight),
+        }
+
+    def check_target(self, target: Any, real: np.ndarray) -> Problem | None:
+        """Labels are 0 or 1, in an array with a last axis of ``num_classes``."""
+        return multilabel_problem(target, real, self.num_classes)
+
+    logits = staticmethod(Classification.logits)
 
 
 @dataclasses.dataclass(frozen=True)

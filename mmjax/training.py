@@ -17,7 +17,7 @@ from mmjax.errors import UsageError
 from mmjax.metrics import merge_stacked
 from mmjax.search import Trial, dropout_rate
 from mmjax.stream import Batch, Stream, drop_rows
-from mmjax.tasks import Task, item_weight
+from mmjax.tasks import Task, item_weight, known_target
 from mmjax.typing import Key, Mapping, PyTree
 
 __all__ = [
@@ -225,7 +225,7 @@ def make_train_step(
         key = jax.random.fold_in(key, state.step)
         whole = item_weight(batch)
         if not isinstance(batch.target, Stream):  # what stands in padding (NaN, any label) must reach no gradient
-            batch = batch.replace(target=jnp.where(whole > 0, batch.target, 0))
+            batch = batch.replace(target=known_target(batch))
 
         def loss_of(params: PyTree, collections: PyTree, part: Batch, weight: Any, key: Key) -> Any:
             with contextlib.nullcontext() if trial is None else dropout_rate(trial.dropout_rate):

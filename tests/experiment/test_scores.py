@@ -9,14 +9,16 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from mmjax import datasets
+from mmjax import datasets, fusion
 from mmjax.errors import UsageError
 from mmjax.evaluation.records import RecordStore
 from mmjax.experiment import Row, run_table
 from mmjax.experiment.baselines import decide, decision_rows, logistic, ridge
 from mmjax.experiment.checks import with_primary
 from mmjax.fusion import decision
-from mmjax.tasks import Classification, Regression
+from mmjax.heads import ClassificationHead
+from mmjax.models import Multimodal
+from mmjax.tasks import Classification, MultiLabel, Regression
 from tests.experiment import small
 
 NAMES = ("left", "right")
@@ -94,3 +96,56 @@ def test_a_card_without_a_metric_takes_the_first_of_the_task():
     assert card(small.arrays(), Classification(3)) == "accuracy"
     with pytest.raises(UsageError, match="numbers has no primary_metric, and object names no scores"):
         with_primary(regression().dataset, object())
+
+
+def least_squares(data, seed, members):
+    """A linear answer of each label by itself, 0 between yes and no."""
+    design = {
+        k: np.concatenate([s.values[:, 0] for _, s in sorted(b.streams.items())], 1) for k, b in data.splits.items()
+    }
+    target = 2.0 * data.splits["train"].target - 1
+    weights = np.linalg.lstsq(design["train"], target, rcond=None)[0]
+    return {split: design[split] @ weights for split in ("validation", "test")}
+
+
+def label_table(**arguments):
+    rng = np.random.default_rng(2)
+    target = rng.integers(0, 2, (120, 3))
+    codes = 2.0 * target[:, None, :2].transpose(1, 0, 2) - 1, 2.0 * target[:, None, 1:].transpose(1, 0, 2) - 1
+    data = arrays(target, [code[0] for code in codes], "labels")
+    vote = functools.partial(decide, rule=decision.mean_of_logits)
+    rows = [
+        *(Row(name, fit=least_squares, streams=(name,), varies=False) for name in NAMES),
+        Row("vote", fit=vote, members=NAMES, role="mean of logits"),
+        Row("network", model=Multimodal({}, fusion.Concat(4), ClassificationHead(3)), role="concatenation"),
+    ]
+    data = dataclasses.replace(data, card=dataclasses.replace(data.card, primary_metric="labels_f1_micro"))
+    return small.table(dataset=data, rows=rows, task=MultiLabel(3), **arguments)
+
+
+def test_a_table_of_labels_has_f1_area_and_the_shares_of_train(tmp_path):
+    text, rows, store = finished(label_table(), tmp_path)
+    (target, _), logits = store.targets("test"), store.logits("vote", "test")[0]
+    assert target.shape == (40, 3)
+    assert rows["vote"]["mean"] == pytest.approx(sklearn.metrics.f1_score(target, logits > 0, average="micro"))
+    for record in store.records("network"):
+        outputs = store.logits("network", "test")[record["seed"]]
+        area = sklearn.metrics.roc_auc_score(target, outputs, average="macro")
+        assert record["metrics"]["labels_auroc"] == pytest.approx(area)
+        assert record["metrics"]["f1_micro"] == pytest.approx(record["metrics"]["labels_f1_micro"], abs=1e-6)
+        assert "calibration" not in record
+    share = label_table().dataset.splits["train"].target.mean(0)
+    given = np.broadcast_to(share > 0.5, target.shape)
+    line = next(line for line in text.splitlines() if "share of each label of train" in line)
+    assert f"{100 * sklearn.metrics.f1_score(target, given, average='micro'):.1f}" in line
+    network = rows["network"]
+    assert {"left", "right", "left+right"} == set(network["robustness"]["patterns"]) and network["robustness"]["noise"]
+    gap = network["interaction"]["emap"]
+    assert gap["score"] + gap["gap"] == pytest.approx(network["mean"], abs=0.1) and network["calibration"] is None
+    assert "Micro F1 in percent" in text
+
+
+def test_rows_for_one_class_are_refused_where_items_have_several_labels(tmp_path):
+    table = label_table()
+    with pytest.raises(UsageError, match="row 'both' is for one class an item, labels has several labels"):
+        run_table(dataclasses.replace(table, rows=[*table.rows, *linear(logistic)[2:]]), workdir=tmp_path)

@@ -14,7 +14,7 @@ from mmjax.experiment.data import load_dataset, row_data
 from mmjax.experiment.matched import resolve
 from mmjax.experiment.settings import digest
 
-EMBEDDED = ("digits", "synthetic", "synthetic_gaussian")
+EMBEDDED = ("digits", "synthetic", "synthetic_gaussian", "synthetic_labels")
 
 
 def whole(name):
