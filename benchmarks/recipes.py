@@ -77,9 +77,6 @@ def tables(data_dir: str | None) -> Iterator[Dataset]:
     if data_dir:
         yield views.standardise(datasets.load("uci_mfeat", data_dir=data_dir))
         yield views.standardise(datasets.load("cmu_mosi", data_dir=data_dir))
-        letters = datasets.load("avletters", data_dir=data_dir)
-        letters = views.resample(views.resample(letters, "video", 20), "audio", 20)
-        yield views.standardise(views.pca_whiten(letters, "video", 50), ["audio"])
 
 
 def halves(dataset: Dataset) -> dict[str, Any]:

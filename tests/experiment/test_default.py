@@ -11,7 +11,7 @@ from mmjax.datasets import from_arrays, from_table
 from mmjax.errors import UsageError
 from mmjax.experiment.checks import check_model
 from mmjax.experiment.data import load_dataset, row_data
-from mmjax.experiment.default import default_encoder, default_table
+from mmjax.experiment.default import default_encoder, default_table, default_train
 from mmjax.experiment.matched import resolve
 from tests.animals import write_animals
 
@@ -50,6 +50,16 @@ def test_every_kind_has_an_encoder_that_fits():
     assert {"concatenation", "joint transformer", "matched"} <= {row.role for row in table.rows}
     moved = load_dataset(table).splits["train"].streams["vector"].values
     np.testing.assert_allclose(moved.mean(0), 0, atol=1e-5)  # any units
+
+
+@pytest.mark.parametrize(("examples", "updates"), [(500, 1500), (40, 400), (100_000, 15_625)])
+def test_epochs_follow_from_the_number_of_updates(examples, updates):
+    """About 1,500 updates, in 5 to 200 passes."""
+    target = np.arange(examples + 20) % 2
+    split = np.repeat([0, 1, 2], [examples, 10, 10])
+    train = default_train(from_arrays({"vector": np.ones((examples + 20, 1))}, target, split=split))
+    made = train.epochs * -(-examples // train.batch_size)
+    assert made == pytest.approx(updates, rel=0.02) and train.clip_norm == 1.0 and train.schedule is None
 
 
 @pytest.mark.parametrize("target", [np.linspace(0, 9, N), np.arange(N) % 2])
