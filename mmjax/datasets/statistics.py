@@ -23,8 +23,10 @@ FRAME, HOP, BANDS = 512, 256, 24  # of waveforms
 
 
 def has_sequences(dataset: Dataset) -> bool:
-    """Whether an example holds several items of some modality and has one label of its own."""
+    """Whether an example holds several items of some modality and has one class or score of its own."""
     train = dataset.splits["train"]
+    if isinstance(train.target, Stream) or np.ndim(train.target) != 1:
+        return False
     return train.index.ndim == 1 and any(np.prod(s.mask.shape[1:]) > 1 for s in train.streams.values())
 
 

@@ -1,5 +1,7 @@
 """A sequence as a vector, against NumPy item by item; whatever stands in padding, the same."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,10 @@ def test_a_waveform_is_told_by_its_spectrum():
 def test_what_has_sequences():
     assert has_sequences(arrays({"x": (VALUES, MASK), "v": VALUES[:, 0]}))
     assert not has_sequences(arrays({"v": VALUES[:, 0]}))
+    labels = np.zeros((12, 3), np.int32)  # several labels an example, of which no row here is made
+    several = arrays({"x": (VALUES, MASK)})
+    marked = {name: batch.replace(target=labels[: batch.size]) for name, batch in several.splits.items()}
+    assert not has_sequences(dataclasses.replace(several, splits=marked))
     video = arrays({"x": (VALUES, MASK)}, group=np.arange(12) // 2)
     assert not has_sequences(datasets.views.by_group(video))  # a label per step: an item is no example of its own
 
