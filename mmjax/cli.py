@@ -75,6 +75,9 @@ def parser(prog: str = "mmjax") -> argparse.ArgumentParser:
     changed.add_argument(
         "--again", dest="on_change", action="store_const", const="again", help="make such results anew"
     )
+    table.add_argument(
+        "--force", action="store_true", help="let some rows or fewer seeds take the place of a finished table"
+    )
     train.add_argument("--workdir", help="where everything goes (default: runs/NAME-ROW-SEED)")
     train.add_argument("--seed", type=int, default=0, help="the seed (default: 0)")
     train.add_argument("--rows", metavar="ROW", help="name of the row (default: the first network)")
@@ -199,7 +202,7 @@ def run(args: argparse.Namespace) -> str:
             return commands.fractions(table, name=name, rows=rows, fractions=shares, **folders)
         little = {"levels": 2, "draws": 1, "seeds": 1} if args.smoke else {}
         measure = commands.Measure(noise=args.noise, interactions=args.interactions, **little)
-        choice = {"measure": measure, "on_change": args.on_change}
+        choice = {"measure": measure, "on_change": args.on_change, "force": args.force}
         report = commands.table(table, name=name, rows=rows, **choice, **folders)
         if own and rows is None:
             report += f"\n{commands.advise(args.workdir or pathlib.Path('runs') / name)}"

@@ -13,7 +13,15 @@ from mmjax.evaluation.scores import Score
 from mmjax.evaluation.significance import seed_interval
 from mmjax.typing import Mapping
 
-__all__ = ["Analysis", "decision_cells", "interaction_cells", "pattern_cells", "record_fields", "robustness_cells"]
+__all__ = [
+    "Analysis",
+    "decision_cells",
+    "interaction_cells",
+    "of_seeds",
+    "pattern_cells",
+    "record_fields",
+    "robustness_cells",
+]
 
 Analysis = Mapping[str, np.ndarray]
 
@@ -162,6 +170,26 @@ def interaction_cells(analysis: Analysis, streams: Sequence[str]) -> dict[str, A
             for place, name in enumerate(sorted(streams))
         },
     }
+
+
+def of_seeds(analysis: Analysis, places: Sequence[int]) -> Analysis:
+    """What was measured of some seeds, by their places; interactions are there for the first seeds alone."""
+    found = {}
+    for name, values in analysis.items():
+        if name.startswith("pattern/"):
+            found[name] = values[list(places)]
+        elif name.startswith("noise/"):
+            found[name] = values[:, :, list(places)]
+        elif name.startswith(("emap/", "shapley/", "perceptual/")) and values.ndim:
+            kept = [place for place in places if place < len(values)]
+            found |= {name: values[kept]} if kept else {}
+        else:
+            found[name] = values
+    return found if "emap/gap" in found or "emap/gap" not in analysis else _without_interactions(found)
+
+
+def _without_interactions(analysis: Analysis) -> Analysis:
+    return {name: values for name, values in analysis.items() if name.startswith(("pattern/", "noise/"))}
 
 
 def record_fields(

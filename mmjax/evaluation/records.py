@@ -342,6 +342,19 @@ class RecordStore:
     def _code_file(self, digest: str) -> pathlib.Path:
         return self.workdir / "code" / f"{digest}.json"
 
+    def adopt(self, other: "RecordStore", name: str) -> None:
+        """Takes over a finished row of another work directory, with all that was kept and measured of it."""
+        records, slug = other.records(name), _slug(name)
+        paths = [f"logits/{slug}.npz", f"history/{slug}.npz", f"analysis/{slug}.npz"]
+        paths += [path for record in records[:1] for path in record.get("files", {})]
+        paths += [f"code/{path.name}" for path in sorted((other.workdir / "code").glob("*.json"))]
+        self.remove_records(name, {record["method"]["config_hash"] for record in records})
+        for path in dict.fromkeys(paths):
+            if (other.workdir / path).is_file():
+                replace_file(self.workdir / path, (other.workdir / path).read_bytes())
+        self._write_timing(name, other.timing().get(name, {}))
+        self._write_records([*(record for record in self._all() if record["row"] != name), *records])
+
     def annotate(self, measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Adds what was measured of rows to their records.
 
@@ -446,7 +459,8 @@ class RecordStore:
 
     def _write_records(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Rows in the order of the table, whatever the order they ran in; rows it no longer has stand last."""
-        order = {row["name"]: place for place, row in enumerate(self.config()["rows"])}
+        rows = self.config()["rows"] if (self.workdir / "config.json").is_file() else []
+        order = {row["name"]: place for place, row in enumerate(rows)}
         ordered = sorted(records, key=lambda record: order.get(record["row"], len(order)))
         signed = [{**record, "sha256": _record_sha256(record)} for record in ordered]
         lines = [json.dumps(record, sort_keys=True, default=_plain) + "\n" for record in signed]

@@ -12,7 +12,7 @@ from mmjax.errors import UsageError
 from mmjax.evaluation import calibration, significance
 from mmjax.evaluation.degradation import multibench
 from mmjax.evaluation.gains import Scored, add_gains, gain_cell
-from mmjax.evaluation.measured import Analysis, decision_cells, interaction_cells, robustness_cells
+from mmjax.evaluation.measured import Analysis, decision_cells, interaction_cells, of_seeds, robustness_cells
 from mmjax.evaluation.protocol import is_fitted_on_validation, missing_parts
 from mmjax.evaluation.records import STANDARD, RecordStore
 from mmjax.evaluation.scores import Score
@@ -134,9 +134,10 @@ def _read(store: RecordStore, config: Mapping, row: Mapping, targets: Mapping, s
         validation = score.of(*held_out).mean()
     digest, arrays = store.analysis(name) or ({}, {})
     logits_sha256 = records[seeds[0]]["logits_sha256"]
-    of_row = digest.get("config_hash") == row["config_hash"] and digest.get("seeds") == there == seeds
+    of_row = digest.get("config_hash") == row["config_hash"] and digest.get("seeds") == there
     of_row = of_row and digest.get("logits", logits_sha256) == logits_sha256
-    return _Run(seeds, [records[seed] for seed in seeds], logits, scores, validation, arrays if of_row else None)
+    analysis = of_seeds(arrays, places) if of_row else None
+    return _Run(seeds, [records[seed] for seed in seeds], logits, scores, validation, analysis)
 
 
 def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, score: Score, metric: str) -> dict[str, Any]:

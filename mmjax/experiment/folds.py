@@ -10,9 +10,10 @@ import numpy as np
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.cells import Unit, value
-from mmjax.evaluation.records import replace_file
 from mmjax.evaluation.report import write_report
+from mmjax.experiment.parts import PART, is_part
 from mmjax.experiment.table import Table
+from mmjax.files import read_json, replace_file
 from mmjax.typing import Mapping
 
 __all__ = ["is_pooled", "run_folds", "write_pooled_report"]
@@ -33,12 +34,17 @@ def is_pooled(table: Table) -> bool:
 
 def run_folds(run: Callable[..., str], table: Table, name: str, workdir: pathlib.Path, **arguments: Any) -> str:
     """Runs the table in ``workdir/fold-K`` for each fold and writes the pooled report into ``workdir``."""
-    config = {"table": name, "title": table.title, "note": table.note, "folds": list(table.folds)}
-    replace_file(workdir / "config.json", _json(config))
+    config: dict[str, Any] = {"table": name, "title": table.title, "note": table.note, "folds": list(table.folds)}
+    rows, place = arguments.get("rows"), workdir
+    if not arguments.get("force") and is_part(workdir, rows, table.seeds):
+        place = workdir / PART
+    if rows is not None or place != workdir:
+        config["part"] = True
+    replace_file(place / "config.json", _json(config))
     for fold in table.folds:
         one = dataclasses.replace(table, options={**table.options, "fold": fold})
         run(one, name=name, workdir=workdir / f"fold-{fold}", **arguments)
-    return write_pooled_report(workdir)
+    return write_pooled_report(place)
 
 
 def write_pooled_report(workdir: pathlib.Path, *, again: bool = False) -> str:
@@ -51,14 +57,17 @@ def write_pooled_report(workdir: pathlib.Path, *, again: bool = False) -> str:
     Raises:
       UsageError: no fold has been run.
     """
-    config = json.loads((workdir / "config.json").read_bytes())
+    config = read_json(workdir / "config.json")
     tables = {}
     for fold in config["folds"]:
         folder = workdir / f"fold-{fold}"
+        if workdir.name == PART and config.get("part"):
+            whole = workdir.parent / f"fold-{fold}"
+            folder = whole / PART if (whole / PART).is_dir() else whole
         if again and (folder / "config.json").is_file():
             write_report(folder)
         if (path := folder / "table.json").is_file():
-            tables[fold] = json.loads(path.read_bytes())
+            tables[fold] = read_json(path)
     if not tables:
         raise UsageError(f"{str(workdir)!r} holds no finished fold yet; run the table's command again")
     pooled = _pool(config, tables)

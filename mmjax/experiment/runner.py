@@ -36,6 +36,7 @@ from mmjax.experiment.controls import control_rows
 from mmjax.experiment.data import load_raw, row_data
 from mmjax.experiment.identity import config_hash, table_config
 from mmjax.experiment.matched import resolve
+from mmjax.experiment.parts import PART, is_part, lender_of
 from mmjax.experiment.table import Member, Row, Table
 from mmjax.experiment.trials import SEEDS, Search, describe_trials, fit_chosen, penalties, search_fit
 from mmjax.experiment.workdir import claim
@@ -64,6 +65,8 @@ class _Run:
     snapshot_seconds: float
     say: Say
     on_change: str = "ask"
+    part: bool = False
+    lender: RecordStore | None = None
     codes: Mapping[str, Definitions] = dataclasses.field(default_factory=dict)
     measures: dict[int, Callable] = dataclasses.field(default_factory=dict)
     viewed: dict[int, Dataset] = dataclasses.field(default_factory=dict)
@@ -107,6 +110,7 @@ def run_table(
     rows: Sequence[str] | None = None,
     measure: Measure | None = None,
     on_change: str = "ask",
+    force: bool = False,
     snapshot_seconds: float = 60.0,
     say: Say | None = None,
 ) -> str:
@@ -122,6 +126,8 @@ def run_table(
       measure: what is measured of trained rows beyond their scores; None = the default of ``Measure``.
       on_change: what to do with stored results that other code has made: ``ask`` stops and says what differs, ``keep``
         uses them as they are, ``again`` makes them anew.
+      force: whether a run of some rows, or of fewer seeds, may take the place of a finished table; else it is written
+        beside it, in the folder ``part``.
       snapshot_seconds: how often a row in progress is kept.
       say: takes a line of progress; None = the standard error stream.
 
@@ -136,7 +142,7 @@ def run_table(
     table.chosen(rows)  # an unknown name is said before anything is read
     if pooled:
         options = {"rows": rows, "measure": measure, "snapshot_seconds": snapshot_seconds, "say": say, **folders}
-        options["on_change"] = on_change
+        options |= {"on_change": on_change, "force": force}
         with claim(workdir, {"table": name, "row": None, "folds": list(table.folds), "measured": None}):
             return folds.run_folds(run_table, table, name, workdir, **options)
     raw = load_raw(table, **folders)
@@ -144,10 +150,17 @@ def run_table(
     table = with_baselines(table, dataset)
     chosen = table.chosen(rows)
     check_fits(chosen, dataset)
-    with claim(workdir, {"table": name, "row": None, "folds": None, "measured": None}):
+    owner = {"table": name, "row": None, "folds": None, "measured": None}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(claim(workdir, owner))
         say(f"{name}: {_sizes(dataset)}; {len(chosen)} rows, {table.seeds} seeds, on {device()}{_spread(table.seeds)}")
+        if not force and is_part(workdir, rows, table.seeds):
+            say(f"the finished table in {workdir} stays as it is; this part of it goes to {workdir / PART}")
+            workdir = workdir / PART
+            stack.enter_context(claim(workdir, owner))
         store = RecordStore(workdir)
-        run = _Run(table, dataset, store, {}, snapshot_seconds, say, on_change)
+        part = rows is not None or workdir.name == PART
+        run = _Run(table, dataset, store, {}, snapshot_seconds, say, on_change, part, lender_of(workdir))
         run = _finish_rows(run, name, table, [row.name for row in chosen])
         if rows is None:  # which rows the controls are for follows from the scores of all others
             added = control_rows(run.table, summarise(workdir))
@@ -163,6 +176,7 @@ def run_table(
             seconds[row]["write_seconds"] = value
         passed = {"measure_seconds": before_writing - clock, "write_seconds": written}
         store.add_timing({**seconds, WHOLE_TABLE: passed})
+        say(f"written: {workdir / 'report.html'}, table.md, table.json, records.jsonl")
         return text
 
 
@@ -172,9 +186,10 @@ def _finish_rows(run: _Run, name: str, table: Table, names: Sequence[str]) -> _R
     hashes = {row.name: config_hash(table, row, run.dataset) for row in table.rows}
     codes = {row.name: training_code(table, row) for row in table.rows}
     run = dataclasses.replace(run, table=table, hashes=hashes, codes=codes)
+    _adopt(run, names)
     changed = _changed(run, names)
     run.store.write_targets({split: _targets(run.dataset.splits[split]) for split in HELD_OUT})
-    run.store.write_config(table_config(name, table, run.dataset, hashes))
+    run.store.write_config(table_config(name, table, run.dataset, hashes) | ({"part": True} if run.part else {}))
     missing = []
     for number, row in enumerate((row for name in names for row in table.pick([name])), 1):
         label = f"[{number:2d}/{len(names)}] {row.name}"
@@ -190,6 +205,16 @@ def _finish_rows(run: _Run, name: str, table: Table, names: Sequence[str]) -> _R
         for (label, row, data), prepared in coming:
             _finish_row(run, row, data, prepared, label)
     return run
+
+
+def _adopt(run: _Run, names: Sequence[str]) -> None:
+    """Takes over rows that stand in the whole of which this is a part, or in a part of this whole."""
+    if run.lender is None:
+        return
+    for row in run.table.pick(names):
+        wanted = row.name, run.hashes[row.name], run.seeds(row)
+        if not run.store.done(*wanted) and run.lender.done(*wanted):
+            run.store.adopt(run.lender, row.name)
 
 
 def _changed(run: _Run, names: Sequence[str]) -> dict[str, list[str]]:

@@ -1,12 +1,13 @@
 """A work directory belongs to one table, or one run, and to one process at a time."""
 
 import contextlib
-import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 from mmjax.errors import UsageError
+from mmjax.files import DamagedFile, read_json
 from mmjax.typing import Mapping
 
 __all__ = ["claim"]
@@ -25,9 +26,11 @@ def claim(workdir: pathlib.Path, owner: Mapping[str, Any]) -> Iterator[None]:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
+        # Not truncated, and no link is followed: what it points to is not ours.
+        lock = os.fdopen(os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "r+")
     except OSError as error:
         reason = "it is a file" if workdir.is_file() else error.strerror
+        reason = "its .lock is a symbolic link" if (workdir / ".lock").is_symlink() else reason
         raise UsageError(
             f"cannot write the work directory {str(workdir)!r}: {reason}; pass another --workdir"
         ) from None
@@ -46,9 +49,10 @@ def claim(workdir: pathlib.Path, owner: Mapping[str, Any]) -> Iterator[None]:
 
 def _check_owner(workdir: pathlib.Path, owner: Mapping[str, Any]) -> None:
     try:
-        there = json.loads((workdir / "config.json").read_bytes())
-    except (FileNotFoundError, ValueError):  # nothing yet, or damaged: written anew
+        there = read_json(workdir / "config.json")
+    except (FileNotFoundError, DamagedFile):  # nothing yet, or damaged: written anew
         return
+    there = there if isinstance(there, dict) else {}
     for name, value in owner.items():
         if there.get(name) != value:
             raise UsageError(

@@ -196,15 +196,47 @@ def test_a_table_of_some_rows_says_what_it_lacks(whole, tmp_path, monkeypatch):
     assert not summary["conforming"] and "**Non-conforming**: the protocol also asks for mean of logits (" in text
     for role in sorted(set(ROLES) - {"single", "linear"}):
         assert f"{role} ({ROLES[role]})" in summary["missing_parts"] and f"{role} ({ROLES[role]})" in text
-    assert "left alone" not in text and len(lines) == 3  # no controls either
-    # Of a whole table no row is lost: the report is one without controls until all rows are asked for again.
-    shutil.copytree(whole, tmp_path / "copy")
+    assert "left alone" not in text and len(lines) == 4  # no controls either
+
+
+def files_of(workdir, *but):
+    return {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and not set(but) & set(p.parts)}
+
+
+def test_a_part_of_a_finished_table_is_written_beside_it(whole, tmp_path, monkeypatch):
+    """Some rows, fewer seeds, another setting of a row: whatever is asked, no byte of the whole changes."""
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    before = files_of(copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "prepare", None)  # what stands in the whole is taken over, not trained
+        text, lines = run(copy, small.conforming(), rows=["left", "mean of logits"])
+        assert any(f"stays as it is; this part of it goes to {copy / 'part'}" in line for line in lines)
+        assert sum("done before" in line for line in lines) == 3 and str(copy / "part") in lines[-1]
+        assert text == (copy / "part" / "table.md").read_text() == report(copy / "part")
+        missing = summary_of(copy / "part")["missing_parts"]
+        assert "shuffled control" in [part.partition(" (")[0] for part in missing]
+    few = dataclasses.replace(small.conforming(), seeds=1)
+    run(copy, few)
+    part = {row["name"]: row for row in summary_of(copy / "part")["rows"]}
+    assert all(row["seeds"] == [0] and row["robustness"] for row in part.values())
+    assert part["joined"]["interaction"] and len(part) == len(summary_of(whole)["rows"])
+    run(copy, apply_settings(small.conforming(), ["rows.left.model.fusion.dim=5"]), rows=["left"])
+    assert files_of(copy, "part") == before
     monkeypatch.setattr(runner, "prepare", None)
-    text, _ = run(tmp_path / "copy", small.conforming(), rows=["left"])
-    missing = summary_of(tmp_path / "copy")["missing_parts"]
-    assert [part.partition(" (")[0] for part in missing] == ["shuffled control", "ensemble control"]
-    assert run(tmp_path / "copy", small.conforming())[0] == (whole / "table.md").read_text()
-    assert product(tmp_path / "copy") == product(whole)
+    assert run(copy, small.conforming())[0] == (whole / "table.md").read_text()
+    assert product(copy) == product(whole)
+    run(copy, small.conforming(), rows=["left"], force=True)
+    assert not summary_of(copy)["conforming"]
+
+
+def test_rows_of_a_part_are_taken_over_by_the_whole(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "copy")
+    more = small.table(rows=[*small.table().rows, Row("another guess", fit=small.guess)])
+    _, lines = run(tmp_path / "copy", more, rows=["another guess"])
+    assert not any("done before" in line for line in lines)
+    _, lines = run(tmp_path / "copy", more)
+    assert sum("done before" in line for line in lines) == 5
 
 
 def with_a_model(**train):
@@ -261,10 +293,10 @@ def test_a_snapshot_of_fewer_seeds_is_not_taken_for_this_row(tmp_path, monkeypat
 def test_a_setting_reruns_the_rows_that_it_changes_and_those_that_use_them(tmp_path):
     run(tmp_path)
     _, lines = run(tmp_path, apply_settings(small.table(), ["rows.left.fit.C=0.5"]))
-    state = {line.split("] ")[1].split(":")[0]: "done before" in line for line in lines[1:]}
+    state = {line.split("] ")[1].split(":")[0]: "done before" in line for line in lines if line.startswith("[")}
     assert state == {"left": False, "right": True, "guess": True, "vote": False}
     _, lines = run(tmp_path, apply_settings(small.table(), ["rows.left.fit.C=0.5", "rows.right.notes=why"]))
-    assert all("done before" in line for line in lines[1:])
+    assert all("done before" in line for line in lines if line.startswith("["))
 
 
 def test_a_damaged_file_of_logits_is_made_again(finished, tmp_path):
@@ -282,8 +314,8 @@ def test_seeds_are_added_and_a_report_of_fewer_uses_those_only(tmp_path):
     run(tmp_path, small.table(seeds=3))
     three = RecordStore(tmp_path).logits("guess", "test")
     _, lines = run(tmp_path, small.table(seeds=2))
-    assert all("done before" in line for line in lines[1:])
-    assert json.loads((tmp_path / "table.json").read_bytes())["rows"][3]["seeds"] == [0, 1]
+    assert sum("done before" in line for line in lines) == 4
+    assert json.loads((tmp_path / "part" / "table.json").read_bytes())["rows"][3]["seeds"] == [0, 1]
     run(tmp_path, small.table(seeds=4))
     np.testing.assert_array_equal(RecordStore(tmp_path).logits("guess", "test")[:3], three)
 
