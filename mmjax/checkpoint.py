@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -60,19 +61,24 @@ class Checkpoints:
     Attributes:
       directory: where they stand; created.
       keep: how many of the newest stay; the best stays besides.
+      read_only: for a reader beside a run that writes: nothing is created, cleaned or moved, and a damaged checkpoint
+        is an error.
     """
 
-    def __init__(self, directory: str | os.PathLike, *, keep: int = 2):
+    def __init__(self, directory: str | os.PathLike, *, keep: int = 2, read_only: bool = False):
         with extra():
             import orbax.checkpoint as ocp
 
         self.directory = pathlib.Path(directory).absolute()
+        self.read_only = read_only
         self._args = ocp.args
         self._scores: dict[int, float] = {}
         options = ocp.CheckpointManagerOptions(
             enable_async_checkpointing=False,
-            cleanup_tmp_directories=True,
-            preservation_policy=NewestAndBest(keep, self._scores),
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
+            preservation_policy=None if read_only else NewestAndBest(keep, self._scores),
         )
         handlers = {STATE: ocp.StandardCheckpointHandler(), META: ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.directory, item_handlers=handlers, options=options)
@@ -101,6 +107,7 @@ class Checkpoints:
 
         Raises:
           RuntimeError: a newer checkpoint is there, so that this one would never be used.
+          UsageError: the disk is full.
         """
         if step in self.steps:
             return
@@ -113,7 +120,13 @@ class Checkpoints:
             }
         )
         self._keep_score(step, score)
-        if not self._manager.save(step, args=items):
+        try:
+            saved = self._manager.save(step, args=items)
+        except Exception as error:  # of a full disk Orbax and TensorStore raise several kinds
+            if (reason := _full(error)) is None:
+                raise
+            raise UsageError(f"cannot write checkpoint {step} in {self.directory}: {reason}") from None
+        if not saved:
             raise RuntimeError(f"checkpoint {step} was not saved in {self.directory}: there are {self.steps}")
 
     def restore(self, like: PyTree, step: int | None = None) -> tuple[int, PyTree] | None:
@@ -192,7 +205,7 @@ class Checkpoints:
         return jax.tree.map(_as_was, like, tree)
 
     def _quarantine(self, step: int, error: Exception) -> pathlib.Path:
-        if jax.process_count() > 1:
+        if self.read_only or jax.process_count() > 1:
             raise UsageError(
                 f"checkpoint {step} in {self.directory} is damaged ({error}): move it away and start again"
             )
@@ -204,6 +217,17 @@ class Checkpoints:
         self._manager.reload()
         warnings.warn(f"checkpoint {step} is damaged ({error}): moved to {moved}", stacklevel=3)
         return moved
+
+
+def _full(error: BaseException | None) -> str | None:
+    """What the system says of a disk without room; None of another error."""
+    while error is not None:
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            said = os.strerror(number)
+            if getattr(error, "errno", None) == number or said.lower() in str(error).lower():
+                return said
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _is_key(leaf: Any) -> bool:
@@ -300,16 +324,25 @@ def _digest(x: Any) -> Any:
 
 
 def export_params(path: str | os.PathLike, variables: PyTree) -> None:
-    """Writes nested dictionaries of arrays to one safetensors file, the names joined with ``/``; replaces it whole."""
+    """Writes nested dictionaries of arrays to one safetensors file, the names joined with ``/``; replaces it whole.
+
+    Raises:
+      UsageError: the disk is full, or the folder cannot be written.
+    """
     with extra():
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
     path = pathlib.Path(path)
     flat = flatten_dict(_storable(variables), sep="/")
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     # Copied: safetensors takes the memory as it lies, also that of a transposed view.
-    save_file({name: np.array(leaf, order="C") for name, leaf in flat.items()}, partial)
-    partial.replace(path)
+    try:
+        save_file({name: np.array(leaf, order="C") for name, leaf in flat.items()}, partial)
+        partial.replace(path)
+    except (SafetensorError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {str(path)!r}: {_full(error) or error}") from None
 
 
 def import_params(path: str | os.PathLike, like: PyTree) -> PyTree:

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from mmjax import own_data, tables
 from mmjax.allocator import keep_freed_memory
 from mmjax.extras import extra
 
-SUCCESS, USAGE, INTERRUPTED = 0, 2, 130
+SUCCESS, USAGE, INTERRUPTED, TERMINATED = 0, 2, 130, 143
 
 
 class Parser(argparse.ArgumentParser):
@@ -245,7 +246,33 @@ def leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
+def speak_when_terminated() -> None:
+    """SIGTERM ends the process at once, as it would, but with a line; ``train`` has a handler of its own meanwhile.
+
+    The line is written by a thread that a byte wakes: the main one may be inside XLA for minutes.
+    """
+    if not hasattr(signal, "set_wakeup_fd") or os.name != "posix":
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def wait() -> None:
+        while received := os.read(reading, 1):
+            if received[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is _told:
+                print("terminated; the same command continues", file=sys.stderr, flush=True)
+                os._exit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, _told)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=wait, name="terminated", daemon=True).start()
+
+
+def _told(number: int, frame: Any) -> None:
+    """The thread of ``speak_when_terminated`` does it."""
+
+
 def script(prog: str = "mmjax") -> NoReturn:
     """The whole process of the console script."""
+    speak_when_terminated()
     keep_freed_memory()
     leave(main(prog=prog))

@@ -49,7 +49,10 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     try:
         with np.load(pathlib.Path(path), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
+        if strange := [name for name, values in arrays.items() if not isinstance(values, np.ndarray)]:
+            raise ValueError(f"{strange[0]!r} is no array")
+        return arrays
     except FileNotFoundError:
         raise
     except Exception as error:  # zipfile, zlib, struct and NumPy raise a dozen kinds for damaged archives

@@ -6,9 +6,11 @@ import os
 import pathlib
 import sys
 import time
+import warnings
 from typing import Any
 
 from mmjax.extras import extra
+from mmjax.files import replace_file
 from mmjax.typing import Mapping
 
 __all__ = ["MetricsLog", "Progress", "read_metrics"]
@@ -31,9 +33,7 @@ class MetricsLog:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
         kept = [line for line in read_metrics(directory) if line["step"] <= start_step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.replace(path)
+        replace_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = path.open("a", encoding="utf-8")
         self._events = _summary_writer()(
             str(directory / "tensorboard"), purge_step=start_step + 1 if start_step else None
@@ -78,12 +78,26 @@ def _summary_writer() -> type:
 
 
 def read_metrics(directory: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl``, without a last one that a kill has torn; empty if there is none."""
+    """The lines of ``metrics.jsonl``, without a last one that a kill has torn; empty if there is none.
+
+    Lines that are damaged are left out, with a warning that names the file.
+    """
     path = pathlib.Path(directory) / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]  # what follows the last line's end is torn or empty
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line's end is torn or empty
+    whole = [line for one in lines if (line := _parse(one)) is not None]
+    if len(whole) < len(lines):
+        warnings.warn(f"damaged: {path}: {len(lines) - len(whole)} of {len(lines)} lines left out", stacklevel=2)
+    return whole
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None
 
 
 class Progress:

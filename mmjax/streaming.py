@@ -24,6 +24,7 @@ from mmjax.checks import check_batch, describe_largest, first_nonfinite, vocabul
 from mmjax.data import Records, Source, Transform, ordered_batches, read_ahead, size, steps_per_epoch, stream_batches
 from mmjax.environment import environment
 from mmjax.errors import UsageError
+from mmjax.files import read_json, replace_file
 from mmjax.metrics import compute, merge
 from mmjax.progress import MetricsLog, Progress
 from mmjax.sharding import (
@@ -364,7 +365,7 @@ def evaluate_streaming(
     if not folder.is_dir():
         raise UsageError(f"no run in {str(workdir)!r}: it has no folder checkpoints")
     source = _checked(source, "the split", model, task)
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(folder, read_only=True) as checkpoints:
         sample = [next(ordered_batches(source, train.batch_size, **_host()))]
         programs = _Programs(model, task, train, train.epochs, mesh, sample)
         return programs.evaluate(
@@ -430,7 +431,8 @@ def _claim(workdir: pathlib.Path, identity: dict[str, Any]) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "config.json"
     if path.exists():
-        there, here = json.loads(path.read_text()), json.loads(json.dumps(identity))
+        there, here = read_json(path), json.loads(json.dumps(identity))
+        there = there if isinstance(there, dict) else {}
         for name in sorted(there.keys() | here.keys()):
             if there.get(name) != here.get(name):
                 raise UsageError(
@@ -443,9 +445,7 @@ def _claim(workdir: pathlib.Path, identity: dict[str, Any]) -> None:
 
 def _write(path: pathlib.Path, content: Any) -> None:
     if jax.process_index() == 0:
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-        partial.replace(path)
+        replace_file(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
 @contextlib.contextmanager

@@ -1,5 +1,8 @@
 """What is saved comes back bit for bit, wherever it lies; damage is seen; the newest and the best stay."""
 
+import contextlib
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.checkpoint import Checkpoints, _digests, export_params, import_params
 from mmjax.errors import UsageError
+from mmjax.files import replace_file
 from mmjax.sharding import make_mesh
 
 TREE = {
@@ -159,3 +163,50 @@ class TestParameters:
         (tmp_path / "x").write_bytes(b"no")
         with pytest.raises(UsageError, match="no parameters in"):
             import_params(tmp_path / "x", like)
+
+
+def test_a_reader_beside_a_run_cleans_creates_and_moves_nothing(saved, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(saved, folder)
+    unfinished = folder / "9.orbax-checkpoint-tmp-17"  # what a run that saves just now has there
+    unfinished.mkdir()
+    (unfinished / "part").write_text("half")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        assert checkpoints.best_step == 1 and checkpoints.restore(TREE, 1)[0] == 1
+        assert checkpoints.restore(TREE)[0] == 6
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    file = largest_file(folder / "1")
+    file.write_bytes(b"")
+    with (
+        Checkpoints(folder, read_only=True) as checkpoints,
+        pytest.raises(UsageError, match=r"checkpoint 1 .* damaged"),
+    ):
+        checkpoints.restore(TREE, 1)
+    assert (folder / "1").is_dir() and not (folder / "damaged").exists()
+
+
+@contextlib.contextmanager
+def small_disk():
+    """No file can grow beyond 500 bytes, as where the disk is full."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path):
+    large = {"x": np.random.default_rng(0).normal(size=5000)}
+    with small_disk(), pytest.raises(UsageError, match=r"cannot write .*x\.safetensors.*: File too large$"):
+        export_params(tmp_path / "x.safetensors", large)
+    assert not list(tmp_path.iterdir())
+    with small_disk(), pytest.raises(UsageError, match=r"cannot write .*x\.bin.*: File too large$"):
+        replace_file(tmp_path / "x.bin", bytes(5000))
+    assert not list(tmp_path.iterdir())
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        with small_disk(), pytest.raises(UsageError, match=r"cannot write checkpoint 1 in .*run: File too large$"):
+            checkpoints.save(1, large)
+        assert checkpoints.restore(large) is None

@@ -75,8 +75,14 @@ def prepare(
     def make() -> Any:
         """A builder reads what is prepared when it is made, so one made before the end of a preparation is stale."""
         config = Config(name=recipe.key(options, files), options=options)
-        with _quiet():
-            return recipe.builder()(data_dir=root, config=config, file_format="array_record")
+        try:
+            with _quiet():
+                return recipe.builder()(data_dir=root, config=config, file_format="array_record")
+        except (UsageError, OSError):
+            raise
+        except Exception as error:  # what TFDS, protobuf and JSON raise for a damaged dataset_info.json
+            why = f"dataset_info.json: {type(error).__name__}"
+            raise UsageError(_damaged(name, root / name / config.name, why)) from error
 
     path = make().data_path
     if files and folder is None and not path.exists():

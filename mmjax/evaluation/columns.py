@@ -89,7 +89,8 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
         Column("ours", "ours", "result",
                "Mean over seeds ± half the 95 % interval over seeds (t); the epoch is chosen on "
                "validation. The interval shows what the chance in training does, on these test items; a row without ± "
-               "gives the same with every seed.", ("mean", "sd", "seed_interval", "values", "metrics"), ours),
+               "gives the same with every seed, or has fewer than three.",
+               ("mean", "sd", "seed_interval", "values", "metrics"), ours),
         Column("interval", "95 % interval", "result",
                f"What other seeds and other test data of the kind would give: of a standard error over seeds and {unit}"
                f"{', on the logit scale' * metric.is_share}. The one to judge by; that over seeds beside the mean "

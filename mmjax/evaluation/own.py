@@ -11,9 +11,7 @@ model, ``NAME/validation`` and ``NAME/test``::
 import hashlib
 import itertools
 import os
-import pathlib
 import platform
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +25,7 @@ from mmjax.evaluation.records import HELD_OUT, RecordStore, make_record
 from mmjax.evaluation.report import write_report
 from mmjax.evaluation.scores import OUTPUTS, Score, score
 from mmjax.evaluation.scores.classes import right
+from mmjax.files import DamagedFile, read_npz
 from mmjax.typing import Mapping
 
 __all__ = ["report_logits"]
@@ -140,12 +139,11 @@ def _load(
 ) -> tuple[dict[str, dict], Splits | None, Splits | None, Mapping[str, Any] | None]:
     """The parts of a file by their names; what is given beside it goes first."""
     try:
-        with np.load(pathlib.Path(path), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_npz(path)
     except FileNotFoundError:
         raise UsageError(f"no file {str(path)!r}") from None
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{str(path)!r} is no .npz of plain arrays ({error}); write it with numpy.savez") from None
+    except DamagedFile as error:
+        raise UsageError(f"{str(path)!r} is no .npz of plain arrays ({error.why}); write it with numpy.savez") from None
     rows: dict[str, dict] = {}
     patterns: dict[str, dict] = {}
     for name, values in arrays.items():

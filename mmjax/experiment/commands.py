@@ -26,6 +26,7 @@ from mmjax.experiment.matched import resolve
 from mmjax.experiment.runner import run_table
 from mmjax.experiment.table import Row, Table
 from mmjax.experiment.workdir import claim
+from mmjax.files import read_json
 from mmjax.sharding import make_mesh
 from mmjax.streaming import evaluate_streaming, fit_streaming
 from mmjax.typing import Mapping
@@ -57,10 +58,13 @@ def fractions(
 def report(workdir: str | pathlib.Path) -> str:
     """Writes the report of a finished or half-finished table again from its files, and returns it.
 
+    Args:
+      workdir: of the table; where there is none of that name, ``runs/NAME`` is meant.
+
     Raises:
-      UsageError: no work directory of a table.
+      UsageError: no work directory of a table; a damaged file, by name.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = _of_run(workdir)
     config = RecordStore(workdir).config()
     if "folds" in config:
         return write_pooled_report(workdir, again=True)
@@ -69,6 +73,13 @@ def report(workdir: str | pathlib.Path) -> str:
     if "rows" not in config:
         raise UsageError(f"{str(workdir)!r} is no work directory of a table; one of a trained row is for evaluate")
     return write_report(workdir)
+
+
+def _of_run(workdir: str | pathlib.Path) -> pathlib.Path:
+    """A work directory, or that of a table by its name."""
+    folder = pathlib.Path(workdir)
+    usual = pathlib.Path("runs") / folder
+    return usual if not folder.is_dir() and usual.is_dir() else folder
 
 
 def advise(workdir: str | pathlib.Path) -> str:
@@ -82,12 +93,10 @@ def advise(workdir: str | pathlib.Path) -> str:
     """
     from mmjax.evaluation.advice import advise as say
 
-    folder = pathlib.Path(workdir)
-    if not folder.is_dir() and (pathlib.Path("runs") / folder).is_dir():
-        folder = pathlib.Path("runs") / folder
+    folder = _of_run(workdir)
     try:
-        summary = json.loads((folder / "table.json").read_bytes())
-    except (OSError, ValueError):
+        summary = read_json(folder / "table.json")
+    except FileNotFoundError:
         raise UsageError(f"no finished table in {str(workdir)!r}: run python -m experiments table NAME first") from None
     if "standard" not in summary:
         raise UsageError(f"{str(folder)!r} pools folds: advice is given on one fold's table, in its folder fold-K")
@@ -126,7 +135,8 @@ def train(
       name: of the table.
       row: name of the row; None = the first that is a model.
       seed: of initialisation, order of the data and dropout.
-      workdir: default ``runs/NAME-ROW-SEED``; see ``fit_streaming`` for what it holds.
+      workdir: default ``runs/NAME-ROW-SEED``, of a smoke run ``runs/NAME-ROW-SEED-smoke``; see ``fit_streaming`` for
+        what it holds.
       data_dir: folder of the source files, only ever read.
       cache_dir: where what is prepared from them is kept.
       fsdp: devices over which parameters are split.
@@ -145,7 +155,8 @@ def train(
         raise UsageError(f"one row trains on one fold; the folds are: {', '.join(map(str, table.folds))}")
     chosen = _model_row(table, row)
     slug = re.sub(r"[^a-z0-9]+", "-", chosen.name.lower()).strip("-")
-    workdir = pathlib.Path(workdir or pathlib.Path("runs") / f"{name}-{slug}-{seed}")
+    tiny = "-smoke" * bool((config or {}).get("smoke"))  # never in the folder of the run itself
+    workdir = pathlib.Path(workdir or pathlib.Path("runs") / f"{name}-{slug}-{seed}{tiny}")
     mesh = make_mesh(fsdp=fsdp, tensor=tensor)
     chosen, data, digest = _data(table, chosen, data_dir, cache_dir)
     task, how = chosen.task or table.task, chosen.train or table.train

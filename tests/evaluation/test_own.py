@@ -1,4 +1,6 @@
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -316,3 +318,33 @@ def test_labels_of_a_wrong_shape_are_told(tmp_path):
         report_logits(tmp_path, logits, {split: 2 * values for split, values in target.items()}, **arguments)
     with pytest.raises(UsageError, match="row 'text': validation has 3 labels, its target is"):
         report_logits(tmp_path, logits, {split: values[:, :2] for split, values in target.items()}, **arguments)
+
+
+def archive_of(texts):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, text in texts.items():
+            archive.writestr(name, text)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: b"PK\3\4" + bytes(60),
+        lambda data: archive_of({"target/test.npy": "a word", "a/test.npy": "another"}),
+        lambda data: data[:200] + bytes(40) + data[240:],
+        lambda data: b"\x93NUMPY\1\0" + bytes(20),
+    ],
+)
+def test_a_bad_archive_is_said_in_one_line(tmp_path, damage):
+    path = tmp_path / "logits.npz"
+    np.savez_compressed(
+        path, **{"target/test": np.arange(60) % 2, "a/test": np.random.default_rng(0).normal(size=(60, 2))}
+    )
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UsageError, match=r"logits\.npz' is no \.npz of plain arrays \(.+\); write it with") as error:
+        report_logits(tmp_path / "report", path)
+    assert "\n" not in str(error.value)

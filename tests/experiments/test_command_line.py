@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,3 +224,31 @@ def test_killed_or_interrupted_the_same_command_ends_with_the_same_table(tmp_pat
     again, said = third.communicate(timeout=200)
     assert third.returncode == 0 and again == printed and "upper: done before" in said
     assert (killed / "table.json").read_bytes() == table
+
+
+def test_sigterm_says_that_the_same_command_continues(tmp_path):
+    """At once, also while the main thread is inside a call that no Python handler interrupts."""
+    code = (
+        "import ctypes, sys\n"
+        "from mmjax.cli import speak_when_terminated\n"
+        "speak_when_terminated()\n"
+        "print('ready', flush=True)\n"
+        "ctypes.CDLL(None).sleep(60); ctypes.CDLL(None).sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               cwd=ROOT)  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 143 and said == "terminated; the same command continues\n"
+
+
+def test_report_takes_the_name_of_a_table_as_advise_does(main, tmp_path):
+    shutil.copytree(ROOT / "experiments" / "results" / "digits", tmp_path / "runs" / "digits")
+    status, _, said = main("report", "digits")
+    assert status == 2 and "'runs/digits' is no work directory of a table" in said  # results hold no configuration
+    (tmp_path / "runs" / "digits" / "config.json").write_text("[" * 100_000)
+    for command in ("report", "advise"):
+        (tmp_path / "runs" / "digits" / "table.json").write_text("[" * 100_000)
+        status, _, said = main(command, "digits")
+        assert status == 2 and said.startswith("error: damaged: runs/digits/") and said.count("\n") == 1
