@@ -19,7 +19,7 @@ from mmjax.experiment.baselines import decision_rows, logistic, matched_rows, ri
 from mmjax.experiment.table import Row, Table
 from mmjax.heads import ClassificationHead, RegressionHead
 from mmjax.models import ModalityDropout, Multimodal
-from mmjax.tasks import Classification, Regression, Task
+from mmjax.tasks import Classification, MultiLabel, Regression, Task
 from mmjax.training import Train
 
 __all__ = ["default_encoder", "default_table", "default_train"]
@@ -70,7 +70,7 @@ def default_train(dataset: Dataset) -> Train:
     """
     steps = math.ceil(dataset.splits["train"].size / 32)
     epochs = min(max(math.ceil(STEPS / steps), 5), 200)
-    select = "accuracy" if dataset.card.num_classes else "loss"
+    select = "accuracy" if dataset.card.num_classes and not _has_labels(dataset) else "loss"
     return Train(epochs=epochs, batch_size=32, learning_rate=1e-3, clip_norm=1.0, select=select)
 
 
@@ -80,19 +80,20 @@ def default_table(
     """A table of a data set of one's own: every modality alone, decision-level fusion, trained fusions, a linear model.
 
     Args:
-      dataset: of ``from_table``, ``from_arrays`` or ``load``, one label an example.
+      dataset: of ``from_table``, ``from_arrays`` or ``load``, one label, or one of 0 and 1 for each class, an example.
       title: default: the data set's name.
       seeds: number of seeds.
       trials: settings among which that of each row is chosen on validation.
       train: default: ``default_train``.
 
     Raises:
-      UsageError: several labels an example, which need rows of one's own.
+      UsageError: several scores an example or a label a step, which need rows of one's own.
     """
-    batch = dataset.splits["train"]
-    if batch.target.ndim > 1 or batch.index.ndim > 1:
+    batch, labels = dataset.splits["train"], _has_labels(dataset)
+    if batch.index.ndim > 1 or (batch.target.ndim > 1 and not labels):
         raise UsageError(
-            f"{dataset.card.name} has targets {batch.target.shape}: the default table is for one class or score each"
+            f"{dataset.card.name} has targets {batch.target.shape}: the default table is for a class, a score or "
+            "labels of 0 and 1 an example"
         )
     names = dataset.streams
     row = functools.partial(_row, dataset)
@@ -100,7 +101,7 @@ def default_table(
     if len(names) > 1:
         concat = fusion.Concat(DIM, hidden_dims=(DIM,))
         rows += matched_rows(functools.partial(_alone, dataset), names, like="concatenation")
-        rows += decision_rows(names, scores=not dataset.card.num_classes)
+        rows += decision_rows(names, scores=not dataset.card.num_classes)[: 1 if labels else None]
         rows += [
             Row("concatenation", model=row(concat, names), role="concatenation"),
             Row("additive attention", model=row(fusion.AdditiveAttention(DIM), names)),
@@ -108,7 +109,7 @@ def default_table(
             Row("joint transformer", model=row(fusion.JointTransformer(DIM), names), role="joint transformer"),
             Row("concatenation, modality dropout", model=row(ModalityDropout(concat), names)),
         ]
-    if not has_sequences(dataset):  # of sequences every table has such rows
+    if not has_sequences(dataset) and not labels:  # of sequences every table has such rows
         label, method = ("logistic regression", logistic) if dataset.card.num_classes else ("ridge regression", ridge)
         fit = functools.partial(method, C=0.01, refit=False)
         rows.append(Row(label, fit=fit, view=statistics, varies=False, baseline=False, role="linear"))
@@ -132,8 +133,14 @@ def _plain(dataset: Dataset) -> tuple[str, ...]:
     return tuple(sorted(name for name in numbers if train[name].values.dtype.kind == "f"))
 
 
+def _has_labels(dataset: Dataset) -> bool:
+    return bool(dataset.card.num_classes) and dataset.splits["train"].target.ndim > 1
+
+
 def _task(dataset: Dataset) -> Task:
     classes = dataset.card.num_classes
+    if classes and _has_labels(dataset):
+        return MultiLabel(classes)
     return Classification(classes, label_smoothing=0.1) if classes else Regression()
 
 

@@ -13,6 +13,7 @@ from mmjax.experiment.checks import check_model
 from mmjax.experiment.data import load_dataset, row_data
 from mmjax.experiment.default import default_encoder, default_table, default_train
 from mmjax.experiment.matched import resolve
+from mmjax.tasks import MultiLabel
 from tests.animals import write_animals
 
 N = 60
@@ -71,10 +72,13 @@ def test_scores_and_single_modalities_have_a_table(target):
     assert [row.name for row in alone.rows] == ["vector", "ridge regression" if scores else "logistic regression"]
 
 
-def test_several_labels_are_refused_at_once():
+def test_several_labels_have_a_table_and_several_scores_none():
     labels = np.stack([np.arange(N) % 2, np.arange(N) % 3 == 0], 1).astype(int)
-    with pytest.raises(UsageError, match=r"targets \(36, 2\): the default table is for one class or score each"):
-        default_table(from_arrays({"vector": FORMS["vector"][0]}, labels))
+    table = checked(from_arrays({"vector": FORMS["vector"][0], "sequence": FORMS["sequence"][0]}, labels))
+    assert isinstance(table.task, MultiLabel) and table.dataset.card.primary_metric == "labels_f1_macro"
+    assert [row.name for row in table.rows if row.members] == ["mean of logits"]
+    with pytest.raises(UsageError, match=r"targets \(36, 2\): the default table is for a class, a score or"):
+        default_table(from_arrays({"vector": FORMS["vector"][0]}, labels + 0.5))
 
 
 @pytest.fixture
