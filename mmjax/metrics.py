@@ -130,9 +130,9 @@ class LabelCounts(flax.struct.PyTreeNode):
         """
         hits, either = self.hits, self.actual + self.predicted
         return {
-            "f1_micro": 2 * hits.sum(-1) / jnp.maximum(either.sum(-1), 1e-9),
-            "f1_macro": (2 * hits / jnp.maximum(either, 1e-9)).mean(-1),
-            "exact": self.exact / self.weight,
+            "labels_f1_micro": 2 * hits.sum(-1) / jnp.maximum(either.sum(-1), 1e-9),
+            "labels_f1_macro": (2 * hits / jnp.maximum(either, 1e-9)).mean(-1),
+            "labels_exact": self.exact / self.weight,
         }
 
 

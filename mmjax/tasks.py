@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.checks import Problem, labels_problem, multilabel_problem, numbers_problem
-from mmjax.errors import UsageError
 from mmjax.losses import absolute_error, binary_cross_entropy, cross_entropy, squared_error
 from mmjax.metrics import Confusion, LabelCounts, Mean, Moments
 from mmjax.stream import Batch, Stream
@@ -138,21 +137,20 @@ class Classification:
 
 @dataclasses.dataclass(frozen=True)
 class MultiLabel:
-    """Any number of labels per item: outputs ``[*items, num_classes]`` are a logit of each, targets are 0 or 1.
+    """Any number of labels per item: outputs ``[*items, num_classes]`` hold a logit of each, targets 0 or 1.
 
-    Attributes:
-      num_classes: number of labels.
-      thresholds: the logit above which a label is given; one for all, or one each.
+    A label is given where its logit is above 0.
     """
 
-    scores: ClassVar[tuple[str, ...]] = ("labels_f1_micro", "labels_f1_macro", "labels_auroc", "labels_exact")
+    scores: ClassVar[tuple[str, ...]] = (
+        "labels_f1_micro",
+        "labels_f1_macro",
+        "labels_exact",
+        "labels_auroc",
+        "labels_map",
+    )
     num_classes: int
-    thresholds: float | tuple[float, ...] = 0.0
     lower_is_better: frozenset[str] = frozenset({"loss"})
-
-    def __post_init__(self):
-        if isinstance(self.thresholds, tuple) and len(self.thresholds) != self.num_classes:
-            raise UsageError(f"task.thresholds must be one number or {self.num_classes}, got {len(self.thresholds)}")
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Binary cross-entropy in nats, the mean over the labels of an item."""
@@ -160,10 +158,10 @@ class MultiLabel:
 
     def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
         """Loss, F1 over all labels (micro) and by label (macro), and the share of items with every label right."""
-        weight, logits = item_weight(batch), self.logits(outputs)
+        weight = item_weight(batch)
         return {
             "loss": Mean.of(self.loss(outputs, batch), weight),
-            "labels": LabelCounts.of(logits - jnp.asarray(self.thresholds), known_target(batch), weight),
+            "labels": LabelCounts.of(self.logits(outputs), known_target(batch), weight),
         }
 
     def check_target(self, target: Any, real: np.ndarray) -> Problem | None:
