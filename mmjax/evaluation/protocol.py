@@ -5,7 +5,7 @@ from typing import Any
 
 from mmjax.typing import Mapping
 
-__all__ = ["CONTROLS", "ROLES", "VALIDATION", "is_fitted_on_validation", "missing_parts"]
+__all__ = ["CONTROLS", "ROLES", "VALIDATION", "best_fusion", "is_fitted_on_validation", "missing_parts"]
 
 ROLES = {
     "single": "a modality alone",
@@ -39,7 +39,12 @@ def is_fitted_on_validation(row: Mapping[str, Any]) -> bool:
 
 
 def missing_parts(
-    rows: Sequence[Mapping[str, Any]], streams: Sequence[str], majority: float | None, *, sequences: bool = False
+    rows: Sequence[Mapping[str, Any]],
+    streams: Sequence[str],
+    majority: float | None,
+    *,
+    sequences: bool = False,
+    higher_is_better: bool = True,
 ) -> list[str]:
     """What a table lacks, in words; empty = it conforms.
 
@@ -48,6 +53,7 @@ def missing_parts(
       streams: the modalities of the data.
       majority: the share of the most frequent class; None where there are no classes.
       sequences: whether an example holds several items of some modality; then a linear row is asked for.
+      higher_is_better: of the validation scores, by which the best fusion is found.
     """
     done = [row for row in rows if row["status"] == "done"]
     missing = [
@@ -63,4 +69,46 @@ def missing_parts(
     best = [row["streams"] for row in done if row["best_single"]]
     if not any(row["role"] == "matched" and row["streams"] in best for row in done):
         missing.append(f"matched ({ROLES['matched']})")
+    if fusion := _without_control(done, higher_is_better):
+        missing.append(f"shuffled control of {fusion!r}, the best fusion on validation")
     return missing
+
+
+def best_fusion(rows: Sequence[Mapping[str, Any]], *, higher_is_better: bool = True) -> Mapping[str, Any] | None:
+    """The network beside the concatenation that gets a shuffled control: of the same section and modalities the best
+    on validation; None where there is none.
+
+    Args:
+      rows: of the summary.
+    """
+    done = [row for row in rows if row["status"] == "done" and row.get("kind") == "model"]
+    plain = next((row for row in done if row["role"] == "concatenation"), None)
+    if plain is None:
+        return None
+    sign = 1 if higher_is_better else -1
+    fused = [
+        row
+        for row in done
+        if row is not plain
+        and row["role"] not in CONTROLS
+        and row.get("section") == plain.get("section")
+        and set(row["streams"]) == set(plain["streams"])
+        and row.get("validation") is not None
+    ]
+    return max(fused, key=lambda row: sign * row["validation"], default=None)
+
+
+def _without_control(rows: Sequence[Mapping[str, Any]], higher_is_better: bool) -> str | None:
+    """The name of the best fusion where its shuffled control is not among the rows.
+
+    Controls are named after their rows; where none is, as in rows of a user's own, the role alone tells.
+    """
+    fusion = best_fusion(rows, higher_is_better=higher_is_better)
+    if fusion is None:
+        return None
+    controls = [row["name"] for row in rows if row["role"] == "shuffled control"]
+    names = [row["name"] for row in rows if row["role"] not in CONTROLS]
+    named = any(control.startswith(f"{name}: ") for control in controls for name in names)
+    if not named or any(control.startswith(f"{fusion['name']}: ") for control in controls):
+        return None
+    return fusion["name"]

@@ -305,6 +305,10 @@ class RecordStore:
         """The records of a row, in the order of its logits; empty where it has not run."""
         return [record for record in self._all() if record["row"] == name]
 
+    def names(self) -> set[str]:
+        """Names of the rows that have records."""
+        return {record["row"] for record in self._all()}
+
     def logits(self, name: str, split: str) -> np.ndarray:
         """``[seeds, items, classes]`` of ``validation`` or ``test``, float32.
 

@@ -125,6 +125,8 @@ def _decisions(summary: Mapping[str, Any]) -> list[str]:
 def _warning(summary: Mapping[str, Any]) -> list[str]:
     """What the protocol asks for and the table lacks; whether its files were without digests."""
     said = [] if summary.get("verified", True) else [UNVERIFIED]
+    if orphans := summary.get("orphans"):
+        said.append(f"Its records also hold rows that are not in this table: {'; '.join(map(_escape, orphans))}.")
     if summary["conforming"]:
         return said
     return said + ["**Non-conforming**: the protocol also asks for " + "; ".join(summary["missing_parts"]) + "."]

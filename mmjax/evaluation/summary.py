@@ -65,7 +65,11 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
     _add_measured(rows, runs, scored, targets["test"], config, score)
     streams = config.get("streams") or sorted({name for row in rows for name in row["streams"]})
     missing = _missing_seeds(rows, config) + missing_parts(
-        rows, streams, config.get("majority"), sequences=config.get("sequences", False)
+        rows,
+        streams,
+        config.get("majority"),
+        sequences=config.get("sequences", False),
+        higher_is_better=score.higher_is_better,
     )
     units = np.unique(groups).size
     card = config["dataset"].get("card", {})
@@ -87,6 +91,7 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "conforming": not missing,
         "missing_parts": missing,
         **({} if store.is_signed() else {"verified": False}),
+        **({"orphans": orphans} if (orphans := sorted(store.names() - {row["name"] for row in rows})) else {}),
         "higher_is_better": score.higher_is_better,
         "majority": config.get("majority"),
         "known": config.get("known", []),

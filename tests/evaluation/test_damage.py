@@ -131,6 +131,12 @@ def test_rows_of_another_configuration_are_not_looked_at(store):
     assert "not run" in write_report(store.workdir)
 
 
+def test_records_of_rows_that_the_table_no_longer_has_are_named(store):
+    assert "also hold" not in write_report(store.workdir)
+    store.write_config(config(rows=[row for row in config()["rows"] if row["name"] != "audio"]))
+    assert "Its records also hold rows that are not in this table: audio." in write_report(store.workdir)
+
+
 def test_what_is_no_file_of_its_kind_is_damage_in_one_line(tmp_path):
     (tmp_path / "a.json").write_text("[" * 100_000)
     (tmp_path / "a.npz").write_bytes(b"PK\3\4" + bytes(100))

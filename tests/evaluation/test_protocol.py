@@ -71,3 +71,22 @@ def test_an_empty_table_lacks_everything():
     found = missing_parts([], BOTH, 0.5)
     assert found[:2] == ["audio alone", "text alone"]
     assert sorted(part.partition(" (")[0] for part in found[2:]) == sorted(set(ROLES) - {"single", "linear"})
+
+
+def test_the_best_fusion_needs_a_control_of_its_own():
+    """Of the networks beside the concatenation that is the best on validation; another's control does not stand in."""
+
+    def network(name, validation, **fields):
+        return {**row(), "name": name, "kind": "model", "section": "", "validation": validation, **fields}
+
+    rows = [one for one in whole() if one["role"] not in ("concatenation", "shuffled control", None)]
+    rows = [{"name": str(place), **one} for place, one in enumerate(rows)]
+    rows += [network("joined", 0.9, role="concatenation"), network("gated", 0.7), network("attention", 0.6)]
+    controls = [network(f"{name}: audio shuffled", 0.95, role="shuffled control") for name in ("joined", "attention")]
+    said = ["shuffled control of 'gated', the best fusion on validation"]
+    assert missing_parts([*rows, *controls], BOTH, 0.5) == said
+    assert missing_parts([*rows, *controls], BOTH, 0.5, higher_is_better=False) == []  # then attention is the best
+    controls.append(network("gated: audio shuffled", 0.5, role="shuffled control"))
+    assert missing_parts([*rows, *controls], BOTH, 0.5) == []
+    elsewhere = network("other section", 0.99, section="features")
+    assert missing_parts([*rows, *controls, elsewhere], BOTH, 0.5) == []
