@@ -99,7 +99,7 @@ def test_a_command_goes_from_a_csv_file_to_scores(main, tmp_path):
     path = write_animals(tmp_path / "animals")
     columns = ("--text", "caption", "--image", "photo", "--label", "kind", "--group", "owner", "--size", "8")
     rows = ("--rows", "photo,concatenation", "--noise", "none", "--interactions", "none")
-    quick = ("--seeds", "2", "--set", "train.epochs=2")
+    quick = ("--seeds", "2", "--trials", "1", "--set", "train.epochs=2")
     status, printed, _ = main("table", str(path), *columns, *rows, *quick)
     assert status == 0 and all(f"| {name} " in printed for name in ("photo", "concatenation", "chance"))
     assert "Classes: cat (100), dog (100), owl (100)." in printed and "photo: pictures, 8 by 8, colour" in printed
