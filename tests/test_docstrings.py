@@ -4,16 +4,25 @@ import doctest
 import importlib
 import inspect
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.stream import Stream
+from mmjax.encoders import LeNet
+from mmjax.stream import Stream, masked_max, pooled
 
 MODULES = (
     "mmjax.decoder",
+    "mmjax.encoders.audio",
+    "mmjax.encoders.features",
+    "mmjax.encoders.image",
     "mmjax.encoders.normalisation",
+    "mmjax.encoders.recurrent",
+    "mmjax.encoders.spectrogram",
+    "mmjax.encoders.text",
+    "mmjax.encoders.video",
     "mmjax.fusion.attention",
     "mmjax.fusion.bottleneck",
     "mmjax.fusion.concat",
@@ -21,18 +30,49 @@ MODULES = (
     "mmjax.fusion.gated",
     "mmjax.fusion.joint",
     "mmjax.fusion.sets",
+    "mmjax.layers.attention",
+    "mmjax.layers.dense",
+    "mmjax.layers.embedding",
+    "mmjax.layers.modalities",
+    "mmjax.layers.pooling",
+    "mmjax.layers.positions",
+    "mmjax.layers.recurrent",
     "mmjax.losses",
 )
-NAMES = {"jax": jax, "jnp": jnp, "np": np, "Stream": Stream}
+NAMES = {
+    "LeNet": LeNet,
+    "Stream": Stream,
+    "jax": jax,
+    "jnp": jnp,
+    "masked_max": masked_max,
+    "nn": nn,
+    "np": np,
+    "pooled": pooled,
+}
 """What an example may use without importing it, beside what its module holds."""
 INNER = {  # parts of a method that is shown
     "Cache",
+    "Activation",
     "DecoderBlock",
     "Stacking",
     "cross_fit_stacking",
+    "feature_sequence",
     "fit_stacking",
+    "frame_mask",
+    "log_mel_spectrogram",
+    "mel_filterbank",
+    "mel_spectrogram",
     "normalise_groups",
+    "pixels",
 }
+
+
+@pytest.fixture(autouse=True)
+def _compile_in_haste():
+    """Examples run one operation at a time: what they cost is compiling."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -49,6 +49,12 @@ class SpectrogramEncoder(nn.Module):
       frontend: ``LogMel(...)`` for waveforms; None for frames.
       channels: feature maps of each stage; a stage halves time and frequency (an odd band at the top is dropped).
       tokens: False gives one token, the mean over time; True one per time step, ``frames / 2 ** stages`` rounded up.
+
+    Example:
+      >>> frames = Stream.of(jnp.ones((2, 10, 8)))
+      >>> tokens, _ = SpectrogramEncoder(dim=4, channels=(2,)).init_with_output(jax.random.key(0), frames)
+      >>> tokens.values.shape
+      (2, 1, 4)
     """
 
     dim: int
@@ -107,6 +113,13 @@ class AudioTransformer(nn.Module):
       block: template of the layers.
       tokens: False gives one token; True the patch tokens, in order of time, then of frequency.
       dropout_rate: of the tokens that enter the first block.
+
+    Example:
+      >>> frames = Stream.of(jnp.ones((2, 10, 8)))
+      >>> encoder = AudioTransformer(dim=4, patch_size=(5, 4), num_layers=1, tokens=True)
+      >>> tokens, _ = encoder.init_with_output(jax.random.key(0), frames)
+      >>> tokens.values.shape
+      (2, 4, 4)
     """
 
     dim: int

@@ -36,6 +36,12 @@ class FeatureMLP(nn.Module):
     Attributes:
       dim: width of the tokens.
       hidden_dims: widths of the hidden layers; empty = one linear map.
+
+    Example:
+      >>> vectors = Stream.of(jnp.ones((2, 1, 3)))
+      >>> tokens, _ = FeatureMLP(dim=4, hidden_dims=(8,)).init_with_output(jax.random.key(0), vectors)
+      >>> tokens.values.shape
+      (2, 1, 4)
     """
 
     dim: int
@@ -61,6 +67,12 @@ class FeatureTransformer(nn.Module):
       block: template of the layers.
       max_length: None = sines as positions, for any length; a number = learned positions up to that length.
       dropout_rate: of the tokens that enter the first block.
+
+    Example:
+      >>> steps = Stream.of(jnp.ones((2, 5, 3)))
+      >>> tokens, _ = FeatureTransformer(dim=4, num_layers=1).init_with_output(jax.random.key(0), steps)
+      >>> tokens.values.shape
+      (2, 5, 4)
     """
 
     dim: int
@@ -103,6 +115,12 @@ class TemporalConv(nn.Module):
       kernel_size: items that one token sees; at least the stride, else items would be skipped.
       strides: of each layer, one layer per number.
       causal: a token sees nothing after its own items (Bai et al. 2018, section 3.1).
+
+    Example:
+      >>> steps = Stream.of(jnp.ones((2, 5, 3)))
+      >>> tokens, _ = TemporalConv(dim=4, strides=(1, 2)).init_with_output(jax.random.key(0), steps)
+      >>> tokens.values.shape
+      (2, 3, 4)
     """
 
     dim: int

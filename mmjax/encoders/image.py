@@ -66,6 +66,12 @@ class LeNet(nn.Module):
       hidden_dims: widths of the dense layers before the last; not used with ``tokens``.
       tokens: False gives one token per image; True gives one per place of the last feature map, row by row.
       space_to_depth: see ``ConvPool``.
+
+    Example:
+      >>> images = Stream.of(jnp.ones((2, 1, 8, 8, 3)))
+      >>> tokens, _ = LeNet(dim=4).init_with_output(jax.random.key(0), images)
+      >>> tokens.values.shape
+      (2, 1, 4)
     """
 
     dim: int
@@ -153,6 +159,13 @@ class ResNet(nn.Module):
       symmetric_padding: zeros on both sides of a convolution that halves the map, as in PyTorch and its published
         weights; False puts them at the end only, XLA's "same" for an even side.
       tokens: False gives one token per image (the mean over places); True one per place, row by row.
+
+    Example:
+      >>> images = Stream.of(jnp.ones((2, 1, 8, 8, 3)))
+      >>> encoder = ResNet(dim=4, widths=(8,), stage_sizes=(1,), tokens=True)
+      >>> tokens, _ = encoder.init_with_output(jax.random.key(0), images)
+      >>> tokens.values.shape
+      (2, 64, 4)
     """
 
     dim: int
@@ -216,6 +229,13 @@ class ViT(nn.Module):
       class_token: whether a learned token is prepended, and the pooled token is its output.
       tokens: False gives one token per image; True gives its patch tokens, row by row (without the class token).
       dropout_rate: of the tokens that enter the first block.
+
+    Example:
+      >>> images = Stream.of(jnp.ones((2, 1, 8, 8, 3)))
+      >>> encoder = ViT(dim=4, num_layers=1, block=TransformerBlock(num_heads=2))
+      >>> tokens, _ = encoder.init_with_output(jax.random.key(0), images)
+      >>> tokens.values.shape
+      (2, 1, 4)
     """
 
     dim: int

@@ -27,6 +27,12 @@ class Recurrent(nn.Module):
       hidden_dim: width of the state of each direction; None = ``dim``, halved when two-way. A linear map follows where
         the state (both directions) is not ``dim`` wide.
       dropout_rate: of what enters each layer but the first, and of what leaves the last.
+
+    Example:
+      >>> steps = Stream.of(jnp.ones((2, 5, 3)))
+      >>> tokens, _ = Recurrent(dim=4, bidirectional=True).init_with_output(jax.random.key(0), steps)
+      >>> tokens.values.shape
+      (2, 5, 4)
     """
 
     dim: int

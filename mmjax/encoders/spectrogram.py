@@ -162,6 +162,12 @@ class LogMel(nn.Module):
       standardize: whether each clip's real frames get mean 0 and variance 1, over frames and bands together, which
         removes the loudness of the recording; statistics never see padding.
       floor: power below it is raised to it before the logarithm.
+
+    Example:
+      >>> waves = Stream.of(jnp.ones((2, 8_000)))
+      >>> frames = LogMel(sample_rate=8_000, n_mels=32).apply({}, waves)
+      >>> frames.values.shape
+      (2, 101, 32)
     """
 
     sample_rate: int | float = 16_000

@@ -83,6 +83,12 @@ class BagOfWords(nn.Module):
       vocab_size: ids run from 0 to ``vocab_size - 1``; for others see ``unknown_id`` of ``TokenEmbedding``.
       hidden_dims: widths of the hidden layers; empty = one linear map of the counts.
       distinct: counts a repeated word once (presence instead of counts: Pang et al. 2002).
+
+    Example:
+      >>> ids = Stream.of(jnp.array([[1, 4, 2]]))
+      >>> tokens, _ = BagOfWords(dim=4, vocab_size=5).init_with_output(jax.random.key(0), ids)
+      >>> tokens.values.shape
+      (1, 1, 4)
     """
 
     dim: int
@@ -132,6 +138,12 @@ class RecurrentText(nn.Module):
       pool: how the words of a nested utterance become one: their mean, or the last state (one way: ``masked_last``,
         two-way: ``final_state``).
       dropout_rate: of the word vectors and of what leaves each layer.
+
+    Example:
+      >>> ids = Stream.of(jnp.array([[1, 4, 2]]))
+      >>> tokens, _ = RecurrentText(dim=4, vocab_size=5).init_with_output(jax.random.key(0), ids)
+      >>> tokens.values.shape
+      (1, 3, 4)
     """
 
     dim: int
@@ -186,6 +198,12 @@ class TransformerText(nn.Module):
         with the word vectors multiplied by ``sqrt(dim)`` (Vaswani et al. 2017, section 3.4).
       pool: how the words of a nested utterance become one.
       dropout_rate: of the word vectors.
+
+    Example:
+      >>> ids = Stream.of(jnp.array([[1, 4, 2]]))
+      >>> tokens, _ = TransformerText(dim=4, vocab_size=5, num_layers=1).init_with_output(jax.random.key(0), ids)
+      >>> tokens.values.shape
+      (1, 3, 4)
     """
 
     dim: int

@@ -24,6 +24,13 @@ class FrameVideo(nn.Module):
       temporal: any ``(stream, *, train) -> stream`` over the frames' tokens: ``Recurrent(dim)``,
         ``TemporalConv(dim)``, ``FeatureTransformer(dim)``; None = the order of the frames does not matter.
       pool: how the tokens become one; None keeps them.
+
+    Example:
+      >>> video = Stream.of(jnp.ones((2, 5, 4, 4, 1)))
+      >>> encoder = FrameVideo(4, LeNet(4, channels=(2,), hidden_dims=(), kernel_size=3))
+      >>> tokens, _ = encoder.init_with_output(jax.random.key(0), video)
+      >>> tokens.values.shape
+      (2, 1, 4)
     """
 
     dim: int
@@ -74,6 +81,13 @@ class TubeletTransformer(nn.Module):
       block: template of the layers.
       tokens: False gives one token; True the tubelets, in order of time, then row by row.
       dropout_rate: of the tokens that enter the first block.
+
+    Example:
+      >>> video = Stream.of(jnp.ones((2, 4, 4, 4, 1)))
+      >>> encoder = TubeletTransformer(dim=4, tubelet_size=(2, 2, 2), num_layers=1, tokens=True)
+      >>> tokens, _ = encoder.init_with_output(jax.random.key(0), video)
+      >>> tokens.values.shape
+      (2, 8, 4)
     """
 
     dim: int

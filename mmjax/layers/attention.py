@@ -24,6 +24,12 @@ def attend(
 
     A query with nothing to attend to gets exactly 0 (stock attention gives it the mean of the padding). Keys and
     values of masked items must be finite: zero them first.
+
+    Example:
+      >>> query = key = value = jnp.eye(2)[None, :, None]
+      >>> mixed, weights = attend(query, key, value, jnp.array([[[True, False]]]))
+      >>> weights[0, 0].tolist()
+      [[1.0, 0.0], [1.0, 0.0]]
     """
     scores = jnp.einsum("bthk,bshk->bhts", query, key) * np.float32(query.shape[-1] ** -0.5).astype(query.dtype)
     weights = masked_softmax(scores, mask[:, None])
@@ -39,6 +45,12 @@ class MultiHeadAttention(nn.Module):
 
     Attributes:
       dim: width of the output; ``num_heads`` must divide it.
+
+    Example:
+      >>> x, mask = jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool)
+      >>> y, _ = MultiHeadAttention(dim=8).init_with_output(jax.random.key(0), x, mask=mask)
+      >>> y.shape
+      (2, 5, 8)
     """
 
     dim: int
@@ -109,6 +121,12 @@ class TransformerBlock(nn.Module, kw_only=True):
     Attributes:
       num_heads: must divide the width.
       mlp_dim: hidden width of the MLP; None = four times the width.
+
+    Example:
+      >>> x, mask = jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool)
+      >>> y, _ = TransformerBlock(num_heads=2).init_with_output(jax.random.key(0), x, mask=mask)
+      >>> y.shape
+      (2, 5, 8)
     """
 
     num_heads: int = 4

@@ -18,6 +18,11 @@ class Dense(nn.Module):
 
     The gradient of a matrix product with more than two axes is a slow kernel on CPU (1.5 times the time of a
     transformer block); flat tokens avoid it and change nothing else. Parameters are named as in ``nn.Dense``.
+
+    Example:
+      >>> y, variables = Dense(4).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))
+      >>> y.shape, sorted(variables["params"])
+      ((2, 5, 4), ['bias', 'kernel'])
     """
 
     features: int
@@ -37,7 +42,13 @@ class Dense(nn.Module):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation (Ba et al. 2016): flax's, but the result has the type of the input (or ``dtype``)."""
+    """Layer normalisation (Ba et al. 2016): flax's, but the result has the type of the input (or ``dtype``).
+
+    Example:
+      >>> y, _ = LayerNorm().init_with_output(jax.random.key(0), jnp.array([[1.0, 3.0]]))
+      >>> y.round(3)
+      Array([[-1.,  1.]], dtype=float32)
+    """
 
     @nn.compact
     def __call__(self, x: Shaped[Array, "*lead d"]) -> Shaped[Array, "*lead d"]:  # type: ignore[override]
@@ -49,6 +60,11 @@ class MLP(nn.Module):
 
     Attributes:
       features: width of each layer, the output's last.
+
+    Example:
+      >>> y, _ = MLP((8, 4)).init_with_output(jax.random.key(0), jnp.ones((2, 3)))
+      >>> y.shape
+      (2, 4)
     """
 
     features: tuple[int, ...]

@@ -17,6 +17,12 @@ class TokenEmbedding(nn.Module):
       vocab_size: real ids run from 0 to ``vocab_size - 1``.
       unknown_id: the id in whose place any other real id is read; None = such an id gives NaN, so that a vocabulary
         that does not fit the data stops the training at its first step. Ids in the padding never matter.
+
+    Example:
+      >>> ids, mask = jnp.array([[1, 4]]), jnp.array([[True, False]])
+      >>> vectors, _ = TokenEmbedding(features=3, vocab_size=5).init_with_output(jax.random.key(0), ids, mask)
+      >>> vectors.shape, vectors[0, 1].tolist()
+      ((1, 2, 3), [0.0, 0.0, 0.0])
     """
 
     features: int

@@ -24,6 +24,16 @@ def project_streams(streams: Mapping[str, Stream], dim: int, *, dtype: Dtype | N
 
     Raises:
       ValueError: no stream, or one that is not a sequence of feature vectors.
+
+    Example:
+      >>> class Longest(nn.Module):
+      ...     @nn.compact
+      ...     def __call__(self, streams):
+      ...         return max(project_streams(streams, 8).values(), key=lambda stream: stream.length)
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "text": Stream.of(jnp.ones((2, 7, 8)))}
+      >>> tokens, variables = Longest().init_with_output(jax.random.key(0), streams)
+      >>> tokens.values.shape, list(variables["params"])
+      ((2, 7, 8), ['project_audio'])
     """
     check_streams(streams)
     return {
@@ -42,6 +52,16 @@ def pool_modalities(
 
     Raises:
       ValueError: no stream, or one that is not a sequence of feature vectors.
+
+    Example:
+      >>> class Largest(nn.Module):
+      ...     @nn.compact
+      ...     def __call__(self, streams):
+      ...         tokens = pool_modalities(streams, 8)
+      ...         return pooled(masked_max(tokens.values, tokens.mask), tokens.mask.any(-1))
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "text": Stream.of(jnp.ones((2, 7, 8)))}
+      >>> Largest().init_with_output(jax.random.key(0), streams)[0].values.shape
+      (2, 1, 8)
     """
     check_streams(streams)
     ordered = sorted(streams.items())

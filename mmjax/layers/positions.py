@@ -10,7 +10,12 @@ __all__ = ["LearnedPositions", "sinusoidal_positions"]
 
 
 def sinusoidal_positions(length: int, dim: int) -> Float[Array, "length dim"]:
-    """Sines and cosines of geometrically spaced wavelengths (Vaswani et al. 2017, section 3.5); odd ``dim`` is cut."""
+    """Sines and cosines of geometrically spaced wavelengths (Vaswani et al. 2017, section 3.5); odd ``dim`` is cut.
+
+    Example:
+      >>> sinusoidal_positions(length=2, dim=4).round(2).tolist()[0]
+      [0.0, 1.0, 0.0, 1.0]
+    """
     rate = np.exp(-np.log(10_000.0) * np.arange(0, dim, 2) / dim)
     angle = np.arange(length)[:, None] * rate
     table = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(length, -1)
@@ -22,6 +27,11 @@ class LearnedPositions(nn.Module):
 
     Raises:
       ValueError: a sequence longer than ``max_length``.
+
+    Example:
+      >>> y, _ = LearnedPositions(max_length=6).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))
+      >>> y.shape
+      (2, 5, 3)
     """
 
     max_length: int

@@ -182,6 +182,12 @@ class LSTM(nn.Module):
     Attributes:
       features: width of the state and of the output.
       forget_bias: first value of the forget gate's bias; 1 helps to remember (Jozefowicz et al. 2015).
+
+    Example:
+      >>> x, mask = jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool)
+      >>> states, _ = LSTM(features=4).init_with_output(jax.random.key(0), x, mask)
+      >>> states.shape
+      (2, 5, 4)
     """
 
     features: int
@@ -211,6 +217,12 @@ class GRU(nn.Module):
 
     Attributes:
       features: width of the state and of the output.
+
+    Example:
+      >>> x, mask = jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool)
+      >>> states, _ = GRU(features=4).init_with_output(jax.random.key(0), x, mask)
+      >>> states.shape
+      (2, 5, 4)
     """
 
     features: int
@@ -234,6 +246,11 @@ def final_state(values: Float[Array, "b t d"], mask: Bool[Array, "b t"]) -> Floa
 
     A reduction of the tokens of ``Recurrent(dim, bidirectional=True)`` (for one way: ``masked_last``): the forward
     half at the last real item, the backward half at the first; 0 where there is none.
+
+    Example:
+      >>> two_way = jnp.array([[[1.0, 4.0], [2.0, 3.0]]])  # two steps, forward and backward
+      >>> final_state(two_way, jnp.ones((1, 2), bool)).tolist()
+      [[2.0, 4.0]]
     """
     half = values.shape[-1] // 2
     first = masked_last(values[:, ::-1, half:], mask[:, ::-1])
