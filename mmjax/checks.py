@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.errors import UsageError
-from mmjax.stream import Batch, Stream, where_mask
+from mmjax.stream import Batch, Stream, map_arrays, where_mask
 from mmjax.typing import Int, Mapping, PyTree
 
 __all__ = [
@@ -215,7 +215,7 @@ def _check_target(where: str, batch: Batch, task: Any, rows: Sequence[int] | Non
         problems.append(problem and (problem[0], f"target is {problem[1]}"))
         return values
 
-    target = jax.tree.map(narrow, batch.target, is_leaf=lambda x: isinstance(x, Stream))
+    target = map_arrays(narrow, narrow, batch.target)
     try:
         problems.append(task.check_target(target, real) if hasattr(task, "check_target") else None)
     except UsageError as error:

@@ -21,9 +21,19 @@ import numpy as np
 from mmjax.errors import UsageError
 from mmjax.extras import extra
 from mmjax.stream import Batch, Stream
-from mmjax.typing import Mapping
+from mmjax.typing import Mapping, PyTree
 
-__all__ = ["Example", "Records", "Source", "ordered_batches", "read_ahead", "size", "steps_per_epoch", "stream_batches"]
+__all__ = [
+    "Example",
+    "Field",
+    "Records",
+    "Source",
+    "ordered_batches",
+    "read_ahead",
+    "size",
+    "steps_per_epoch",
+    "stream_batches",
+]
 
 # A transform of the batch in memory: ``(whole batch, generator) -> batch``.
 Transform = Callable[[Batch, np.random.Generator], Batch]
@@ -37,13 +47,35 @@ class Example:
 
     Attributes:
       streams: items of each modality, ``[length, *item]``; absent from the mapping or of length 0 = missing.
-      target: a class or a score, or one per step, ``[length]``.
+      target: a class, a score, a vector of labels, a sequence of ids to be said, or a dict of such; where there are
+        labels per step, with a first axis ``[length]``.
       group: number of the unit of splitting and of the bootstrap.
     """
 
     streams: Mapping[str, np.ndarray]
     target: Any
     group: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """The form of a target, or of a part of one.
+
+    Attributes:
+      shape: of a class or score ``()``, of a vector ``(labels,)``; of one item where it is a sequence.
+      dtype: of the batch.
+      length: a target that is a sequence of items becomes a ``Stream`` of this length, cut or padded; None = an array.
+    """
+
+    shape: tuple[int, ...] = ()
+    dtype: Any = np.int32
+    length: int | None = None
+
+    def empty(self, lead: tuple[int, ...]) -> Any:
+        """The batch's target before it is filled."""
+        if self.length is None:
+            return np.zeros((*lead, *self.shape), self.dtype)
+        return Stream(np.zeros((*lead, self.length, *self.shape), self.dtype), np.zeros((*lead, self.length), bool))
 
 
 class Records:
@@ -60,6 +92,7 @@ class Records:
       items: per stream ``(length, item shape, dtype)``: longer sequences are cut, shorter padded, so that one program
         serves every batch.
       steps: number of labels per example; None = one label.
+      target: the form of the targets, a pytree of ``Field``.
       budget: bad records that are borne.
     """
 
@@ -70,11 +103,13 @@ class Records:
         items: Mapping[str, tuple[int, tuple[int, ...], Any]],
         *,
         steps: int | None = None,
-        target_dtype: Any = np.int32,
+        target: PyTree = Field(),
         budget: int = 0,
     ):
         self.source, self.to_example, self.items = source, to_example, dict(items)
-        self.steps, self.target_dtype, self.budget = steps, target_dtype, budget
+        if steps is not None and any(field.length is not None for field in jax.tree.leaves(target)):
+            raise UsageError("a target per step is an array, no sequence: leave out steps or length")
+        self.steps, self.target, self.budget = steps, target, budget
         self.bad: set[int] = set()
         self.check: Check | None = None
         self._lock = threading.Lock()
@@ -99,7 +134,8 @@ class Records:
             for name, (length, item, dtype) in self.items.items()
         }
         index = np.full(labels, -1, np.int32)
-        batch = Batch(streams, np.zeros(labels, self.target_dtype), np.zeros(n, np.float32), index, np.copy(index))
+        target = jax.tree.map(lambda field: field.empty(labels), self.target)
+        batch = Batch(streams, target, np.zeros(n, np.float32), index, np.copy(index))
         for i in map(int, np.flatnonzero(counts)):
             row = int(rows[i])
             try:
@@ -121,14 +157,26 @@ class Records:
             stream.values[i, :length] = _convert(f"stream {name!r}", values[:length], stream.values.dtype)
             stream.mask[i, :length] = True
         if self.steps is None:
-            batch.target[i] = _convert("target", example.target, batch.target.dtype)
             batch.index[i], batch.group[i] = row, example.group
         else:
-            length = min(len(example.target), self.steps)
-            batch.target[i, :length] = _convert("target", example.target[:length], batch.target.dtype)
+            length = min(len(jax.tree.leaves(example.target)[0]), self.steps)
             batch.index[i, :length] = row * self.steps + np.arange(length)
             batch.group[i, :length] = example.group
+        trees = self.target, batch.target, example.target
+        jax.tree.map(lambda field, there, given: self._fill_target(field, there, i, given), *trees)
         batch.weight[i] = 1
+
+    def _fill_target(self, field: Field, there: Any, i: int, given: Any) -> None:
+        if field.length is not None:
+            length = min(len(given), field.length)
+            there.values[i, :length] = _convert("target", given[:length], field.dtype)
+            there.mask[i, :length] = True
+            return
+        given = _convert("target", given if self.steps is None else given[: self.steps], field.dtype)
+        place = i if self.steps is None else (i, slice(len(given)))
+        if given.shape != there[place].shape:
+            raise ValueError(f"target has shape {given.shape}, its field {there[place].shape}")
+        there[place] = given
 
     def _count(self, row: int, error: Exception) -> None:
         with self._lock:

@@ -13,17 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmjax.batches import concat_batches
 from mmjax.checks import check_splits, describe_largest, first_nonfinite
 from mmjax.errors import UsageError
 from mmjax.metrics import compute, merge_stacked
 from mmjax.search import Trial, draw_trials
 from mmjax.sharding import shard_seeds
-from mmjax.stream import Batch, Stream
+from mmjax.stream import Batch, known_target
 from mmjax.tasks import Task, fit_task, target_moments
 from mmjax.training import (
     Train,
     TrainState,
     compile_effort,
+    has_rows,
     init_state,
     make_optimizer,
     make_train_step,
@@ -122,40 +124,16 @@ def _uses(primitives: Sequence[str], function: Callable, *args: Any) -> bool:
     return search(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def concat_batches(*batches: Batch) -> Batch:
-    """Rows of several batches in one; streams are padded to a common length.
-
-    Raises:
-      UsageError: the batches have other streams or items of other shapes.
-    """
-
-    def pad(arrays: Sequence[Any], fill: Any) -> np.ndarray:
-        lengths = np.max([a.shape[1:] for a in arrays], axis=0) if arrays[0].ndim > 1 else ()
-        widths = [[(0, 0), *((0, int(n) - m) for n, m in zip(lengths, a.shape[1:]))] for a in arrays]
-        return np.concatenate([np.pad(np.asarray(a), w, constant_values=fill) for a, w in zip(arrays, widths)])
-
-    first = batches[0]
-    if any(set(batch.streams) != set(first.streams) for batch in batches):
-        raise UsageError(f"splits differ in their streams: {[sorted(batch.streams) for batch in batches]}")
-    streams = {
-        name: Stream(
-            pad([b.streams[name].values for b in batches], 0), pad([b.streams[name].mask for b in batches], False)
-        )
-        for name in first.streams
-    }
-    return Batch(
-        streams=streams,
-        target=pad([b.target for b in batches], 0),
-        weight=pad([b.weight for b in batches], 0),
-        index=pad([b.index for b in batches], -1),
-        group=pad([b.group for b in batches], -1),
-    )
-
-
 def _rows(data: Batch, rows: Any, counts: Any) -> Batch:
     """The named rows; those that do not count get weight 0."""
     batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), data)
     return batch.replace(weight=batch.weight * counts)
+
+
+def _split_outputs(outputs: PyTree, by_row: PyTree, start: int, size: int, lead: int = 0) -> PyTree:
+    """The outputs of some rows; what has no rows (a learned scale) is whole."""
+    place = (slice(None),) * lead + (slice(start, start + size),)
+    return jax.tree.map(lambda x, row: x[place] if row else x, outputs, by_row)
 
 
 def _in_batches(rows: Any, size: int) -> tuple[Any, Any]:
@@ -172,19 +150,25 @@ def _update_rows(train: Train, examples: int) -> int:
 
 
 def _make_epoch(
-    model: nn.Module, task: Task, train: Train, total_steps: int, sizes: Mapping[str, int]
+    model: nn.Module, task: Task, train: Train, total_steps: int, sizes: Mapping[str, int], by_row: PyTree
 ) -> Callable[..., tuple[Carry, dict[str, Any]]]:
-    """One epoch of one seed: a scan over shuffled batches, then validation and test by one compiled forward pass."""
+    """One epoch of one seed: a scan over shuffled batches, then validation and test by one compiled forward pass.
+
+    Args:
+      by_row: which leaves of the outputs have an entry per row.
+    """
     sign = 1.0 if train.select in task.lower_is_better else -1.0
 
     def evaluate(variables: PyTree, held_out: Batch) -> tuple[PyTree, dict[str, Any], dict[str, Any]]:
         rows, counts = _in_batches(jnp.arange(held_out.size), min(EVALUATION_BATCH, held_out.size))
         outputs = jax.lax.map(lambda x: predict(model, variables, _rows(held_out, *x)), (rows, counts))
-        outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: held_out.size], outputs)
+        outputs = jax.tree.map(
+            lambda x, row: x.reshape(-1, *x.shape[2:])[: held_out.size] if row else x[0], outputs, by_row
+        )
         metrics, broken, start = {}, {}, 0
         for name, size in sizes.items():
-            part = slice(start, start + size)
-            some = jax.tree.map(lambda x: x[part], (outputs, held_out))  # noqa: B023 (used at once)
+            items = jax.tree.map(lambda x: x[start : start + size], held_out)  # noqa: B023 (used at once)
+            some = _split_outputs(outputs, by_row, start, size), items
             metrics.update({f"{name}/{key}": value for key, value in compute(task.metrics(*some)).items()})
             broken[name] = first_nonfinite(*some)
             start += size
@@ -229,6 +213,7 @@ class Prepared:
     seeds: tuple[int, ...]
     searched: bool
     sizes: Mapping[str, int]
+    by_row: PyTree
     data: Batch
     held_out: Batch
     mapped: str
@@ -299,7 +284,7 @@ class Prepared:
         step_ms = 1e3 * float(np.median(np.diff(clocks))) / steps if len(clocks) > 1 else None
         outputs, first = {}, 0
         for name, size in self.sizes.items():
-            outputs[name] = jax.tree.map(lambda x: x[:, first : first + size], best.outputs)  # noqa: B023
+            outputs[name] = _split_outputs(best.outputs, self.by_row, first, size, lead=1)
             first += size
         return Fit(best.variables, outputs, best.epoch, history, diverged, self.mapped, seconds, step_ms, self.peak_mb)
 
@@ -389,16 +374,18 @@ def prepare(
     sample = jax.tree.map(lambda a: a[: train.batch_size], data)
 
     def begin(key: Key) -> Carry:
-        state = set_target_moments(init_state(model, tx, sample.streams, jax.random.fold_in(key, 0)), moments)
+        first, targets = jax.random.fold_in(key, 0), known_target(sample)
+        state = set_target_moments(init_state(model, tx, sample.streams, first, targets=targets), moments)
         outputs = jax.eval_shape(lambda v: predict(model, v, held_out), state.variables)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
         best = Best(jnp.float32(jnp.inf), jnp.int32(-1), state.variables, zeros)
         return Carry(state, best, {name: jnp.int32(-1) for name in sizes})
 
+    variables = jax.eval_shape(begin, jax.random.key(0)).state.variables
+    by_row = has_rows(lambda batch, v: predict(model, v, batch), sample, variables)
     keys = jax.eval_shape(_keys, jnp.asarray(seeds, jnp.uint32))
     stops = jax.ShapeDtypeStruct((len(seeds),), jnp.int32)
     if mapped is None:
-        variables = jax.eval_shape(begin, jax.random.key(0)).state.variables
         loopy = jax.default_backend() == "cpu" and is_loopy(lambda v: predict(model, v, sample), variables)
         mapped = "map" if loopy else "vmap"
     over_seeds = map_seeds(mapped)
@@ -410,7 +397,7 @@ def prepare(
     # the epoch at level 1 (three quarters of the time to compile, the same to run).
     first = jax.jit(begin_seeds(begin), compiler_options=compile_effort(0)).lower(keys)
     like = shard_seeds(jax.eval_shape(begin_seeds(begin), keys), enabled=mapped == "vmap")
-    epoch = _make_epoch(model, task, train, total_steps, sizes)
+    epoch = _make_epoch(model, task, train, total_steps, sizes, by_row)
     number, scalar = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((len(seeds),), jnp.float32)
     orders = jax.eval_shape(lambda keys, number: draw_orders(keys, number, data.size), keys, number)
     trials = Trial(scalar, scalar, scalar) if search else None
@@ -428,7 +415,8 @@ def prepare(
     seconds = time.perf_counter() - clock
     peak = getattr(programs[1].memory_analysis(), "peak_memory_in_bytes", 0) / 2**20 or None
     names = tuple(lowered.out_info[1])
-    return Prepared(label, train, tuple(seeds), search, sizes, data, held_out, mapped, *programs, names, seconds, peak)
+    given = label, train, tuple(seeds), search, sizes, by_row, data, held_out, mapped
+    return Prepared(*given, *programs, names, seconds, peak)
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -4,6 +4,7 @@ A fusion never asks whether a modality is there: an absent one is a mask that is
 program serves every pattern of presence.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,7 +24,10 @@ __all__ = [
     "by_index",
     "check_streams",
     "drop_rows",
+    "item_weight",
     "join",
+    "known_target",
+    "map_arrays",
     "masked_last",
     "masked_max",
     "masked_mean",
@@ -35,7 +39,8 @@ __all__ = [
 ]
 
 
-class Stream(flax.struct.PyTreeNode):
+@dataclasses.dataclass(frozen=True)
+class Stream:
     """One modality as a masked sequence of items.
 
     Attributes:
@@ -43,24 +48,30 @@ class Stream(flax.struct.PyTreeNode):
         ``(mels,)``, an image ``(h, w, c)``. A vector or a single image is a sequence of length 1.
       mask: ``[batch, length]`` bool, True = real, False = padding; it may have holes. A longer mask nests sequences:
         ids and mask ``[batch, utterances, words]``.
+
+    Raises:
+      ValueError: the mask is not boolean, or its shape is not the beginning of the shape of the values.
     """
 
     values: Any
     mask: Any
 
+    def __post_init__(self):
+        if not all(hasattr(x, "shape") and hasattr(x, "dtype") for x in (self.values, self.mask)):
+            return  # no arrays: axes, shardings, whatever a transformation puts in their place
+        if self.mask.dtype != bool:
+            raise ValueError(f"a mask is boolean, got mask.dtype={self.mask.dtype}")
+        if self.values.shape[: self.mask.ndim] != self.mask.shape:
+            raise ValueError(f"mask.shape={self.mask.shape} is not the beginning of values.shape={self.values.shape}")
+
     @classmethod
     def of(cls, values: Any, mask: Any = None) -> "Stream":
-        """A stream of arrays; without a mask every item is real.
+        """A stream of arrays; without a mask every item is real."""
+        return cls(values, jnp.ones(values.shape[:2], bool) if mask is None else mask)
 
-        Raises:
-          ValueError: the mask is not boolean, or its shape is not the beginning of the shape of the values.
-        """
-        mask = jnp.ones(values.shape[:2], bool) if mask is None else mask
-        if mask.dtype != bool:
-            raise ValueError(f"a mask is boolean, got {mask.dtype=}")
-        if values.shape[: mask.ndim] != mask.shape:
-            raise ValueError(f"{mask.shape=} is not the beginning of {values.shape=}")
-        return cls(values, mask)
+    def replace(self, **changes: Any) -> "Stream":
+        """The stream with other values or another mask."""
+        return dataclasses.replace(self, **changes)
 
     @property
     def present(self) -> Bool[Array, " batch"]:
@@ -83,12 +94,29 @@ class Stream(flax.struct.PyTreeNode):
         return self.replace(mask=self.mask & ~where_mask(where, self.mask))
 
 
+def _unflatten(_: None, parts: Iterable[Any]) -> Stream:
+    """A stream of whatever a transformation makes of its arrays, unchecked."""
+    stream = object.__new__(Stream)
+    for name, part in zip(("values", "mask"), parts):
+        object.__setattr__(stream, name, part)
+    return stream
+
+
+jax.tree_util.register_pytree_with_keys(
+    Stream,
+    lambda s: (((jax.tree_util.GetAttrKey("values"), s.values), (jax.tree_util.GetAttrKey("mask"), s.mask)), None),
+    _unflatten,
+    lambda s: ((s.values, s.mask), None),
+)
+
+
 class Batch(flax.struct.PyTreeNode):
     """A batch of examples.
 
     Attributes:
       streams: the modalities by name; the names are the user's words.
-      target: array ``[batch]`` (a class, a score) or ``[batch, length]`` (a label per step), or a ``Stream``.
+      target: a pytree: an array ``[batch]`` (a class, a score), ``[batch, length]`` (a label per step), ``[batch,
+        labels]`` (as many answers), a ``Stream`` (a caption), or a dict of such.
       weight: ``[batch]``; 0 marks the padding of a last batch and examples that a seed does not train on.
       index: the number of each labelled item in its split; ``[batch]``, or ``[batch, length]`` (-1 in padding).
       group: as ``index``: video, speaker, photograph: the unit of splitting and of the bootstrap.
@@ -218,6 +246,34 @@ def assign_roles(
     if target in context:
         raise ValueError(f"stream {target!r} is the target and cannot be in its own context {context}")
     return target, context
+
+
+def map_arrays(function: Callable[[Any], Any], stream: Callable[[Stream], Any], target: Any, *rest: Any) -> Any:
+    """A target, array by array and stream by stream: ``function(array, ...)`` and ``stream(stream, ...)``."""
+
+    def apply(x: Any, *others: Any) -> Any:
+        return (stream if isinstance(x, Stream) else function)(x, *others)
+
+    return jax.tree.map(apply, target, *rest, is_leaf=lambda x: isinstance(x, Stream))
+
+
+def item_weight(batch: Batch) -> Float[Array, "*items"]:
+    """The weight of each labelled item, shaped as ``batch.index``: its row's weight, 0 in padding."""
+    weight = batch.weight.reshape(-1, *(1,) * (batch.index.ndim - 1))
+    return jnp.where(batch.index >= 0, weight, 0.0).astype(jnp.float32)
+
+
+def known_target(batch: Batch) -> Any:
+    """The target with zeros where nothing counts (rows of weight 0, padding), whatever stood there; a target that is a
+    stream is wholly absent in rows of weight 0.
+    """
+    counts = item_weight(batch) > 0
+    rows = batch.weight > 0
+    return map_arrays(
+        lambda x: jnp.where(where_mask(counts, x), x, jnp.zeros((), x.dtype)),
+        lambda s: s.absent(~rows).zeroed,
+        batch.target,
+    )
 
 
 def drop_rows(streams: Mapping[str, Stream], weight: Float[Array, " batch"]) -> dict[str, Stream]:

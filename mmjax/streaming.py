@@ -37,7 +37,7 @@ from mmjax.sharding import (
     replicated,
     state_sharding,
 )
-from mmjax.stream import Batch
+from mmjax.stream import Batch, known_target
 from mmjax.tasks import Task, fit_task, target_moments
 from mmjax.training import (
     Train,
@@ -144,7 +144,7 @@ class _Programs:
         task = fit_task(task, moments)
 
         def init(key: Key, batch: Batch) -> TrainState:
-            return set_target_moments(init_state(model, tx, batch.streams, key), moments)
+            return set_target_moments(init_state(model, tx, batch.streams, key, targets=known_target(batch)), moments)
 
         shapes = jax.eval_shape(init, jax.random.key(0), self._sample)
         where = state_sharding(shapes, mesh)

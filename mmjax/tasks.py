@@ -9,8 +9,7 @@ import numpy as np
 from mmjax.checks import Problem, labels_problem, multilabel_problem, numbers_problem
 from mmjax.losses import absolute_error, binary_cross_entropy, cross_entropy, squared_error
 from mmjax.metrics import Confusion, LabelCounts, Mean, Moments
-from mmjax.stream import Batch, Stream
-from mmjax.typing import Array, Float
+from mmjax.stream import Batch, Stream, item_weight, known_target
 
 __all__ = [
     "Classification",
@@ -28,7 +27,8 @@ class Task(Protocol):
     """The contract; outputs are whatever the model gives.
 
     ``loss`` returns one value per labelled item, shaped as ``batch.index`` (``[batch]``, or ``[batch, length]`` for a
-    label per step), or a scalar for a loss over a batch. Weights are applied once, outside.
+    label per step), or a scalar for a loss over a batch. An item with several answers (a vector of labels, the words of
+    a caption) has one loss, their sum or mean, which the task takes itself. Weights are applied once, outside.
     """
 
     @property
@@ -56,12 +56,6 @@ class Task(Protocol):
         """
 
 
-def item_weight(batch: Batch) -> Float[Array, "*items"]:
-    """The weight of each labelled item, shaped as ``batch.index``: its row's weight, 0 in padding."""
-    weight = batch.weight.reshape(-1, *(1,) * (batch.index.ndim - 1))
-    return jnp.where(batch.index >= 0, weight, 0.0).astype(jnp.float32)
-
-
 def target_moments(*batches: Batch) -> tuple[float, float]:
     """Mean and standard deviation of the scores of batches, those of weight 0 left out; 0 and 1 where a target is none.
 
@@ -79,12 +73,6 @@ def fit_task(task: Task, moments: tuple[float, float]) -> Task:
     """The task for training scores of this mean and deviation: ``task.fitted(moments)``, where it has such a method."""
     fitted = getattr(task, "fitted", None)
     return fitted(moments) if fitted else task
-
-
-def known_target(batch: Batch) -> Any:
-    """The target with 0 in padding, where any label may stand."""
-    counts = item_weight(batch) > 0
-    return jnp.where(counts.reshape(*counts.shape, *(1,) * (jnp.ndim(batch.target) - counts.ndim)), batch.target, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +163,8 @@ class MultiLabel:
 class Regression:
     """Squared error (or ``absolute=True``) of one score per item; outputs and metrics are in the units of the target.
 
+    An item may have several scores, ``[*items, scores]``: loss, error and correlation are means over them.
+
     Attributes:
       absolute: whether the loss is the absolute error.
       scale: by which an error is divided in the loss that is trained, so that learning rates and clipping mean the same
@@ -191,11 +181,12 @@ class Regression:
         return self if self.scale is not None else dataclasses.replace(self, scale=moments[1])
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
-        """Error per labelled item, in units of ``scale`` (squared: of its square)."""
+        """Error per labelled item, in units of ``scale`` (squared: of its square); of several scores the mean."""
         return self._error(outputs, batch) / (self.scale or 1.0) ** (1 if self.absolute else 2)
 
     def _error(self, outputs: Any, batch: Batch) -> Any:
-        return (absolute_error if self.absolute else squared_error)(outputs, batch.target)
+        error = (absolute_error if self.absolute else squared_error)(outputs, batch.target)
+        return error.mean(-1) if error.ndim > batch.index.ndim else error
 
     def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
         """Error (not divided by ``scale``), mean absolute error and Pearson's correlation."""

@@ -16,8 +16,8 @@ import optax
 from mmjax.errors import UsageError
 from mmjax.metrics import merge_stacked
 from mmjax.search import Trial, dropout_rate
-from mmjax.stream import Batch, Stream, drop_rows
-from mmjax.tasks import Task, item_weight, known_target
+from mmjax.stream import Batch, Stream, drop_rows, item_weight, known_target
+from mmjax.tasks import Task
 from mmjax.typing import Key, Mapping, PyTree
 
 __all__ = [
@@ -134,29 +134,42 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def init_state(
-    model: nn.Module, tx: optax.GradientTransformation, streams: Mapping[str, Stream], key: Key
+    model: nn.Module, tx: optax.GradientTransformation, streams: Mapping[str, Stream], key: Key, *, targets: Any = None
 ) -> TrainState:
-    """A fresh state; ``streams`` is a batch of the training data, made wholly present for the initialisation."""
+    """A fresh state; ``streams`` is a batch of the training data, made wholly present for the initialisation.
+
+    Args:
+      targets: of that batch, for a model that reads them in training (teacher forcing).
+    """
     whole = {}
     for name, stream in streams.items():
         first = jnp.zeros_like(stream.mask).at[:, :1].set(True)
         absent = ~stream.present.reshape(-1, *(1,) * (stream.mask.ndim - 1))
         whole[name] = stream.zeroed.replace(mask=stream.mask | (first & absent))
     keys = dict(zip(("params", "dropout", "sample"), jax.random.split(key, 3)))
-    variables = dict(model.init(keys, whole))
+    variables = dict(model.init(keys, whole) if targets is None else model.init(keys, whole, targets=targets))
     params = variables.pop("params", {})
     collections = {name: value for name, value in variables.items() if name not in TRANSIENT}
     return TrainState(jnp.int32(0), params, collections, tx.init(params), jnp.int32(0))
 
 
-def _share(values: Any, weight: Any, whole: Any) -> Any:
+def _share(name: str, values: Any, weight: Any, whole: Any) -> Any:
     """What a part of a batch adds to the weighted mean over the whole; rows of weight 0 may hold NaN.
 
     Args:
+      name: of the loss, for the error.
       values: one per item or one per row of the part; a scalar is a loss over the part and counts by what that holds.
       weight: of the items of the part.
       whole: of all items of the batch; the same array if the part is the batch.
+
+    Raises:
+      UsageError: values of another shape, which would be broadcast against the wrong axis.
     """
+    if jnp.shape(values) not in ((), weight.shape, weight.shape[:1]):
+        raise UsageError(
+            f"{name} has the shape {jnp.shape(values)}: it must be one value per labelled item, {weight.shape}, or a "
+            "scalar for the batch; several answers of an item (labels, words) are summed or averaged within it"
+        )
     if jnp.ndim(values) == 0:
         return values if weight is whole else values * (weight.sum() / jnp.maximum(whole.sum(), 1e-9))
     if values.ndim != weight.ndim:
@@ -176,13 +189,15 @@ def _joined(x: Any) -> Any:
     return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
 
 
-def has_rows(function: Callable[[Batch], PyTree], batch: Batch) -> PyTree:
-    """Which leaves of ``function(batch)`` have one entry per row: a learned scale or matrix among them has none."""
+def has_rows(function: Callable[..., PyTree], batch: Batch, *args: Any) -> PyTree:
+    """Which leaves of ``function(batch, *args)`` have one entry per row: a learned scale or matrix among them has none.
+
+    A single leaf has; of several, those whose shape follows the number of rows.
+    """
 
     def shapes(rows: int) -> PyTree:
-        return jax.eval_shape(
-            function, jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), batch)
-        )
+        some = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), batch)
+        return jax.eval_shape(function, some, *args)
 
     some = shapes(batch.size)
     if len(jax.tree.leaves(some)) == 1:
@@ -228,8 +243,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, dict[str, Any]]:
         key = jax.random.fold_in(key, state.step)
         whole = item_weight(batch)
-        if not isinstance(batch.target, Stream):  # what stands in padding (NaN, any label) must reach no gradient
-            batch = batch.replace(target=known_target(batch))
+        batch = batch.replace(target=known_target(batch))  # what stands in padding must reach no gradient
 
         def loss_of(params: PyTree, collections: PyTree, part: Batch, weight: Any, key: Key) -> Any:
             with contextlib.nullcontext() if trial is None else dropout_rate(trial.dropout_rate):
@@ -242,9 +256,9 @@ def make_train_step(
                     mutable=[*collections, "losses"],
                 )
             updated = dict(changed)
-            loss = _share(task.loss(outputs, part), weight, whole)
+            loss = _share("the loss of the task", task.loss(outputs, part), weight, whole)
             for sown in jax.tree.leaves(updated.pop("losses", {})):
-                loss = loss + _share(sown, weight, whole)
+                loss = loss + _share("a loss that a module sows", sown, weight, whole)
             return loss, (outputs, updated, task.metrics(outputs, part))
 
         gradient = jax.value_and_grad(loss_of, has_aux=True)
@@ -281,5 +295,10 @@ def make_train_step(
 
 
 def predict(model: nn.Module, variables: Mapping[str, PyTree], batch: Batch) -> Any:
-    """The model's outputs for a batch, without dropout; rows of weight 0 are wholly absent."""
-    return model.apply(variables, drop_rows(batch.streams, batch.weight), train=False)
+    """The model's outputs for a batch, without dropout; rows of weight 0 are wholly absent.
+
+    The model is given the targets, so that the loss of held-out captions is teacher-forced too; one that generates
+    without them is called by itself.
+    """
+    streams = drop_rows(batch.streams, batch.weight)
+    return model.apply(variables, streams, targets=known_target(batch), train=False)

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from mmjax.checks import check_batch, check_splits, describe_largest, first_nonfinite, vocabularies
-from mmjax.data import Example, Records, ordered_batches
+from mmjax.data import Example, Field, Records, ordered_batches
 from mmjax.datasets import from_arrays
 from mmjax.encoders import BagOfWords, TransformerText
 from mmjax.errors import UsageError
@@ -178,14 +178,14 @@ class TestValues:
                 check_batch("x", changed(make_batch(3), weight=(1, weight)))
 
     def test_records_convert_without_loss_or_not_at_all(self):
-        def records(value, target, dtype=np.float32, target_dtype=np.int32):
+        def records(value, target, dtype=np.float32, field=np.int32):
             items = {"a": (1, (), dtype)}
-            return Records([0], lambda row, rng: Example({"a": [value]}, target), items, target_dtype=target_dtype)
+            return Records([0], lambda row, rng: Example({"a": [value]}, target), items, target=Field((), field))
 
         def first(source):
             return next(ordered_batches(source, 1))
 
-        assert first(records(1.5, 2.7, target_dtype=np.float32)).target[0] == np.float32(2.7)
+        assert first(records(1.5, 2.7, field=np.float32)).target[0] == np.float32(2.7)
         for source, reason in [
             (records(1.5, 2.7), "target holds 2.7, which is no finite int32"),
             (records(np.nan, 2), "stream 'a' holds nan, which is no finite float32"),

@@ -79,7 +79,7 @@ def test_softmax_is_exactly_zero_where_masked_and_where_there_is_nothing():
 class TestStream:
     def test_every_item_is_real_unless_said(self):
         assert Stream.of(jnp.asarray(VALUES)).mask.all()
-        with pytest.raises(ValueError, match=r"a mask is boolean, got mask.dtype=dtype"):
+        with pytest.raises(ValueError, match=r"a mask is boolean, got mask.dtype=float32"):
             Stream.of(VALUES, MASK.astype(np.float32))
         with pytest.raises(ValueError, match=r"mask.shape=\(4, 4\) is not the beginning of values.shape=\(4, 5, 3\)"):
             Stream.of(VALUES, MASK[:, :4])

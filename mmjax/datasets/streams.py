@@ -71,7 +71,11 @@ def make_stream(where: str, given: Any, kind: str) -> Stream:
         if not mask.all() and mask.dtype == bool and values.shape[: mask.ndim] == mask.shape:
             values = np.where(where_mask(mask, values), values, np.zeros((), values.dtype))
         values = _storage(where, values, kind, 1)
-    return zero_padding(where, Stream(values, mask))
+    try:
+        stream = Stream(values, mask)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}; the mask must be bool, of the first axes of the values") from None
+    return zero_padding(where, stream)
 
 
 def _whole_mask(where: str, values: np.ndarray, mask: np.ndarray | None, kind: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax.batches import concat_batches, take_rows
 from mmjax.datasets.base import SPLITS, Dataset
 from mmjax.errors import UsageError
 from mmjax.stream import Batch, Stream, where_mask
@@ -230,19 +231,6 @@ def resample(dataset: Dataset, name: str, length: int) -> Dataset:
     return map_stream(dataset, name, apply)
 
 
-def _take(batch: Batch, rows: np.ndarray) -> Batch:
-    """The rows of a batch; their labelled items are numbered anew."""
-    index = batch.index[rows]
-    numbered = np.where(index >= 0, np.cumsum(index.reshape(-1) >= 0).reshape(index.shape) - 1, -1).astype(np.int32)
-    return Batch(
-        streams={name: Stream(s.values[rows], s.mask[rows]) for name, s in batch.streams.items()},
-        target=batch.target[rows],
-        weight=batch.weight[rows],
-        index=numbered,
-        group=batch.group[rows],
-    )
-
-
 def subset(dataset: Dataset, split: str, rows: Sequence[int] | np.ndarray) -> Dataset:
     """The data set with only the given rows of one split (numbers, or a boolean for each row), in that order.
 
@@ -256,7 +244,7 @@ def subset(dataset: Dataset, split: str, rows: Sequence[int] | np.ndarray) -> Da
         rows = np.flatnonzero(rows)
     if not rows.size or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= batch.size:
         raise UsageError(f"{dataset.card.name}: {split} has rows 0 to {batch.size - 1}; others, or none, were named")
-    splits = {**dataset.splits, split: _take(batch, rows)}
+    splits = {**dataset.splits, split: take_rows(batch, rows)}
     return dataclasses.replace(
         dataset, splits=splits, split_id=f"{dataset.split_id}; {rows.size} of {batch.size} rows of {split}"
     )
@@ -290,25 +278,8 @@ def refit_splits(dataset: Dataset) -> Dataset:
     Validation stays, but it is part of train now: choose nothing by it.
     """
     train, validation = dataset.splits["train"], dataset.splits["validation"]
-    both = {}
-    for name in dataset.streams:
-        first, second = train.streams[name], validation.streams[name]
-        length = max(first.mask.shape[1], second.mask.shape[1])
-        parts = [(_widen(s.values, length), _widen(s.mask, length)) for s in (first, second)]
-        both[name] = Stream(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
     offset = int(train.index.max()) + 1
     later = np.where(validation.index >= 0, validation.index + offset, -1).astype(np.int32)
-    joined = Batch(
-        streams=both,
-        target=np.concatenate([train.target, validation.target]),
-        weight=np.concatenate([train.weight, validation.weight]),
-        index=np.concatenate([train.index, later]),
-        group=np.concatenate([train.group, validation.group]),
-    )
+    joined = concat_batches(train, validation.replace(index=later))
     splits = {**dataset.splits, "train": joined}
     return dataclasses.replace(dataset, splits=splits, split_id=f"{dataset.split_id}; train + validation")
-
-
-def _widen(values: np.ndarray, length: int) -> np.ndarray:
-    padding = [(0, 0), (0, length - values.shape[1])] + [(0, 0)] * (values.ndim - 2)
-    return np.pad(values, padding)

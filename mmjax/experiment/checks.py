@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
@@ -90,7 +91,8 @@ def check_primary(task: Task, data: Dataset) -> None:
 
 def _check_labels(task: Task, data: Dataset) -> None:
     """A task of classes has classes to learn, a regression scores; a report can show the metric of the data."""
-    name, kind, card = type(task).__name__, data.splits["train"].target.dtype.kind, data.card
+    name, card = type(task).__name__, data.card
+    kind = np.dtype(getattr(data.splits["train"].target, "dtype", object)).kind  # a caption has none
     if isinstance(task, Classification) and card.num_classes is None:
         raise UsageError(f"{card.name} has scores (numbers with a fraction), {name} learns classes: integers or names")
     if isinstance(task, Regression) and card.num_classes is not None and kind in "iu":
@@ -104,9 +106,11 @@ def abstract_variables(model: nn.Module, data: Dataset) -> PyTree:
     """Shapes of a model's variables on these data; nothing is computed."""
     batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a[:2].shape, jnp.result_type(a)), data.splits["train"])
     tx = make_optimizer(Train(), 1)
-    return jax.eval_shape(lambda k, x: init_state(model, tx, x, k).variables, jax.random.key(0), batch.streams)
+    return jax.eval_shape(
+        lambda k, b: init_state(model, tx, b.streams, k, targets=b.target).variables, jax.random.key(0), batch
+    )
 
 
 def _forward(model: nn.Module, train: Train, key: Key, batch: PyTree) -> PyTree:
-    state = init_state(model, make_optimizer(train, 1), batch.streams, key)
+    state = init_state(model, make_optimizer(train, 1), batch.streams, key, targets=batch.target)
     return predict(model, state.variables, batch)

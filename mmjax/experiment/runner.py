@@ -418,7 +418,7 @@ def _cost(model: nn.Module, task: Task, train: Train, data: Dataset) -> dict[str
     params, size = variables.get("params", {}), min(train.batch_size, batch.size)
     some, one = shapes_of(batch, size), shapes_of(batch, 1)
     key = jax.eval_shape(jax.random.key, 0)
-    state = jax.eval_shape(lambda streams, key: init_state(model, tx, streams, key), some.streams, key)
+    state = jax.eval_shape(lambda b, key: init_state(model, tx, b.streams, key, targets=b.target), some, key)
     forward = count_program(lambda variables, batch: predict(model, variables, batch), variables, one)
     step = count_program(make_train_step(model, task, tx), state, some, key)
     return {

@@ -150,12 +150,13 @@ def describe_trials(count: int, model: nn.Module, train: Train, batch: Batch) ->
     some = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a[:2].shape, jnp.result_type(a)), batch)
     names = ("params", "dropout", "sample")
 
-    def step(streams: Any) -> Any:
+    def step(batch: Batch) -> Any:
         keys = dict(zip(names, jax.random.split(jax.random.key(0), 3)))
-        variables = init_state(model, make_optimizer(train, 1), streams, keys["params"]).variables
-        return model.apply(variables, streams, train=True, rngs=keys, mutable=True)
+        tx = make_optimizer(train, 1)
+        variables = init_state(model, tx, batch.streams, keys["params"], targets=batch.target).variables
+        return model.apply(variables, batch.streams, targets=batch.target, train=True, rngs=keys, mutable=True)
 
-    drops = uses_dropout(step, some.streams)
+    drops = uses_dropout(step, some)
     own = own_weight_decay(train.optimizer)
     trials, described = draw_trials(count), []
     for number in range(count):
