@@ -325,7 +325,7 @@ def test_another_configuration_is_measured_anew_and_so_is_what_uses_it(copy, mon
     assert which_run(monkeypatch, copy, changed, measure=short, rows=rows) == set()
     more = dataclasses.replace(changed, seeds=3)
     assert which_run(monkeypatch, copy, more, measure=short, rows=["right"]) == {"right"}
-    assert found(copy, "right")["pattern/right"].shape == (3, 20, 3)
+    assert found(copy / "part", "right")["pattern/right"].shape == (3, 20, 3)
 
 
 def test_models_that_were_thrown_away_are_missed_when_they_are_needed(copy):
