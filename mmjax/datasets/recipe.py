@@ -11,6 +11,7 @@ import numpy as np
 from mmjax.datasets.arrays import pad
 from mmjax.datasets.base import SPLITS, Card
 from mmjax.errors import UsageError
+from mmjax.source_code import code_digest, reached_definitions
 from mmjax.stream import Batch, Stream
 
 __all__ = ["Columns", "Recipe", "collate"]
@@ -62,8 +63,9 @@ class Recipe:
         return self.options(**given)
 
     def key(self, options: Any, files: Mapping[str, str]) -> str:
-        """Names one preparation: version, options and source files."""
-        text = json.dumps([self.version, dataclasses.asdict(options), dict(files)], sort_keys=True, default=str)
+        """Names one preparation: version, options, source files, and the code that reads them."""
+        code = code_digest(reached_definitions(self.read))
+        text = json.dumps([self.version, dataclasses.asdict(options), dict(files), code], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
