@@ -3,7 +3,7 @@
     python -m experiments table cmu_mosi_score --data-dir DIR --seeds 10
 
 Own table: features and split of ``cmu_mosi``, the score as the target, mean absolute error with Pearson's r beside it.
-Expect audio and video alone to do little better than the mean of train as a constant, and fusions to stay near text.
+Not yet run whole: there are no results to quote.
 """
 
 import functools

@@ -3,8 +3,8 @@
     python -m experiments table synthetic_labels
 
 Own table, no paper: the data of ``synthetic`` with four labels an item in place of sixteen classes. One modality alone
-knows the shared bit and its own, and is at chance on the other two (micro F1 near 75 %); a sum over modalities gets all
-but the XOR (near 87.5 %); only joint models can get all four. Scored by micro F1, AUROC beside it in the records.
+can know the shared bit and its own; a sum over modalities all but the XOR; only joint models all four. Scored by micro
+F1, AUROC beside it in the records. Not yet run whole: there are no results to quote.
 """
 
 from mmjax.experiment import Table
