@@ -287,7 +287,7 @@ def test_presence_after_noise_and_scores_that_are_errors():
     given = batch()
     only = given.replace(streams={"b": given.streams["b"]})
     predict = lambda b: np.asarray(b.streams["b"].values.sum((1, 2)))[None, np.argsort(b.index)]  # noqa: E731
-    found = robustness.sweep(predict, only, "b", {"b": NOISE["b"]}, (0, 1), draws=1, keep=True)
+    found = robustness.sweep(predict, only, "b", {"b": NOISE["b"]}, (0, 1), draws=1, keep=True, metric="mae")
     assert found.present[0].all() and not found.present[1].any()
     truth = given.target[np.argsort(given.index)]
     np.testing.assert_allclose(found.scores[1, 0, 0], -truth.mean())  # all steps lost: it says 0
