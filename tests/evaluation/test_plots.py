@@ -311,7 +311,7 @@ def test_rows_have_the_colour_of_their_kind_and_the_best_stands_out(name):
 def test_kinds_follow_from_roles_and_modalities():
     rows = {row["name"]: row for row in measured("digits")["rows"]}
     expected = {"upper": "baseline", "upper, as many parameters": "baseline", "mean of logits": "fusion",
-                "concatenation": "fusion", "deep sets: upper shuffled": "control",
+                "concatenation": "fusion", "concatenation: upper shuffled": "control",
                 "2 models of lower": "control"}  # fmt: skip
     assert {name: kind_of(rows[name]) for name in expected} == expected
     done = [{"name": n, "mean": m, "status": "done", "streams": s, "role": r} for n, m, s, r in (
