@@ -93,6 +93,7 @@ class _Module:
         self.imports: dict[str, tuple[str, str | None]] = {}
         self.stars: list[str] = []
         self._digests: dict[str, str] = {}
+        self._references: dict[str, tuple[Path, ...]] = {}
         loose: list[ast.stmt] = []
         for statement in _plain(ast.parse(path.read_text())).body:
             if isinstance(statement, (ast.Import, ast.ImportFrom)):
@@ -116,8 +117,13 @@ class _Module:
             self._digests[name] = _hash("\n".join(ast.dump(one) for one in self.definitions[name]))
         return self._digests[name]
 
-    def references(self, name: str) -> Iterator[Path]:
-        """What the source of a definition names."""
+    def references(self, name: str) -> tuple[Path, ...]:
+        """What the source of a definition names; found once, since every row of a table asks for the same."""
+        if name not in self._references:
+            self._references[name] = tuple(self._find_references(name))
+        return self._references[name]
+
+    def _find_references(self, name: str) -> Iterator[Path]:
         for statement in self.definitions[name]:
             imports = dict(self.imports)
             for node in ast.walk(statement):

@@ -147,13 +147,13 @@ def _metric(name: str) -> dict[str, str]:
     return {} if name in ASSUMED else {"metric": name}
 
 
+@functools.cache
 def _definitions(part: str) -> Definitions:
-    """What measures a part of an analysis."""
+    """What measures a part of an analysis; asked for at every file that is written."""
     reached = {"patterns": (_patterns,), "noise": (sweep,), "interactions": (interactions.measure, Subject)}
     return reached_definitions(*reached[part.partition("/")[0]])
 
 
-@functools.cache
 def _code(part: str) -> str:
     return code_digest(_definitions(part))
 
