@@ -5,7 +5,7 @@
 A run is right about an item if the sum of a skill, the item's difficulty (shared by all rows) and four kinds of luck is
 positive: of the row's seed, of the row with the group of items, of the row with the item, and of the run with the item.
 All are normal, so the true accuracy of a row is known. Intervals and verdicts are those of
-``mmjax.evaluation.significance``, nothing is copied. Exit status 1 if a bound of the protocol is broken.
+``mmjax.evaluation.statistics.significance``, nothing is copied. Exit status 1 if a bound of the protocol is broken.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.special import ndtri
 
-from mmjax.evaluation.crossed import crossed_estimate, logit_bounds, t_bounds
-from mmjax.evaluation.significance import detectable_gain, holm, paired_gain, smallest_gain, verdict
+from mmjax.evaluation.statistics.crossed import crossed_estimate, logit_bounds, t_bounds
+from mmjax.evaluation.statistics.significance import detectable_gain, holm, paired_gain, smallest_gain, verdict
 
 ACCURACY, MARGIN, DIFFICULTY = 0.75, 0.01, 0.8
 HERE = pathlib.Path(__file__).parent

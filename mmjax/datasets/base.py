@@ -25,7 +25,7 @@ class Card:
       class_names: their names, in order.
       primary_metric: the metric of the tables, e.g. ``accuracy``; empty = the first of the task's scores.
       metric: its name with its convention, where the field has several, e.g. ``acc2_has0`` (see
-        ``mmjax.evaluation.targets``); empty = the primary metric.
+        ``mmjax.evaluation.statistics.published``); empty = the primary metric.
       group: what a group is: video, speaker, recording; the unit of splitting and of the bootstrap.
       groups_cross: whether groups cross the splits (a published split that lets them is used, and the table says so).
       noise: physical scale of each stream's noise at severities 0 and 1, e.g. ``{"audio": "SNR 30 to -10 dB"}``.

@@ -1,11 +1,11 @@
 """The protocol: records on disk, intervals and tests, calibration, and the report made of them."""
 
-from mmjax.evaluation.advice import advise as advise
-from mmjax.evaluation.compare import compare_tables as compare_tables
-from mmjax.evaluation.own import report_logits as report_logits
-from mmjax.evaluation.records import Record as Record
-from mmjax.evaluation.records import RecordStore as RecordStore
-from mmjax.evaluation.records import make_record as make_record
-from mmjax.evaluation.report import format_table as format_table
-from mmjax.evaluation.report import summarise as summarise
-from mmjax.evaluation.report import write_report as write_report
+from mmjax.evaluation.report.advice import advise as advise
+from mmjax.evaluation.report.comparison import compare_tables as compare_tables
+from mmjax.evaluation.report.from_logits import report_logits as report_logits
+from mmjax.evaluation.report.summary import summarise as summarise
+from mmjax.evaluation.report.write import format_table as format_table
+from mmjax.evaluation.report.write import write_report as write_report
+from mmjax.evaluation.store.records import Record as Record
+from mmjax.evaluation.store.records import RecordStore as RecordStore
+from mmjax.evaluation.store.records import make_record as make_record

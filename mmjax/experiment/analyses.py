@@ -14,18 +14,18 @@ import numpy as np
 
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
-from mmjax.evaluation import interactions
-from mmjax.evaluation.degradation import ALL
-from mmjax.evaluation.measured import record_fields
-from mmjax.evaluation.records import RecordStore
-from mmjax.evaluation.robustness import pattern_rows, patterns
+from mmjax.evaluation.measures import interactions
+from mmjax.evaluation.measures.degradation import ALL
+from mmjax.evaluation.measures.robustness import pattern_rows, patterns
+from mmjax.evaluation.report.analyses import record_fields
 from mmjax.evaluation.scores import score as find_score
+from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment.changes import same_but_code
 from mmjax.experiment.controls import CONTROLS
 from mmjax.experiment.identity import modality_dropout
-from mmjax.experiment.subjects import Subject, find_subjects, pattern_name, truth
-from mmjax.experiment.sweep import side_by_side, sweep, targets
+from mmjax.experiment.noise_sweep import side_by_side, sweep, targets
 from mmjax.experiment.table import Row, Table
+from mmjax.experiment.trained_rows import Subject, find_subjects, pattern_name, truth
 from mmjax.source_code import Definitions, changed_definitions, code_digest, reached_definitions
 from mmjax.typing import Mapping
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmjax.datasets.views import refit_splits
 from mmjax.errors import UsageError
-from mmjax.evaluation.records import RecordStore
+from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment.data import row_data
 from mmjax.experiment.table import Row, Table
 from mmjax.experiment.trials import describe_trials, fit_chosen, penalties, search_fit

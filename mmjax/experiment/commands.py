@@ -12,21 +12,21 @@ from jax.sharding import Mesh
 
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
-from mmjax.evaluation.records import RecordStore, replace_file
-from mmjax.evaluation.report import write_report
+from mmjax.evaluation.report.write import write_report
+from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment.analyses import Measure
 from mmjax.experiment.checks import check_model, naming
 from mmjax.experiment.console import Lines
 from mmjax.experiment.data import load_dataset, row_data
+from mmjax.experiment.equal_parameters import resolve
 from mmjax.experiment.folds import is_pooled, write_pooled_report
 from mmjax.experiment.fractions import run_fractions
 from mmjax.experiment.fractions_report import write_fractions
 from mmjax.experiment.identity import config_hash
-from mmjax.experiment.matched import resolve
 from mmjax.experiment.runner import run_table
 from mmjax.experiment.table import Row, Table
 from mmjax.experiment.workdir import claim
-from mmjax.files import read_json
+from mmjax.files import read_json, replace_file
 from mmjax.sharding import make_mesh
 from mmjax.streaming import evaluate_streaming, fit_streaming
 from mmjax.typing import Mapping
@@ -91,7 +91,7 @@ def advise(workdir: str | pathlib.Path) -> str:
     Raises:
       UsageError: no finished table there.
     """
-    from mmjax.evaluation.advice import advise as say
+    from mmjax.evaluation.report.advice import advise as say
 
     folder = _of_run(workdir)
     try:
@@ -109,7 +109,7 @@ def compare(workdirs: Sequence[str | pathlib.Path], out: str | pathlib.Path) -> 
     Raises:
       UsageError: a folder without a finished table, or nothing in common.
     """
-    from mmjax.evaluation.compare import compare_tables
+    from mmjax.evaluation.report.comparison import compare_tables
 
     return compare_tables([pathlib.Path(one) for one in workdirs], pathlib.Path(out))
 

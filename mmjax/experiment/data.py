@@ -7,7 +7,7 @@ from mmjax import datasets
 from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
-from mmjax.evaluation import efficiency
+from mmjax.evaluation.measures import efficiency
 from mmjax.experiment.table import Row, Table
 from mmjax.stream import select
 

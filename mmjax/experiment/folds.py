@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mmjax.errors import UsageError
-from mmjax.evaluation.cells import Unit, value
-from mmjax.evaluation.report import write_report
+from mmjax.evaluation.report.cells import Unit, value
+from mmjax.evaluation.report.write import write_report
 from mmjax.experiment.parts import PART, is_part
 from mmjax.experiment.table import Table
 from mmjax.files import read_json, replace_file

@@ -9,8 +9,7 @@ from typing import Any
 
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
-from mmjax.evaluation import efficiency
-from mmjax.evaluation.records import replace_file
+from mmjax.evaluation.measures import efficiency
 from mmjax.experiment.analyses import Measure
 from mmjax.experiment.console import Lines
 from mmjax.experiment.data import load_raw
@@ -18,6 +17,7 @@ from mmjax.experiment.folds import is_pooled
 from mmjax.experiment.fractions_report import MEASURED, folder, skips, to_json, write_fractions
 from mmjax.experiment.table import Row, Table
 from mmjax.experiment.workdir import claim
+from mmjax.files import replace_file
 
 __all__ = ["default_rows", "run_fractions", "write_fractions"]
 

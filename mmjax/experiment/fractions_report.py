@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from mmjax.errors import UsageError
-from mmjax.evaluation import cells, efficiency, significance
-from mmjax.evaluation.records import RecordStore, replace_file
+from mmjax.evaluation.measures import efficiency
+from mmjax.evaluation.report import cells
 from mmjax.evaluation.scores import Score, score
+from mmjax.evaluation.statistics import significance
+from mmjax.evaluation.store.records import RecordStore
+from mmjax.files import replace_file
 from mmjax.typing import Mapping
 
 __all__ = ["MEASURED", "folder", "skips", "to_json", "write_fractions"]
@@ -251,9 +254,9 @@ def _laws_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
 
 
 def _write_plots(workdir: pathlib.Path, summary: Mapping[str, Any]) -> None:
-    from mmjax.evaluation.plots import efficiency_figure, png
-    from mmjax.evaluation.plots.efficiency import efficiency_lines
-    from mmjax.evaluation.plots.style import label, scale, sections
+    from mmjax.evaluation.report.plots import efficiency_figure, png
+    from mmjax.evaluation.report.plots.efficiency import efficiency_lines
+    from mmjax.evaluation.report.plots.style import label, scale, sections
 
     by_section = sections(summary["rows"])
     for section, rows in by_section:

@@ -11,7 +11,7 @@ import mmjax
 from mmjax.datasets.base import Dataset
 from mmjax.datasets.statistics import has_sequences
 from mmjax.environment import environment
-from mmjax.evaluation.noise import default_noises
+from mmjax.evaluation.measures.noise import default_noises
 from mmjax.evaluation.scores import score
 from mmjax.experiment.baselines import constants
 from mmjax.experiment.settings import describe, digest
@@ -65,7 +65,7 @@ def _known_answers(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str, str]) -> dict[str, Any]:
-    """What ``config.json`` holds; see ``mmjax.evaluation.summary`` for what the report reads of it."""
+    """What ``config.json`` holds; see ``mmjax.evaluation.report.summary`` for what the report reads of it."""
     of_classes = score(dataset.card.primary_metric).outputs == "classes"
     classes = dataset.card.num_classes if of_classes else None
     return {

@@ -21,9 +21,10 @@ from mmjax.datasets.base import Dataset
 from mmjax.datasets.sources import data_folder
 from mmjax.encoders import FrameVideo, LeNet, LogMel, TemporalConv, TransformerText
 from mmjax.encoders.spectrogram import mel_filterbank
-from mmjax.evaluation import interpretation, pictures
-from mmjax.evaluation.records import replace_file
+from mmjax.evaluation import interpretation
+from mmjax.evaluation.interpretation import pictures
 from mmjax.experiment.console import Lines
+from mmjax.files import replace_file
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
 from mmjax.resident import fit

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from mmjax.errors import UsageError
-from mmjax.evaluation.records import RecordStore
+from mmjax.evaluation.store.records import RecordStore
 from mmjax.files import read_json
 
 __all__ = ["PART", "is_part", "lender_of"]

@@ -18,24 +18,24 @@ from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.environment import device, environment
 from mmjax.errors import UsageError
-from mmjax.evaluation.calibration import before_and_after
-from mmjax.evaluation.cost import count_params, count_program, fusion_params, shapes_of
-from mmjax.evaluation.records import HELD_OUT, WHOLE_TABLE, Record, RecordStore, make_record
-from mmjax.evaluation.report import write_report
-from mmjax.evaluation.robustness import presence
+from mmjax.evaluation.measures.calibration import before_and_after
+from mmjax.evaluation.measures.cost import count_params, count_program, fusion_params, shapes_of
+from mmjax.evaluation.measures.robustness import presence
+from mmjax.evaluation.report.summary import summarise
+from mmjax.evaluation.report.write import write_report
 from mmjax.evaluation.scores import score
-from mmjax.evaluation.summary import summarise
+from mmjax.evaluation.store.records import HELD_OUT, WHOLE_TABLE, Record, RecordStore, make_record
 from mmjax.experiment import folds
-from mmjax.experiment.ahead import ahead
 from mmjax.experiment.analyses import Measure, analyse, changed_measures
+from mmjax.experiment.background import ahead
 from mmjax.experiment.baselines import check_fits, with_baselines
 from mmjax.experiment.changes import changed_rows, check_choice, refuse, training_code
 from mmjax.experiment.checks import abstract_variables, check_model, naming, with_primary
 from mmjax.experiment.console import Lines
 from mmjax.experiment.controls import control_rows
 from mmjax.experiment.data import load_raw, row_data
+from mmjax.experiment.equal_parameters import resolve
 from mmjax.experiment.identity import config_hash, table_config
-from mmjax.experiment.matched import resolve
 from mmjax.experiment.parts import PART, is_part, lender_of
 from mmjax.experiment.table import Member, Row, Table
 from mmjax.experiment.trials import SEEDS, Search, describe_trials, fit_chosen, penalties, search_fit

@@ -30,7 +30,7 @@ class Paper:
       value: in the units of the table's metric, percent for accuracy.
       source: where it stands.
       checked: whether someone read it there; recalled numbers are shown as unchecked.
-      metric: name of the metric with its convention (see ``mmjax.evaluation.targets``); None = that of the data.
+      metric: its name with its convention (see ``mmjax.evaluation.statistics.published``); None = that of the data.
       split: on which split it was measured, where that is not the table's.
       tolerance: how far a reproduction may lie from it, same units; None = 1 point (of errors 1 % of the number).
       sd: its standard deviation over the paper's runs, same units; None = not published, the number counts as exact.
@@ -155,7 +155,9 @@ class Row:
         if self.model is None:
             raise UsageError(f"row {self.name!r} is no network: nothing is trained")
         if isinstance(self.model, Matched):
-            raise UsageError(f"the width of row {self.name!r} follows from the data: mmjax.experiment.matched finds it")
+            raise UsageError(
+                f"the width of row {self.name!r} follows from the data: mmjax.experiment.equal_parameters finds it"
+            )
         return self.model
 
     @property
@@ -190,7 +192,7 @@ class Table:
       extra: rows left out unless named with ``--rows`` (long ones).
       folds: values of ``options.fold`` that ``fold=all`` pools.
       limit: examples of each split; None = all (a smoke run has few).
-      fraction: share of train, before the view; None = all of it. See ``mmjax.evaluation.efficiency.subset``.
+      fraction: share of train, before the view; None = all of it. See ``mmjax.evaluation.measures.efficiency.subset``.
     """
 
     title: str

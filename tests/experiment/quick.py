@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mmjax.evaluation.mixing import Probe
+from mmjax.evaluation.measures.mixing import Probe
 from mmjax.experiment import runner
 from mmjax.resident import concat_batches
 from tests.compiled import cached_programs
@@ -39,7 +39,7 @@ def quickly(folder):
         probe._programs = probed.setdefault(repr((model, task, others)), probe._programs)
 
     with pytest.MonkeyPatch.context() as patch, cached_programs(folder):
-        patch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: {})
+        patch.setattr("mmjax.evaluation.report.plots.write_plots", lambda *arguments: {})
         patch.setattr(runner, "environment", lambda: {"commit": "any"})
         patch.setattr(runner, "prepare", prepare_once)
         patch.setattr(runner, "_cost", cost_once)

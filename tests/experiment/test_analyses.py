@@ -14,17 +14,17 @@ from mmjax import datasets, fusion
 from mmjax.checkpoint import import_params
 from mmjax.datasets import views
 from mmjax.errors import UsageError
-from mmjax.evaluation.noise import default_noises
-from mmjax.evaluation.records import RecordStore
-from mmjax.evaluation.robustness import corrupted
+from mmjax.evaluation.measures.noise import default_noises
+from mmjax.evaluation.measures.robustness import corrupted
 from mmjax.evaluation.scores import score
+from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment import Row, analyses, run_table
-from mmjax.experiment import sweep as sweep_module
+from mmjax.experiment import noise_sweep as sweep_module
 from mmjax.experiment.analyses import Measure
 from mmjax.experiment.baselines import decision_rows
 from mmjax.experiment.checks import abstract_variables
+from mmjax.experiment.noise_sweep import draws_of_seed
 from mmjax.experiment.settings import apply_settings
-from mmjax.experiment.sweep import draws_of_seed
 from mmjax.fusion import decision
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal, PerStep

@@ -14,9 +14,9 @@ from sklearn.svm import LinearSVC
 
 from mmjax import datasets, fusion
 from mmjax.errors import UsageError
-from mmjax.evaluation.calibration import before_and_after, measure
+from mmjax.evaluation.measures.calibration import before_and_after, measure
 from mmjax.evaluation.protocol import ROLES
-from mmjax.evaluation.records import RecordStore
+from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment import Member, Row, baselines, run_table
 from mmjax.experiment.analyses import Measure
 from mmjax.experiment.baselines import (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp
 
-from mmjax.evaluation.records import HELD_OUT, RecordStore, make_record
-from mmjax.evaluation.summary import summarise
+from mmjax.evaluation.report.summary import summarise
+from mmjax.evaluation.store.records import HELD_OUT, RecordStore, make_record
 from mmjax.experiment import Member, Row, run_table
 from mmjax.experiment.controls import control_rows, ensemble
 from mmjax.experiment.identity import config_hash, table_config
@@ -195,7 +195,7 @@ def test_an_ensemble_of_all_seeds_is_their_mean_and_the_same_for_each():
 
 
 def test_a_run_takes_this_seed_and_the_next_ones_in_a_circle(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: {})
+    monkeypatch.setattr("mmjax.evaluation.report.plots.write_plots", lambda *arguments: {})
     pair = Row("pair", fit=functools.partial(ensemble, count=2), members=("guess",), role="ensemble control")
     given = small.table(dataset=DATA, rows=[Row("guess", fit=small.guess), pair], seeds=3)
     run_table(given, name="small", workdir=tmp_path, say=[].append)

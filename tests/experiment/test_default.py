@@ -12,7 +12,7 @@ from mmjax.errors import UsageError
 from mmjax.experiment.checks import check_model
 from mmjax.experiment.data import load_dataset, row_data
 from mmjax.experiment.default import default_encoder, default_table, default_train
-from mmjax.experiment.matched import resolve
+from mmjax.experiment.equal_parameters import resolve
 from mmjax.tasks import MultiLabel
 from tests.animals import write_animals
 
@@ -85,7 +85,7 @@ def test_several_labels_have_a_table_and_several_scores_none():
 def main(monkeypatch, tmp_path, capsys):
     """The command line in an empty folder, without plots."""
     monkeypatch.setattr(cli, "configure", lambda: None)
-    monkeypatch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: {})
+    monkeypatch.setattr("mmjax.evaluation.report.plots.write_plots", lambda *arguments: {})
     monkeypatch.chdir(tmp_path)
 
     def run(*argv):

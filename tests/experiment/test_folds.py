@@ -14,7 +14,7 @@ from tests.experiment import small
 @pytest.fixture
 def folded(monkeypatch):
     """A table whose data set, known by name, has two folds; no plots."""
-    monkeypatch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: {})
+    monkeypatch.setattr("mmjax.evaluation.report.plots.write_plots", lambda *arguments: {})
 
     def load(name, *, fold, **folders):
         return small.arrays(seed=fold)

@@ -9,8 +9,8 @@ import pytest
 
 from mmjax import datasets
 from mmjax.errors import UsageError
-from mmjax.evaluation.efficiency import subset
-from mmjax.evaluation.records import RecordStore
+from mmjax.evaluation.measures.efficiency import subset
+from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment import Row, run_table
 from mmjax.experiment.baselines import decide, logistic
 from mmjax.experiment.commands import report
@@ -28,7 +28,7 @@ FRACTIONS = (0.02, 0.12, 0.3, 0.6, 1.0)
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
     """Without the plots and pages of the parts, which are tested elsewhere."""
-    monkeypatch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: {})
+    monkeypatch.setattr("mmjax.evaluation.report.plots.write_plots", lambda *arguments: {})
 
 
 def noisy(seed, classes=3):
@@ -70,7 +70,7 @@ def product(workdir):
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: {})
+        patch.setattr("mmjax.evaluation.report.plots.write_plots", lambda *arguments: {})
         return workdir, run(workdir)
 
 

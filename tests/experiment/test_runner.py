@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UsageError
-from mmjax.evaluation import records
 from mmjax.evaluation.protocol import ROLES
-from mmjax.evaluation.records import RecordStore
+from mmjax.evaluation.store import records
+from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment import Row, run_table, runner
 from mmjax.experiment.analyses import Measure
 from mmjax.experiment.commands import report

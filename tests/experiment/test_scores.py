@@ -11,7 +11,7 @@ import sklearn.metrics
 
 from mmjax import datasets, fusion
 from mmjax.errors import UsageError
-from mmjax.evaluation.records import RecordStore
+from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment import Row, run_table
 from mmjax.experiment.baselines import decide, decision_rows, logistic, ridge
 from mmjax.experiment.checks import with_primary
@@ -26,7 +26,7 @@ NAMES = ("left", "right")
 
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch):
-    monkeypatch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: {})
+    monkeypatch.setattr("mmjax.evaluation.report.plots.write_plots", lambda *arguments: {})
 
 
 def arrays(target, codes, name):

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from mmjax.errors import UsageError
-from mmjax.evaluation.records import RecordStore
+from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment import Row, run_table, runner
 from mmjax.experiment.analyses import Measure
 from mmjax.experiment.baselines import logistic

@@ -24,7 +24,7 @@ ROOT = pathlib.Path(command_line.__file__).parents[1]
 def main(monkeypatch, tmp_path, capsys):
     """Runs a command in this process, in an empty folder: ``argv -> (status, printed, said)``."""
     monkeypatch.setattr(command_line, "configure", lambda: None)
-    monkeypatch.setattr("mmjax.evaluation.plots.write_plots", lambda *arguments: {})
+    monkeypatch.setattr("mmjax.evaluation.report.plots.write_plots", lambda *arguments: {})
     monkeypatch.delenv("MMJAX_DATA_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

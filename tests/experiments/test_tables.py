@@ -11,7 +11,7 @@ from mmjax.datasets.views import refit_splits
 from mmjax.experiment.checks import check_model
 from mmjax.experiment.commands import table as run_to_the_end
 from mmjax.experiment.data import load_dataset, row_data
-from mmjax.experiment.matched import resolve
+from mmjax.experiment.equal_parameters import resolve
 from mmjax.experiment.settings import digest
 
 EMBEDDED = ("digits", "synthetic", "synthetic_gaussian", "synthetic_labels")

@@ -1,0 +1,1 @@
+"""What is measured of trained rows: calibration, robustness, interaction of modalities, cost, data efficiency."""

@@ -1,0 +1,254 @@
+"""From what was measured of a row (``analysis/`` of a work directory) to the cells of a table, with intervals."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.evaluation.measures import calibration, degradation
+from mmjax.evaluation.measures.decomposition import decompose, joint_counts, predicted_classes
+from mmjax.evaluation.measures.robustness import expected_missing
+from mmjax.evaluation.scores import Score
+from mmjax.evaluation.statistics.significance import seed_interval
+from mmjax.typing import Mapping
+
+__all__ = [
+    "Analysis",
+    "decision_cells",
+    "interaction_cells",
+    "of_seeds",
+    "pattern_cells",
+    "record_fields",
+    "robustness_cells",
+]
+
+Analysis = Mapping[str, np.ndarray]
+
+
+def _levels(curve: np.ndarray) -> tuple[float, ...]:
+    return tuple(np.linspace(0, 1, len(curve)).tolist())
+
+
+def _spread(values: Any) -> dict[str, Any]:
+    """Mean and interval over seeds."""
+    values = np.asarray(values, np.float64)
+    return {"mean": float(values.mean()), "interval": seed_interval(values)}
+
+
+def _by_pattern(analysis: Analysis, target: np.ndarray, metric: Score) -> dict[tuple[str, ...], np.ndarray]:
+    """Mean scores ``[seeds]`` of every presence pattern."""
+    found = {}
+    for name, outputs in analysis.items():
+        if name.startswith("pattern/"):
+            pattern = tuple(filter(None, name.removeprefix("pattern/").split("+")))
+            found[pattern] = metric.worth(outputs, target)
+    return found
+
+
+def _missing(analysis: Analysis, target: np.ndarray, metric: Score, touched: str) -> np.ndarray:
+    """The curve ``[rates, seeds]`` where items lose a modality at random; a metric of the whole set is taken of all
+    patterns' outputs together, each item as often as it meets the pattern."""
+    patterns = _by_pattern(analysis, target, metric)
+    if metric.is_mean:
+        return expected_missing(patterns, touched)
+    chances = [expected_missing({one: float(one == kept) for one in patterns}, touched) for kept in patterns]
+    outputs = np.concatenate([analysis["pattern/" + "+".join(kept)] for kept in patterns], axis=1)
+    weight = np.repeat(np.stack(chances, axis=1), len(target), axis=1)  # [rates, patterns * items]
+    return metric.worth_of(metric.resampled(outputs, np.concatenate([target] * len(patterns)), weight)).T
+
+
+def pattern_cells(analysis: Analysis, target: np.ndarray, metric: Score) -> dict[str, Any]:
+    """Score and, of classes, calibration error of every presence pattern, by ``audio+text``."""
+    cells = {}
+    for pattern, scores in _by_pattern(analysis, target, metric).items():
+        if not pattern:
+            continue
+        name = "+".join(pattern)
+        cells[name] = _spread(scores)
+        if metric.outputs == "classes":
+            outputs = analysis[f"pattern/{name}"]
+            cells[name]["ece"] = float(np.mean([calibration.calibration_error(one, target) for one in outputs]))
+    return cells
+
+
+def robustness_cells(
+    analysis: Analysis,
+    target: np.ndarray,
+    *,
+    metric: Score,
+    chance: float,
+    reference: Analysis | None,
+    singles: Mapping[str, float],
+    chosen_by: Mapping[str, float],
+    scales: Mapping[str, str],
+    regime: str,
+) -> dict[str, Any]:
+    """What noise and loss of modalities do to a row.
+
+    Args:
+      analysis: of the row.
+      target: of the test items.
+      metric: the table's.
+      chance: score that ignoring the input reaches.
+      reference: analysis of the mean of the single modalities' logits.
+      singles: clean score of each modality's single row.
+      chosen_by: their validation scores.
+      scales: what severity means, by modality.
+      regime: how the row was trained.
+    """
+    noise, curves = {}, {}
+    for name in sorted(analysis):
+        if not name.startswith("noise/"):
+            continue
+        touched = name.removeprefix("noise/")
+        by_seed = analysis[name].mean(1)  # [levels, seeds]
+        curves[touched] = by_seed.mean(1)
+        theirs = None if reference is None or name not in reference else reference[name].mean((1, 2))
+        noise[touched] = _curve_cells(by_seed, chance, theirs) | {"scale": scales.get(touched, "each at this severity")}
+    patterns = _by_pattern(analysis, target, metric)
+    streams = max(patterns, key=len)
+    compared = reference is not None and len(_by_pattern(reference, target, metric)) == len(patterns)
+    missing = {}
+    for touched in [*streams, *([degradation.ALL] if len(streams) > 1 else [])]:
+        by_seed = _missing(analysis, target, metric, touched)
+        theirs = _missing(reference, target, metric, touched).mean(-1) if compared and reference else None
+        missing[touched] = _curve_cells(by_seed, chance, theirs)
+    alone = {name: curve for name, curve in curves.items() if name != degradation.ALL}
+    modality, drop = degradation.worst_drop(alone) if alone and len(streams) > 1 else (None, None)
+    known = bool(alone) and len(streams) > 1 and all(name in singles for name in alone)
+    return {
+        "regime": regime,
+        "noise": noise,
+        "missing": missing,
+        "patterns": pattern_cells(analysis, target, metric),
+        "worst_drop": None if modality is None else {"modality": modality, "value": drop},
+        "harmful": degradation.harmful(alone, singles, chosen_by) if known else None,
+    }
+
+
+def _curve_cells(by_seed: np.ndarray, chance: float, reference: np.ndarray | None) -> dict[str, Any]:
+    levels = _levels(by_seed)
+    curve = by_seed.mean(1)
+    return {
+        "levels": list(levels),
+        "mean": curve.tolist(),
+        "interval": [seed_interval(values) for values in by_seed],
+        "area": float(degradation.area(curve, levels)),
+        "retention": float(degradation.retention(curve, chance, levels)),
+        "effective": None if reference is None else float(degradation.effective_robustness(curve, reference, levels)),
+    }
+
+
+def interaction_cells(analysis: Analysis, streams: Sequence[str]) -> dict[str, Any] | None:
+    """EMAP gap, Shapley values and perceptual scores, each with its interval over seeds; None where not measured."""
+    if "emap/gap" not in analysis:
+        return None
+    gap, shapley = analysis["emap/gap"].mean(-1), analysis["shapley/values"]  # [seeds], [seeds, modalities]
+    shares = shapley / np.maximum(np.abs(shapley).sum(-1, keepdims=True), 1e-12)
+    perceptual = analysis["perceptual/values"]
+    return {
+        "emap": {
+            "score": float(analysis["emap/score"].mean()),
+            "gap": float(gap.mean()),
+            "interval": seed_interval(gap),
+            "n": int(analysis["emap/items"]),
+            "draws": int(analysis["emap/gap"].shape[-1]),
+            "seeds": int(analysis["emap/gap"].shape[0]),
+        },
+        "shapley": {
+            name: {
+                "value": float(shapley[:, place].mean()),
+                "share": float(shares[:, place].mean()),
+                "interval": seed_interval(shapley[:, place]),
+            }
+            for place, name in enumerate(sorted(streams))
+        },
+        "shapley_rule": str(analysis["shapley/rule"]),
+        "perceptual": {
+            name: {"value": float(perceptual[:, place].mean()), "interval": seed_interval(perceptual[:, place])}
+            for place, name in enumerate(sorted(streams))
+        },
+    }
+
+
+def of_seeds(analysis: Analysis, places: Sequence[int]) -> Analysis:
+    """What was measured of some seeds, by their places; interactions are there for the first seeds alone."""
+    found = {}
+    for name, values in analysis.items():
+        if name.startswith("pattern/"):
+            found[name] = values[list(places)]
+        elif name.startswith("noise/"):
+            found[name] = values[:, :, list(places)]
+        elif name.startswith(("emap/", "shapley/", "perceptual/")) and values.ndim:
+            kept = [place for place in places if place < len(values)]
+            found |= {name: values[kept]} if kept else {}
+        else:
+            found[name] = values
+    return found if "emap/gap" in found or "emap/gap" not in analysis else _without_interactions(found)
+
+
+def _without_interactions(analysis: Analysis) -> Analysis:
+    return {name: values for name, values in analysis.items() if name.startswith(("pattern/", "noise/"))}
+
+
+def record_fields(
+    analysis: Analysis, streams: Sequence[str], target: np.ndarray, metric: Score
+) -> list[dict[str, Any]]:
+    """What was measured of each seed of a row, as fields of its record; those that were not measured are not there.
+
+    Interactions are measured of the first seeds only.
+    """
+    masks = {"+".join(kept) or "none": scores for kept, scores in _by_pattern(analysis, target, metric).items()}
+    curves = {name.removeprefix("noise/"): analysis[name].mean(1) for name in sorted(analysis) if "noise/" in name}
+    fields: list[dict[str, Any]] = []
+    for seed in range(len(next(iter(masks.values())))):
+        found: dict[str, Any] = {"per_mask": {kept: float(scores[seed]) for kept, scores in masks.items()}}
+        if curves:
+            found["robustness"] = {name: _short(curve[:, seed]) for name, curve in curves.items()}
+        if "emap/gap" in analysis and seed < len(analysis["emap/gap"]):
+            score, gap = (float(analysis[f"emap/{part}"][seed].mean()) for part in ("score", "gap"))
+            found["emap"] = {"score": score, "gap": gap, "n": int(analysis["emap/items"])}
+            for part in ("shapley", "perceptual"):
+                found[part] = dict(zip(sorted(streams), _short(analysis[f"{part}/values"][seed])))
+        fields.append(found)
+    return fields
+
+
+def _short(values: np.ndarray) -> list[float]:
+    """At six digits after the point: shares of items."""
+    return [round(float(value), 6) for value in values]
+
+
+MOST_CLASSES, MOST_MODALITIES, SEEDS = 10, 3, 3  # beyond them the joint is too thin, or takes too long
+
+
+def decision_cells(logits: Mapping[str, np.ndarray], target: np.ndarray) -> list[dict[str, Any]]:
+    """What the decisions of two single modalities say of the target, in bits: partial information, measure BROJA.
+
+    Of the predicted classes, which are discrete, on the test items: mean over the first three seeds. The plug-in
+    estimate is biased upwards on few items. Empty for scores, more than ten classes or more than three modalities.
+
+    Args:
+      logits: of each modality's single row, ``[seeds, items, classes]``.
+    """
+    shapes = {values.shape[-1] for values in logits.values() if values.ndim == 3}
+    if not shapes or max(shapes) > MOST_CLASSES or not 2 <= len(logits) <= MOST_MODALITIES:
+        return []
+    cells = []
+    for first, second in itertools.combinations(sorted(logits), 2):
+        count = min(len(logits[first]), len(logits[second]), SEEDS)
+        decided = {name: predicted_classes(logits[name]) for name in (first, second)}
+        atoms = [decompose(joint_counts(decided[first][i], decided[second][i], target)) for i in range(count)]
+        mean = np.mean(atoms, axis=0)
+        cells.append(
+            {
+                "modalities": [first, second],
+                "redundancy": float(mean[0]),
+                "unique": [float(mean[1]), float(mean[2])],
+                "synergy": float(mean[3]),
+                "information": float(mean[4]),
+                "seeds": count,
+            }
+        )
+    return cells

@@ -1,0 +1,446 @@
+"""The columns of a table, each said once: its cell, what it sorts by, what it means, which fields lie behind it."""
+
+import collections
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mmjax.evaluation.protocol import CONTROLS
+from mmjax.evaluation.report.cells import NONE, Cell, Unit, brackets, count, gain, minus, paper, value
+from mmjax.evaluation.statistics.significance import MIN_GROUPS
+from mmjax.typing import Mapping
+
+__all__ = ["Column", "best_singles", "bounds", "columns", "facts", "notes", "row_label", "sections"]
+
+
+class Column(NamedTuple):
+    """One column.
+
+    Attributes:
+      key: short name, a word.
+      title: its heading.
+      group: what it belongs to; a page can hide a group.
+      meaning: one or two sentences for the legend.
+      fields: the fields of a row in ``table.json`` that the cell is made of.
+      cell: of a finished row.
+    """
+
+    key: str
+    title: str
+    group: str
+    meaning: str
+    fields: tuple[str, ...]
+    cell: Callable[[Mapping[str, Any]], Cell]
+
+
+def columns(summary: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> list[Column]:
+    """The columns of this table in their order, without those that would be empty.
+
+    Args:
+      timing: what the clock said of each row (``timing.json``); without it there are no columns of time and memory.
+    """
+    done = [row for row in summary["rows"] if row["status"] == "done"]
+    every = [*_result(summary), *_gains(summary), *_interaction(summary), *_robustness(summary), *_calibration(),
+             *_cost(), *_clock(timing or {})]  # fmt: skip
+    always = {"ours", *(["paper"] if summary["references"] else [])}
+    if any(one.get("cannot_run") for one in summary["references"]) or any(row.get("target") for row in summary["rows"]):
+        always.add("target")
+    return [c for c in every if c.key in always or any(c.cell(row).text != NONE for row in done)]
+
+
+def _result(summary: Mapping[str, Any]) -> list[Column]:
+    papers = [row["paper"] for row in summary["rows"] if row["paper"]] + summary["references"]
+    sources = "; ".join(dict.fromkeys(paper["source"] for paper in papers))
+    unit, metric = _unit(summary), Unit.of(summary)
+
+    def ours(row: Mapping[str, Any]) -> Cell:
+        half = f" ± {value(summary, row['half_width'])}" if row["half_width"] else ""
+        return Cell(value(summary, row["mean"]) + half, row["mean"])
+
+    def interval(row: Mapping[str, Any]) -> Cell:
+        if row["interval"] is None:
+            return Cell()
+        return Cell(" to ".join(value(summary, bound) for bound in row["interval"]), row["interval"][0])
+
+    def pearson(row: Mapping[str, Any]) -> Cell:
+        r = (row.get("metrics") or {}).get("pearson")
+        return Cell() if r is None else Cell(minus(f"{r:.3f}"), r)
+
+    def status(row: Mapping[str, Any]) -> Cell:
+        if not (target := row.get("target")):
+            return Cell()
+        if target.get("difference") is None:
+            return Cell(target["status"], target["status"])
+        scale = metric.factor  # the target is in the units of the paper
+        ends = target.get("difference_interval")
+        between = brackets(summary, [end / scale for end in ends]) if ends else ""
+        difference = value(summary, target["difference"] / scale, sign=True)
+        return Cell(f"{target['status']} ({difference}{between})", target["status"])
+
+    return [
+        Column("paper", "paper", "paper",
+               "The published number. `unchecked`: recalled, not yet compared with the paper "
+               "itself." + f" From: {sources}." * bool(sources), ("paper",), lambda row: paper(summary, row["paper"])),
+        Column("target", "reproduced?", "paper",
+               "Ours less the published number, with its 95 % interval over seeds. `reproduced`: at most "
+               f"{metric.near or '1 % of the number'} (or the row's own tolerance), its interval at most "
+               "twice that, so that no noise helps; `consistent (wide)`: the interval holds zero, but nothing closer "
+               "can be said; `close`: at most twice the bound; `not reproduced`; or `cannot run`.",
+               ("target",), status),
+        Column("ours", "ours", "result",
+               "Mean over seeds ± half the 95 % interval over seeds (t); the epoch is chosen on "
+               "validation. The interval shows what the chance in training does, on these test items; a row without ± "
+               "gives the same with every seed, or has fewer than three.",
+               ("mean", "sd", "seed_interval", "values", "metrics"), ours),
+        Column("interval", "95 % interval", "result",
+               f"What other seeds and other test data of the kind would give: of a standard error over seeds and {unit}"
+               f"{', on the logit scale' * metric.is_share}. The one to judge by; that over seeds beside the mean "
+               "holds for these test items only, and may be wider where the seeds differ much.",
+               ("interval", "interval_unit"), interval),
+        Column("pearson", "r", "result", "Pearson's correlation of predictions and targets, mean over seeds; a "
+               "constant has none.", ("metrics",), pearson),
+        Column("selected", "epoch by test", "paper", "The same runs with each seed's epoch chosen on the test set. No "
+               "result: it shows what that choice adds to a published number.", ("test_selected",),
+               lambda row: Cell(value(summary, row["test_selected"]), row["test_selected"])),
+    ]  # fmt: skip
+
+
+def _gains(summary: Mapping[str, Any]) -> list[Column]:
+    best = {title: row["name"] for title, rows in sections(summary) for row in rows if row.get("best_single")}
+    sections_of = {row["name"]: title for title, rows in sections(summary) for row in rows}
+
+    def over_single(row: Mapping[str, Any]) -> Cell:
+        if row.get("best_single"):
+            return Cell("best single")
+        cell = row.get("gain")
+        shown = gain(summary, cell)
+        if not cell or cell["over"] == best.get(sections_of[row["name"]]):
+            return shown
+        return Cell(f"{shown.text} over {cell['over']}", shown.order)
+
+    def over_each(row: Mapping[str, Any]) -> Cell:
+        cells = row.get("gains") or {}
+        text = "; ".join(f"{name} {gain(summary, cell).text}" for name, cell in cells.items())
+        return Cell(text, min(cell["mean"] for cell in cells.values())) if cells else Cell()
+
+    def p(row: Mapping[str, Any]) -> Cell:
+        cell = row.get("gain")
+        if not cell or len(cell["seeds"]) < 3:
+            return Cell()
+        control = row.get("role") in CONTROLS and cell.get("p_holm") is None
+        number = cell.get("p") if control else cell.get("p_holm")
+        if number is None:
+            return Cell()
+        text = "<0.001" if number < 0.001 else f"{number:.3f}"
+        return Cell(f"({text})" if control else text, number)
+
+    def verdict(row: Mapping[str, Any]) -> Cell:
+        cell = row.get("gain")
+        if not cell or not cell.get("verdict") or len(cell["seeds"]) < 3:
+            return Cell()
+        return Cell(cell["verdict"] + ", trivial" * bool(cell.get("trivial")), cell["verdict"])
+
+    return [
+        Column("gain", "gain over best single", "gain", "Over the single modality of the same section over which it "
+               "is smallest, same seeds, same items; that one is named where it is not the best single modality on "
+               "validation. In brackets the 95 % interval of the smallest true gain. Of a control: over the best "
+               "single modality on validation.", ("gain",), over_single),
+        Column("over_each", "gain over each single", "gain", "Over each single modality of the section, with its 95 % "
+               "interval.", ("gains",), over_each),
+        Column("p", "p", "gain", _meaning_of_p(summary), ("gain",), p),
+        Column("verdict", "verdict", "gain", _meaning_of_verdict(summary), ("gain",), verdict),
+        Column("gain_late_mean", "gain over late mean", "gain", "Over the mean of the single modalities' logits, which "
+               "needs no training of its own.", ("gain_late_mean",),
+               lambda row: gain(summary, row.get("gain_late_mean"))),
+        Column("gain_ensemble", "gain over ensemble", "gain",
+               "Over an ensemble of the best single modality, as many members "
+               "as there are modalities: what more models of one modality give without any fusion.", ("gain_ensemble",),
+               lambda row: gain(summary, row.get("gain_ensemble"))),
+    ]  # fmt: skip
+
+
+def _meaning_of_p(summary: Mapping[str, Any]) -> str:
+    count = summary.get("comparisons")
+    count = count if count is not None else sum(bool(row.get("gain")) for row in summary["rows"])
+    text = (
+        f"Of no gain over a single modality: the largest of a sign-flip permutation test over {_unit(summary)} (all "
+        "patterns of signs, or 10,000 draws where there are more), a paired t-test over seeds, and a t-test whose "
+        "standard error has both sources. Of several single modalities the largest counts for `better`, the smallest "
+        f"times their number for `worse`. Corrected for {count} comparisons (Holm); in brackets that of a control, "
+        "which is no comparison of the table and not corrected."
+    )
+    if not Unit.of(summary).is_mean:
+        text += (
+            " The metric is of the whole set: what an item adds to it is its jackknife pseudo-value, with which "
+            "intervals and tests are approximate."
+        )
+    if summary.get("smallest_p") is None:
+        return text
+    return text + f" The smallest p that a row of this table can get is {summary['smallest_p']:.2g}."
+
+
+def _meaning_of_verdict(summary: Mapping[str, Any]) -> str:
+    unit = Unit.of(summary)
+    near = bool(unit.near)
+    trivial = f" (`trivial`: yet within {unit.near})" * near
+    margin = f"`equivalent`: the 90 % interval of the gain lies within {unit.near} of zero; " * near
+    text = (
+        "`better`: than every single modality, each time with a 95 % interval above zero and p < 0.05; `worse`: than "
+        f"at least one of them, likewise{trivial}; {margin}`inconclusive`: none of these. Fewer than 5 seeds allow no "
+        "verdict. In simulated tables without any difference fewer than 5 % have a `better`, and fewer than 5 % a "
+        "`worse` (benchmarks/verdicts.md)."
+    )
+    if summary.get("detectable_gain") is not None:
+        size = value(summary, summary["detectable_gain"]) + (" points" if unit.percent else "")
+        return text + (
+            f" This table finds a true gain of {size} over a single modality with 80 % probability, if that row alone "
+            "has one: (t(1 - 0.05/2k) + t(0.8)) times its standard error, k the number of comparisons; median over "
+            "rows."
+        )
+    if (summary.get("smallest_p") or 0) >= 0.05:
+        return text + " With so few units and so many rows no gain whatever can get one here."
+    return text
+
+
+def _interaction(summary: Mapping[str, Any]) -> list[Column]:
+    several = any(len(row["streams"]) > 2 for row in summary["rows"])
+    surrogate = (
+        " Of more than two modalities the sum is an additive surrogate, not the least-squares projection of Hessel and "
+        "Lee (2020), who define it for two; another sum may lose less."
+    ) * several
+
+    def emap(row: Mapping[str, Any]) -> Cell:
+        cell = (row.get("interaction") or {}).get("emap")
+        if not cell:
+            return Cell()
+        return Cell(value(summary, cell["gap"], sign=True) + brackets(summary, cell.get("interval")), cell["gap"])
+
+    def shares(row: Mapping[str, Any]) -> Cell:
+        cells = (row.get("interaction") or {}).get("shapley") or {}
+        known = {modality: cell["share"] for modality, cell in cells.items() if cell.get("share") is not None}
+        text = ", ".join(f"{name} {minus(f'{100 * share:.0f}')}" for name, share in sorted(known.items()))
+        return Cell(text, max(known.values())) if known else Cell()
+
+    def perceptual(row: Mapping[str, Any]) -> Cell:
+        cells = (row.get("interaction") or {}).get("perceptual") or {}
+        known = {modality: cell["value"] for modality, cell in cells.items() if cell.get("value") is not None}
+        text = ", ".join(f"{name} {minus(f'{100 * share:.0f}')}" for name, share in sorted(known.items()))
+        return Cell(text, max(known.values())) if known else Cell()
+
+    return [
+        Column("emap", "EMAP gap", "interaction",
+               "What the row loses when its logits are replaced by a sum of functions of one modality each (its "
+               "empirical multimodally-additive projection); zero: no interplay was used. Of the first "
+               "five seeds, each on two draws of 200 test items." + surrogate,
+               ("interaction", "interaction_note"), emap),
+        Column("shapley", "Shapley shares, %", "interaction",
+               "How much of the score each modality brings, averaged over the orders in which they could be added. "
+               "An absent one is that of another item; in rows trained with modality dropout it is blank.",
+               ("interaction",), shares),
+        Column("perceptual", "perceptual scores, %", "interaction",
+               "The share of the score that is lost when the modality "
+               "is permuted among the test items.", ("interaction",), perceptual),
+    ]  # fmt: skip
+
+
+def _robustness(summary: Mapping[str, Any]) -> list[Column]:
+    def kept(kind: str) -> Callable[[Mapping[str, Any]], Cell]:
+        def cell(row: Mapping[str, Any]) -> Cell:
+            curves = (row.get("robustness") or {}).get(kind) or {}
+            known = {target: c["retention"] for target, c in curves.items() if c.get("retention") is not None}
+            single = {target: v for target, v in known.items() if target != "all"} or known
+            if not single:
+                return Cell()
+            worst = min(sorted(single), key=lambda target: single[target])
+            return Cell(f"{minus(f'{100 * single[worst]:.0f}')} ({worst})", single[worst])
+
+        return cell
+
+    def drop(row: Mapping[str, Any]) -> Cell:
+        cell = (row.get("robustness") or {}).get("worst_drop")
+        if not cell or cell.get("value") is None:
+            return Cell()
+        return Cell(f"{value(summary, cell['value'])} ({cell['modality']})", cell["value"])
+
+    def harmful(row: Mapping[str, Any]) -> Cell:
+        cell = row.get("robustness")
+        if not cell or cell.get("harmful") is None or len(row["streams"]) < 2:
+            return Cell()
+        return Cell(", ".join(cell["harmful"]) or "none", len(cell["harmful"]))
+
+    def regime(row: Mapping[str, Any]) -> Cell:
+        if not row.get("robustness"):
+            return Cell()
+        rate = row.get("modality_dropout") or 0.0
+        return Cell(f"dropout {rate:g}" if rate else "clean", rate)
+
+    return [
+        Column("kept_missing", "kept, missing, %", "robustness",
+               "Of what the row has above ignoring the input, the share kept on average as a growing "
+               "share of the test items lose a modality; the worst modality, in brackets.",
+               ("robustness",), kept("missing")),
+        Column("kept_noise", "kept, noise, %", "robustness", "The same as a modality becomes noisier.", ("robustness",),
+               kept("noise")),
+        Column("regime", "trained", "robustness", "On all modalities (clean), or losing each at this rate (modality "
+               "dropout).", ("modality_dropout",), regime),
+        Column("worst_drop", "worst drop", "robustness", "What full noise on one modality costs; the worst one, in "
+               "brackets.", ("robustness",), drop),
+        Column("harmful", "harmful", "robustness",
+               "Modalities whose full noise leaves the row below the best remaining "
+               "single modality: then it would be better not to fuse them.", ("robustness",), harmful),
+    ]  # fmt: skip
+
+
+def _calibration() -> list[Column]:
+    def share(name: str) -> Callable[[Mapping[str, Any]], Cell]:
+        def cell(row: Mapping[str, Any]) -> Cell:
+            number = (row.get("calibration") or {}).get(name)
+            return Cell() if number is None else Cell(f"{100 * number:.1f}", number)
+
+        return cell
+
+    return [
+        Column("ece", "ECE", "calibration", "Expected calibration error in points (15 bins of equal mass), as trained. "
+               "Biased upwards on few items; scores of an SVM are read as logits.", ("calibration",), share("ece")),
+        Column("ece_equal_width", "ECE, equal width", "calibration", "The same with 15 bins of equal width, as most "
+               "papers report it.", ("calibration",), share("ece_equal_width")),
+        Column("ece_scaled", "ECE scaled", "calibration", "The same with a temperature fitted on validation.",
+               ("calibration",), share("ece_scaled")),
+    ]  # fmt: skip
+
+
+def _cost() -> list[Column]:
+    def number(*path: str) -> Callable[[Mapping[str, Any]], Cell]:
+        def cell(row: Mapping[str, Any]) -> Cell:
+            found = (row.get("cost") or {}).get(path[0])
+            found = row.get(path[-1]) if found is None else found
+            return Cell(count(found), found) if found else Cell()
+
+        return cell
+
+    def setting(row: Mapping[str, Any]) -> Cell:
+        if not (chosen := row.get("setting")):
+            return Cell()
+        values = [(name.removesuffix("_rate").replace("_", " "), chosen[name]) for name in chosen]
+        said = [f"{name} {v:g}" for name, v in values if name not in ("trial", "trials") and v is not None]
+        return Cell(f"{chosen['trial']} of {chosen['trials']}: {', '.join(said)}", chosen["trial"])
+
+    def learned(row: Mapping[str, Any]) -> Cell:
+        area = (row.get("data_efficiency") or {}).get("alc")
+        return Cell() if area is None else Cell(f"{100 * area:.1f}", area)
+
+    return [
+        Column("alc", "ALC", "data", "Area under the score against the logarithm of the number of training examples.",
+               ("data_efficiency",), learned),
+        Column("setting", "setting", "cost", "The trial that was best on validation, of how many, and its values; the "
+               "first is the row as it was given, with its own dropout. Each row has as many trials.", ("setting",),
+               setting),
+        Column("params", "params", "cost", "Trained parameters.", ("cost", "params"), number("params")),
+        Column("params_fusion", "params, fusion", "cost",
+               "Those of the fusion alone.", ("cost",), number("params_fusion")),
+        Column("flops", "FLOPs", "cost", "Operations of one example's forward pass by formula (– not counted).",
+               ("cost", "flops"), number("flops")),
+        Column("flops_xla", "FLOPs, XLA", "cost", "The same as XLA counts them in the compiled program.", ("cost",),
+               number("flops_xla")),
+        Column("train_flops_xla", "FLOPs, step", "cost", "Of a training step, one example's share, as XLA counts them.",
+               ("cost",), number("train_flops_xla")),
+    ]  # fmt: skip
+
+
+def _clock(timing: Mapping[str, Any]) -> list[Column]:
+    def clock(name: str, digits: int) -> Callable[[Mapping[str, Any]], Cell]:
+        def cell(row: Mapping[str, Any]) -> Cell:
+            number = (timing.get(row["name"]) or {}).get(name)
+            return Cell() if number is None else Cell(f"{number:.{digits}f}", number)
+
+        return cell
+
+    return [
+        Column("step_ms", "ms/step", "clock", "Median time of a training step on the machine that ran it.", (),
+               clock("step_ms", 2)),
+        Column("compile_seconds", "compile, s", "clock", "Time to compile.", (), clock("compile_seconds", 1)),
+        Column("peak_mb", "peak, MB", "clock", "Peak memory.", (), clock("peak_mb", 0)),
+    ]  # fmt: skip
+
+
+def sections(summary: Mapping[str, Any]) -> list[tuple[str, list[dict]]]:
+    """Rows by section, both in the order of the table."""
+    found: dict[str, list[dict]] = {}
+    for row in summary["rows"]:
+        found.setdefault(row["section"], []).append(row)
+    return [(title or "Methods", rows) for title, rows in found.items()]
+
+
+def best_singles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of each section its title and the single modality that validation chose, with the one ahead of it on test."""
+    sign = 1 if summary["higher_is_better"] else -1
+    singles = []
+    for title, rows in sections(summary):
+        alone = [row for row in rows if row["status"] == "done" and row["single"]]
+        for row in alone:
+            if row.get("best_single"):
+                ahead = max(alone, key=lambda one: sign * one["mean"])
+                lead = sign * (ahead["mean"] - row["mean"])
+                more = f", chosen on validation; on test {ahead['name']} is ahead by {value(summary, lead)}" * (
+                    lead > 0
+                )
+                singles.append((title, row["name"] + more))
+    return singles
+
+
+def bounds(summary: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    """What ignoring the input reaches, and other values known without training."""
+    known = [("chance", summary["chance"]), ("majority class of the test items", summary["majority"])]
+    known += [(one["name"], one["value"]) for one in summary.get("known", ())]
+    return [(name, Cell(value(summary, number), number)) for name, number in known if number is not None]
+
+
+def row_label(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    """What stands in brackets behind a row's name: the number of its note, of its seeds, that it breaks a rule."""
+    words = [f"[{notes(summary)[row['notes']]}]"] if row["notes"] else []
+    if row["status"] == "done":
+        if len(row["seeds"]) != usual_seeds(summary):
+            words.append(f"({len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)})")
+        words += ["(non-conforming)"] * (not row["conforming"])
+    return words
+
+
+def notes(summary: Mapping[str, Any]) -> dict[str, int]:
+    """The rows' notes, numbered in their order; equal ones once."""
+    distinct = dict.fromkeys(row["notes"] for row in summary["rows"] if row["notes"])
+    return {note: number for number, note in enumerate(distinct, 1)}
+
+
+def facts(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before the table: data, metric, seeds, and what limits the conclusions."""
+    data, items, seeds = summary["dataset"], summary["items"], usual_seeds(summary)
+    of = "" if summary["groups"] == items["test"] else f" in {summary['groups']} groups ({summary['group']})"
+    split = f", split {data['split_id']}" if data["split_id"] else ""
+    sentences = [
+        f"Data: {data['name']} {data['version']}{split}; {items['test']:,} test items{of}, {items['validation']:,} for "
+        f"validation. {_metric(summary)}, {seeds} seed{'s' * (seeds != 1)} a row unless a row says otherwise."
+    ]
+    if summary["groups_cross"]:
+        sentences.append(
+            f"The published split is used as it is: groups ({summary['group']}) stand in both train and test."
+        )
+    if summary["unit"] == "item":
+        sentences.append(
+            f"Fewer than {MIN_GROUPS} test groups ({summary['group']}): intervals and tests draw items instead and "
+            "speak for these groups only."
+        )
+    return sentences
+
+
+def usual_seeds(summary: Mapping[str, Any]) -> int:
+    """The number of seeds that most finished rows have."""
+    counts = collections.Counter(len(row["seeds"]) for row in summary["rows"] if row["status"] == "done")
+    return max(counts, key=lambda n: (counts[n], n)) if counts else len(summary["seeds"])
+
+
+def _unit(summary: Mapping[str, Any]) -> str:
+    plain = summary["unit"] == "item" or summary["groups"] == summary["items"]["test"]
+    return "test items" if plain else f"groups of test items ({summary['group']})"
+
+
+def _metric(summary: Mapping[str, Any]) -> str:
+    return Unit.of(summary).heading
