@@ -6,6 +6,6 @@ from mmjax.evaluation.report.from_logits import report_logits as report_logits
 from mmjax.evaluation.report.summary import summarise as summarise
 from mmjax.evaluation.report.write import format_table as format_table
 from mmjax.evaluation.report.write import write_report as write_report
-from mmjax.evaluation.store.records import Record as Record
 from mmjax.evaluation.store.records import RecordStore as RecordStore
-from mmjax.evaluation.store.records import make_record as make_record
+from mmjax.evaluation.store.schema import Record as Record
+from mmjax.evaluation.store.schema import make_record as make_record

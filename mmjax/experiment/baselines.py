@@ -16,7 +16,7 @@ from mmjax.datasets.views import refit_splits
 from mmjax.errors import UsageError
 from mmjax.evaluation.protocol import ROLES
 from mmjax.evaluation.scores import score, scores
-from mmjax.evaluation.store.records import HELD_OUT
+from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment.table import Matched, Member, Row, Table
 from mmjax.extras import extra
 from mmjax.fusion import decision

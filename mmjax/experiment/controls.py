@@ -11,7 +11,7 @@ import numpy as np
 
 from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
-from mmjax.evaluation.store.records import HELD_OUT
+from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment.table import Member, Row, Table, View
 from mmjax.fusion.decision import mean_of_probabilities, mean_of_scores
 from mmjax.typing import Mapping

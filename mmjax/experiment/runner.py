@@ -24,7 +24,8 @@ from mmjax.evaluation.measures.robustness import presence
 from mmjax.evaluation.report.summary import summarise
 from mmjax.evaluation.report.write import write_report
 from mmjax.evaluation.scores import score
-from mmjax.evaluation.store.records import HELD_OUT, WHOLE_TABLE, Record, RecordStore, make_record
+from mmjax.evaluation.store.records import WHOLE_TABLE, RecordStore
+from mmjax.evaluation.store.schema import HELD_OUT, Record, make_record
 from mmjax.experiment import folds
 from mmjax.experiment.analyses import Measure, analyse, changed_measures
 from mmjax.experiment.background import ahead

@@ -13,7 +13,8 @@ from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
 from mmjax.evaluation.measures.mixing import Mixed, Probe, equal_parts
 from mmjax.evaluation.scores import Score, score
-from mmjax.evaluation.store.records import HELD_OUT, RecordStore
+from mmjax.evaluation.store.records import RecordStore
+from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment.checks import abstract_variables
 from mmjax.experiment.data import row_data
 from mmjax.experiment.table import Member, Row, Table

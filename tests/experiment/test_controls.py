@@ -7,7 +7,8 @@ import pytest
 from scipy.special import log_softmax, logsumexp
 
 from mmjax.evaluation.report.summary import summarise
-from mmjax.evaluation.store.records import HELD_OUT, RecordStore, make_record
+from mmjax.evaluation.store.records import RecordStore
+from mmjax.evaluation.store.schema import HELD_OUT, make_record
 from mmjax.experiment import Member, Row, run_table
 from mmjax.experiment.controls import control_rows, ensemble
 from mmjax.experiment.identity import config_hash, table_config

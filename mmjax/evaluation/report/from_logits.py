@@ -24,7 +24,8 @@ from mmjax.evaluation.protocol import ROLES
 from mmjax.evaluation.report.write import write_report
 from mmjax.evaluation.scores import OUTPUTS, Score, score
 from mmjax.evaluation.scores.classes import right
-from mmjax.evaluation.store.records import HELD_OUT, RecordStore, make_record
+from mmjax.evaluation.store.records import RecordStore
+from mmjax.evaluation.store.schema import HELD_OUT, make_record
 from mmjax.files import DamagedFile, read_npz
 from mmjax.typing import Mapping
 

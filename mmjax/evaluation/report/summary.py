@@ -18,7 +18,8 @@ from mmjax.evaluation.scores import score as find_score
 from mmjax.evaluation.statistics import significance
 from mmjax.evaluation.statistics.gains import Scored, add_gains, gain_cell
 from mmjax.evaluation.statistics.published import check_metric, judge
-from mmjax.evaluation.store.records import STANDARD, RecordStore
+from mmjax.evaluation.store.records import RecordStore
+from mmjax.evaluation.store.schema import STANDARD
 from mmjax.typing import Mapping
 
 __all__ = ["summarise"]

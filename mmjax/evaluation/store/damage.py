@@ -4,7 +4,8 @@ import numpy as np
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.scores import score as find_score
-from mmjax.evaluation.store.records import HELD_OUT, RecordStore
+from mmjax.evaluation.store.records import RecordStore
+from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.files import DamagedFile
 from mmjax.typing import Mapping
 

@@ -11,144 +11,21 @@ import os
 import pathlib
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, cast
 
 import numpy as np
 
 from mmjax.errors import UsageError
+from mmjax.evaluation.store.schema import HELD_OUT, Record, format_line, json_sha256, json_text, parse_line
 from mmjax.files import DamagedFile, arrays_sha256, file_sha256, read_json, read_npz, replace_file
 from mmjax.typing import Mapping
 
-__all__ = ["HELD_OUT", "STANDARD", "Record", "RecordStore", "make_record"]
+__all__ = ["WHOLE_TABLE", "RecordStore"]
 
-STANDARD = "mmeval-1"
 AGAIN = "run the table's command again"
 WHOLE_TABLE = "(whole table)"
 """Under which name ``timing.json`` holds the seconds of a table: compiling (beside training, in threads of its own),
 training and searching summed over its rows; measuring and writing as they passed."""
-
-HELD_OUT = ("validation", "test")
-
-
-class Record(TypedDict):
-    """What one seed of one row gave.
-
-    Attributes:
-      standard: name and version of this schema.
-      row: name of the row, unique in its table.
-      streams: the modalities it sees.
-      dataset: ``name``, ``version``, ``sha256``, ``split_id``, ``n`` (test items), ``group`` (what a group is).
-      method: ``name``, ``config_hash``, ``params`` (number of parameters), ``trials`` (of hyper-parameter search),
-        ``code`` (digest of the definitions that trained it, which are in ``code/``).
-      seed: of initialisation, data order and dropout.
-      selection_rule: how the epoch was chosen.
-      epoch: the chosen epoch, counted from 1; None where there are none.
-      test_selected: the primary metric with the epoch chosen on test; never a result, it explains published numbers.
-      primary: name of the primary metric.
-      metrics: on test, by name; shares lie in [0, 1].
-      validation_metrics: the same on validation.
-      logits_path: the file of the logits in the work directory, and the name of the array in it, by split.
-      logits_sha256: of that file.
-      targets_sha256: of the targets that its metrics were computed with.
-      files: digests of its further files by path, as far as they were kept: history and parameters.
-      sha256: of the record itself, without this field. Records of before there were digests have none of the three.
-      cost: ``params``, ``flops`` (of one example's forward pass; None = not counted).
-      env: versions, ``device``, ``dtype``, ``commit``.
-      conforming: whether the protocol was kept.
-      notes: what a reader must know.
-      data_fraction: share of the training examples that it saw.
-      calibration: of the test logits, as they are and scaled by ``temperature``; not there for scores.
-      per_mask: primary score with only some modalities present, by pattern (``audio+text``, ``none``); higher is
-        better, as in the fields that follow. These are there once they have been measured.
-      emap: ``score``, ``gap``, ``n`` (items of a background).
-      shapley: value by modality.
-      perceptual: value by modality.
-      robustness: score by level of noise, from none, by the modality touched or ``all``.
-    """
-
-    standard: str
-    row: str
-    streams: list[str]
-    dataset: dict[str, Any]
-    method: dict[str, Any]
-    seed: int
-    selection_rule: str
-    epoch: int | None
-    test_selected: float | None
-    primary: str
-    metrics: dict[str, float]
-    validation_metrics: dict[str, float]
-    logits_path: dict[str, str]
-    logits_sha256: str
-    cost: dict[str, Any]
-    env: dict[str, Any]
-    conforming: bool
-    notes: str
-    targets_sha256: NotRequired[str]
-    files: NotRequired[dict[str, str]]
-    sha256: NotRequired[str]
-    data_fraction: NotRequired[float]
-    calibration: NotRequired[dict[str, float]]
-    per_mask: NotRequired[dict[str, float]]
-    emap: NotRequired[dict[str, float]]
-    shapley: NotRequired[dict[str, float]]
-    perceptual: NotRequired[dict[str, float]]
-    robustness: NotRequired[dict[str, list[float]]]
-
-
-def make_record(
-    *,
-    row: str,
-    streams: Sequence[str],
-    dataset: Mapping[str, Any],
-    method: Mapping[str, Any],
-    seed: int,
-    selection_rule: str,
-    epoch: int | None,
-    test_selected: float | None,
-    primary: str,
-    metrics: Mapping[str, float],
-    validation_metrics: Mapping[str, float],
-    cost: Mapping[str, Any],
-    env: Mapping[str, Any],
-    conforming: bool = True,
-    notes: str = "",
-    data_fraction: float = 1.0,
-    calibration: Mapping[str, float] | None = None,
-) -> Record:
-    """A record; see ``Record`` for the fields. ``RecordStore.write_row`` fills in where the logits are.
-
-    Raises:
-      UsageError: the method has no ``config_hash``, or the primary metric is not among the metrics.
-    """
-    if "config_hash" not in method:
-        raise UsageError(f"the method of row {row!r} needs a config_hash, it has {sorted(method)}")
-    if primary not in metrics:
-        raise UsageError(f"the primary metric {primary!r} of row {row!r} is not among its metrics {sorted(metrics)}")
-    record = Record(
-        standard=STANDARD,
-        row=row,
-        streams=list(streams),
-        dataset=dict(dataset),
-        method=dict(method),
-        seed=int(seed),
-        selection_rule=selection_rule,
-        epoch=None if epoch is None else int(epoch),
-        test_selected=None if test_selected is None else float(test_selected),
-        primary=primary,
-        metrics={name: float(value) for name, value in metrics.items()},
-        validation_metrics={name: float(value) for name, value in validation_metrics.items()},
-        logits_path={},
-        logits_sha256="",
-        cost=dict(cost),
-        env=dict(env),
-        conforming=conforming,
-        notes=notes,
-        data_fraction=float(data_fraction),
-    )
-    if calibration is not None:
-        record["calibration"] = {name: float(value) for name, value in calibration.items()}
-    return record
 
 
 class RecordStore:
@@ -161,7 +38,7 @@ class RecordStore:
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes ``config.json``; see ``mmjax.evaluation.report.summary`` for what the report reads of it."""
         config = {key: value for key, value in config.items() if key != "sha256"}
-        replace_file(self.workdir / "config.json", _json({**config, "sha256": _digest(config)}).encode())
+        replace_file(self.workdir / "config.json", json_text({**config, "sha256": json_sha256(config)}).encode())
 
     def config(self) -> dict[str, Any]:
         """What ``write_config`` wrote.
@@ -176,7 +53,7 @@ class RecordStore:
             raise UsageError(f"{str(self.workdir)!r} is no work directory of a table: it has no config.json") from None
         if not isinstance(config, dict):
             raise DamagedFile(path, "no configuration")
-        if config.pop("sha256", None) not in (None, _digest(config)):
+        if config.pop("sha256", None) not in (None, json_sha256(config)):
             raise DamagedFile(path, f"it was changed; {AGAIN}")
         return config
 
@@ -333,7 +210,7 @@ class RecordStore:
         """Keeps the code of rows, so that what differs from it later can be named."""
         path = self._code_file(digest)
         if not path.is_file():
-            replace_file(path, _json(definitions).encode())
+            replace_file(path, json_text(definitions).encode())
 
     def code(self, digest: str) -> dict[str, str] | None:
         """Digests by the name of the definition, as ``write_code`` was given them; None where there are none."""
@@ -455,25 +332,23 @@ class RecordStore:
         rows = [entry for name, entry in timing.items() if name != WHOLE_TABLE]
         for what in ("compile_seconds", "train_seconds", "search_seconds"):
             timing.setdefault(WHOLE_TABLE, {})[what] = sum(entry.get(what, 0.0) for entry in rows)
-        replace_file(self.workdir / "timing.json", _json(timing).encode())
+        replace_file(self.workdir / "timing.json", json_text(timing).encode())
 
     def _write_timing(self, name: str, timing: Mapping[str, Any]) -> None:
-        replace_file(self.workdir / "timing.json", _json({**self.timing(), name: timing}).encode())
+        replace_file(self.workdir / "timing.json", json_text({**self.timing(), name: timing}).encode())
 
     def _write_records(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Rows in the order of the table, whatever the order they ran in; rows it no longer has stand last."""
         rows = self.config()["rows"] if (self.workdir / "config.json").is_file() else []
         order = {row["name"]: place for place, row in enumerate(rows)}
         ordered = sorted(records, key=lambda record: order.get(record["row"], len(order)))
-        signed = [{**record, "sha256": _record_sha256(record)} for record in ordered]
-        lines = [json.dumps(record, sort_keys=True, default=_plain) + "\n" for record in signed]
-        replace_file(self.workdir / "records.jsonl", "".join(lines).encode())
+        replace_file(self.workdir / "records.jsonl", "".join(map(format_line, ordered)).encode())
 
     def _all(self) -> list[Record]:
         """Every line that is as it was written; another one is dropped, so its row is not done and runs again."""
         data = self._record_lines()
         if self._known is None or self._known[0] != data:
-            records = [record for line in data.splitlines() if isinstance(record := _parse(line), dict)]
+            records = [record for line in data.splitlines() if isinstance(record := parse_line(line), dict)]
             signed = all([record.pop("sha256", None) for record in records])
             self._known = (data, records, signed)
         return self._known[1]
@@ -490,35 +365,13 @@ class RecordStore:
     def record_damage(self) -> DamagedFile | None:
         """The first line of the records that is not as it was written."""
         for number, line in enumerate(self._record_lines().splitlines(), 1):
-            if isinstance(why := _parse(line), str):
+            if isinstance(why := parse_line(line), str):
                 return DamagedFile(self.workdir / "records.jsonl", f"line {number}: {why}")
         return None
 
 
-def _parse(line: bytes) -> Record | str:
-    """The record of a line, or what is wrong with it."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return "it is no JSON"
-    if not isinstance(record, dict) or (missing := Record.__required_keys__ - set(record)):
-        return f"it lacks {', '.join(sorted(missing))}" if isinstance(record, dict) else "it is no record"
-    changed = record.get("sha256") not in (None, _record_sha256(record))
-    return f"row {record['row']!r}, seed {record['seed']}: it was changed" if changed else cast(Record, record)
-
-
-def _record_sha256(record: Mapping[str, Any]) -> str:
-    return _digest({key: value for key, value in record.items() if key != "sha256"})
-
-
 def _analysis_sha256(digest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    return _digest([digest, arrays_sha256(arrays)])
-
-
-def _digest(value: Any) -> str:
-    """Of JSON data, as they are when they are read again."""
-    plain = json.loads(json.dumps(value, default=_plain))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return json_sha256([digest, arrays_sha256(arrays)])
 
 
 def _slug(name: str) -> str:
@@ -532,14 +385,3 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, indent=1, default=_plain) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """NumPy numbers and arrays as JSON."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(f"{value!r} of type {type(value).__name__} cannot be written as JSON")
