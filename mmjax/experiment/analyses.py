@@ -14,7 +14,7 @@ import numpy as np
 
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
-from mmjax.evaluation.measures import interactions
+from mmjax.evaluation.measures import interactions, item_scores
 from mmjax.evaluation.measures.degradation import ALL
 from mmjax.evaluation.measures.robustness import pattern_rows, patterns
 from mmjax.evaluation.report.analyses import record_fields
@@ -117,7 +117,7 @@ def analyse(
         how = hows[subject.row.name]
         mixed = subject.mixed(measure.seeds)
         found = interactions.measure(
-            mixed, subject.streams, truth(subject), rule=how["rule"], score=interactions.score_of(subject.metric)
+            mixed, subject.streams, truth(subject), rule=how["rule"], score=item_scores.score_of(subject.metric)
         )
         keep(subject, "interactions", how, found)
         say(f"interactions of {subject.row.name}\r")

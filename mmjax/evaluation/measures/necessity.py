@@ -1,6 +1,6 @@
 """Does a modality matter to a model? Right input against wrong and none, for anything that can be scored item by item.
 
-Scores are per item and higher is better; what is drawn is a function of the seed and the draw alone.
+Scores are per item and higher is better; what is partners is a function of the seed and the draw alone.
 """
 
 import dataclasses
@@ -77,7 +77,7 @@ def gate(
 
     Args:
       score: from the item numbers of each modality to scores ``[seeds, n]``. Of a classifier it is what
-        ``interactions.scored`` makes of it; of a generator, what its answer to the mixture at place ``k`` is worth
+        ``item_scores.item_scorer`` makes of it; of a generator, what its answer to the mixture at place ``k`` is worth
         against reference ``k``. All modalities but the one in question are always their own, ``arange(n)``.
       modality: in question, one of ``modalities``.
       n: number of items.
@@ -100,17 +100,17 @@ def gate(
         raise UsageError(f"a gate needs two items or more and a group for each, got {n=} and {groups.shape=}")
 
     def scores(numbers: np.ndarray) -> np.ndarray:
-        found = np.asarray(score(pattern_rows(names, names, n) | {modality: numbers}), np.float64)
-        if found.ndim != 2 or found.shape[1] != n or not np.isfinite(found).all():
-            raise UsageError(f"scores must be finite and [seeds, {n}], got {found.shape}")
-        return found
+        values = np.asarray(score(pattern_rows(names, names, n) | {modality: numbers}), np.float64)
+        if values.ndim != 2 or values.shape[1] != n or not np.isfinite(values).all():
+            raise UsageError(f"scores must be finite and [seeds, {n}], got {values.shape}")
+        return values
 
     def mean_scores(condition: str) -> np.ndarray:
         if condition == "blanked":
             return scores(np.full(n, -1))
         random = [np.random.default_rng((seed, draw)) for draw in range(draws)]
-        drawn = [_incongruent(groups, one) if condition == "incongruent" else one.permutation(n) for one in random]
-        return np.mean([scores(numbers) for numbers in drawn], axis=0)
+        partners = [_incongruent(groups, one) if condition == "incongruent" else one.permutation(n) for one in random]
+        return np.mean([scores(numbers) for numbers in partners], axis=0)
 
     right = scores(np.arange(n))
     contrasts = {}

@@ -9,17 +9,11 @@ import pytest
 from mmjax import datasets, fusion
 from mmjax.encoders import FeatureMLP
 from mmjax.errors import UsageError
+from mmjax.evaluation.measures import emap as emap_module
 from mmjax.evaluation.measures import interactions
-from mmjax.evaluation.measures.interactions import (
-    background,
-    emap,
-    emap_outputs,
-    measure,
-    perceptual,
-    scored,
-    shapley,
-    share_of_ties,
-)
+from mmjax.evaluation.measures.emap import background, emap, emap_outputs
+from mmjax.evaluation.measures.interactions import measure, perceptual, shapley
+from mmjax.evaluation.measures.item_scores import item_scorer, share_of_ties
 from mmjax.evaluation.measures.mixing import Probe
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
@@ -82,7 +76,7 @@ def slow_emap(mixed, names, n, numbers):
 def test_an_additive_model_has_no_gap_whatever_the_background(names, whole):
     mixed, target = additive(60, names, whole=whole)
     own = mixed({m: np.arange(60) for m in names})
-    for numbers in ([5], [3, 3, 9], np.arange(60), *(interactions.background(60, d, items=17) for d in range(3))):
+    for numbers in ([5], [3, 3, 9], np.arange(60), *(background(60, d, items=17) for d in range(3))):
         projected = emap_outputs(mixed, names, 60, np.asarray(numbers))
         assert np.abs(projected - own).max() < 1e-6 * np.abs(own).max()
     for items in (1, 2, 13, 60):
@@ -143,7 +137,8 @@ def test_chunks_are_small_and_change_nothing(monkeypatch):
     numbers = np.arange(0, 40, 2)
     expected = emap_outputs(watched, "ab", 40, numbers)
     monkeypatch.setattr(interactions, "_ROWS", 60)
-    monkeypatch.setattr(interactions, "_FIRST_ROWS", 60)
+    monkeypatch.setattr(emap_module, "_ROWS", 60)
+    monkeypatch.setattr(emap_module, "_FIRST_ROWS", 60)
     rows_seen.clear()
     np.testing.assert_array_equal(emap_outputs(watched, "ab", 40, numbers), expected)
     assert max(rows_seen) == 60 and sum(rows_seen) == 2 * 40 * 20
@@ -268,10 +263,10 @@ def test_the_same_numbers_every_time():
     assert all(np.array_equal(once[key], twice[key]) for key in once)
     assert not np.array_equal(once["perceptual/values"], other["perceptual/values"])
     assert once["emap/gap"].shape == (2, 2) and once["emap/items"] == 30 and str(once["shapley/rule"]) == "permutation"
-    drawn = [interactions.background(500, draw) for draw in range(2)]
+    drawn = [background(500, draw) for draw in range(2)]
     assert all(len(set(numbers)) == 200 and max(numbers) < 500 for numbers in drawn)
     assert not set(drawn[0]) & set(drawn[1])  # as few as can be
-    assert set(drawn[0]) & set(interactions.background(500, 1, model=1))
+    assert set(drawn[0]) & set(background(500, 1, model=1))
 
 
 def passes_of(measured):
@@ -320,7 +315,7 @@ def test_a_score_of_ones_own_is_used():
     rows = {"a": np.arange(20), "b": np.arange(20)}
     found = shapley(mixed, "ab", target, score=score)
     np.testing.assert_allclose(found.worth["a", "b"], score(mixed(rows).astype(float), target).mean(-1))
-    np.testing.assert_allclose(scored(mixed, target, score)(rows).mean(-1), found.worth["a", "b"])
+    np.testing.assert_allclose(item_scorer(mixed, target, score)(rows).mean(-1), found.worth["a", "b"])
     np.testing.assert_allclose(
         emap(mixed, "ab", target, score=score).gap + emap(mixed, "ab", target, score=score).score,
         np.repeat(found.worth["a", "b"][:, None], 2, 1),

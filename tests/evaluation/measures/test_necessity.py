@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mmjax.errors import UsageError
-from mmjax.evaluation.measures.interactions import gate, scored
-from mmjax.evaluation.measures.necessity import _incongruent
+from mmjax.evaluation.measures.item_scores import item_scorer
+from mmjax.evaluation.measures.necessity import _incongruent, gate
 from mmjax.evaluation.statistics.significance import paired_gain
 
 N = 60
@@ -23,19 +23,19 @@ def model(used):
 
 
 def test_a_model_that_uses_both_passes_and_one_that_uses_one_fails():
-    found = gate(scored(model("ab"), TARGET), "ab", "b", N)
+    found = gate(item_scorer(model("ab"), TARGET), "ab", "b", N)
     assert found.matters and found.modality == "b" and set(found.against) == {"incongruent", "shuffled", "blanked"}
     assert all(c.gain.mean > 0.1 and c.score.shape == (4,) for c in found.against.values())
     assert found.against["incongruent"].gain.lower > 0
     assert found.against["blanked"].score.mean() > found.against["incongruent"].score.mean()  # no evidence, not wrong
-    found = gate(scored(model("a"), TARGET), "ab", "b", N)
+    found = gate(item_scorer(model("a"), TARGET), "ab", "b", N)
     assert not found.matters
     assert all(c.gain.mean == 0 and c.gain.p == 1 for c in found.against.values())
-    assert not gate(scored(model("b"), TARGET), "ab", "a", N).matters
+    assert not gate(item_scorer(model("b"), TARGET), "ab", "a", N).matters
 
 
 def test_contrasts_are_paired_gains():
-    score, groups = scored(model("ab"), TARGET), np.arange(N) // 3
+    score, groups = item_scorer(model("ab"), TARGET), np.arange(N) // 3
     found = gate(score, "ab", "b", N, groups=groups, against=("blanked", "shuffled"), draws=2, seed=3)
     here = np.arange(N)
     right = score({"a": here, "b": here})
@@ -92,7 +92,7 @@ def test_one_large_group_falls_back_to_other_items():
 
 
 def test_wrong_arguments_are_said():
-    score = scored(model("ab"), TARGET)
+    score = item_scorer(model("ab"), TARGET)
     with pytest.raises(UsageError, match="no modality 'c'; there are \\['a', 'b'\\]"):
         gate(score, "ab", "c", N)
     with pytest.raises(UsageError, match="incongruent, shuffled, blanked; got \\['zeroed'\\]"):
