@@ -11,7 +11,7 @@ EXTRAS = {
     **dict.fromkeys(("optax", "orbax", "grain", "safetensors", "rich", "tensorboardX"), "train"),
     **dict.fromkeys(("PIL", "tokenizers", "soundfile"), "data"),
     **dict.fromkeys(("tensorflow_datasets", "array_record", "importlib_resources"), "tfds"),
-    **dict.fromkeys(("matplotlib", "sklearn", "scipy"), "report"),
+    **dict.fromkeys(("jinja2", "matplotlib", "sklearn", "scipy"), "report"),
 }
 """The extra that brings a package; ``all`` brings all of them."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.report.cells import Unit, count, value
-from mmjax.evaluation.report.columns import usual_seeds
+from mmjax.evaluation.report.kinds import usual_seeds
 from mmjax.evaluation.report.recommendation import CONTROLS, UNTRAINED, Choice, choose, role_of
 from mmjax.typing import Mapping
 

@@ -13,10 +13,11 @@ NONE = "–"
 
 
 class Cell(NamedTuple):
-    """What stands in the table, and the number or word it is sorted by (None = at the end)."""
+    """What stands in the table, the number or word it is sorted by (None = at the end), and what more is to be said."""
 
     text: str = NONE
     order: float | str | None = None
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

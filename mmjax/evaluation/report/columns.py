@@ -1,15 +1,19 @@
 """The columns of a table, each said once: its cell, what it sorts by, what it means, which fields lie behind it."""
 
-import collections
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mmjax.evaluation.protocol import CONTROLS
 from mmjax.evaluation.report.cells import NONE, Cell, Unit, brackets, count, gain, minus, paper, value
-from mmjax.evaluation.statistics.significance import MIN_GROUPS
 from mmjax.typing import Mapping
 
-__all__ = ["Column", "best_singles", "bounds", "columns", "facts", "notes", "row_label", "sections"]
+__all__ = ["CLOCK", "Column", "columns"]
+
+CLOCK = "clock"
+"""The group of the columns that a clock measured: they differ whenever they are measured."""
+
+Row = Mapping[str, Any]
 
 
 class Column(NamedTuple):
@@ -29,7 +33,7 @@ class Column(NamedTuple):
     group: str
     meaning: str
     fields: tuple[str, ...]
-    cell: Callable[[Mapping[str, Any]], Cell]
+    cell: Callable[[Row], Cell]
 
 
 def columns(summary: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> list[Column]:
@@ -39,33 +43,54 @@ def columns(summary: Mapping[str, Any], timing: Mapping[str, Any] | None = None)
       timing: what the clock said of each row (``timing.json``); without it there are no columns of time and memory.
     """
     done = [row for row in summary["rows"] if row["status"] == "done"]
-    every = [*_result(summary), *_gains(summary), *_interaction(summary), *_robustness(summary), *_calibration(),
-             *_cost(), *_clock(timing or {})]  # fmt: skip
+    every = [*_result(summary), *_gains(summary), *_interaction(summary), *_robustness(summary), *CALIBRATION, *COST,
+             *_clock(timing or {})]  # fmt: skip
     always = {"ours", *(["paper"] if summary["references"] else [])}
     if any(one.get("cannot_run") for one in summary["references"]) or any(row.get("target") for row in summary["rows"]):
         always.add("target")
     return [c for c in every if c.key in always or any(c.cell(row).text != NONE for row in done)]
 
 
+def unit_of_tests(summary: Mapping[str, Any]) -> str:
+    """What intervals and tests draw."""
+    plain = summary["unit"] == "item" or summary["groups"] == summary["items"]["test"]
+    return "test items" if plain else f"groups of test items ({summary['group']})"
+
+
+def _field(path: str, show: Callable[[Any], str]) -> Callable[[Row], Cell]:
+    """The cell of the field at ``path``, names joined by dots; empty where it is null or not there."""
+
+    def cell(row: Row) -> Cell:
+        found: Any = row
+        for name in path.split("."):
+            found = (found or {}).get(name)
+        return Cell() if found is None else Cell(show(found), found)
+
+    return cell
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _percent(share: float) -> str:
+    return minus(f"{100 * share:.0f}")
+
+
 def _result(summary: Mapping[str, Any]) -> list[Column]:
     papers = [row["paper"] for row in summary["rows"] if row["paper"]] + summary["references"]
     sources = "; ".join(dict.fromkeys(paper["source"] for paper in papers))
-    unit, metric = _unit(summary), Unit.of(summary)
+    metric, show = Unit.of(summary), functools.partial(value, summary)
 
-    def ours(row: Mapping[str, Any]) -> Cell:
-        half = f" ± {value(summary, row['half_width'])}" if row["half_width"] else ""
-        return Cell(value(summary, row["mean"]) + half, row["mean"])
+    def ours(row: Row) -> Cell:
+        half = f" ± {show(row['half_width'])}" if row["half_width"] else ""
+        return Cell(show(row["mean"]) + half, row["mean"])
 
-    def interval(row: Mapping[str, Any]) -> Cell:
-        if row["interval"] is None:
-            return Cell()
-        return Cell(" to ".join(value(summary, bound) for bound in row["interval"]), row["interval"][0])
+    def interval(row: Row) -> Cell:
+        ends = row["interval"]
+        return Cell() if ends is None else Cell(" to ".join(map(show, ends)), ends[0])
 
-    def pearson(row: Mapping[str, Any]) -> Cell:
-        r = (row.get("metrics") or {}).get("pearson")
-        return Cell() if r is None else Cell(minus(f"{r:.3f}"), r)
-
-    def status(row: Mapping[str, Any]) -> Cell:
+    def status(row: Row) -> Cell:
         if not (target := row.get("target")):
             return Cell()
         if target.get("difference") is None:
@@ -73,56 +98,52 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
         scale = metric.factor  # the target is in the units of the paper
         ends = target.get("difference_interval")
         between = brackets(summary, [end / scale for end in ends]) if ends else ""
-        difference = value(summary, target["difference"] / scale, sign=True)
-        return Cell(f"{target['status']} ({difference}{between})", target["status"])
+        return Cell(f"{target['status']} ({show(target['difference'] / scale, sign=True)}{between})", target["status"])
 
     return [
         Column("paper", "paper", "paper",
-               "The published number. `unchecked`: recalled, not yet compared with the paper "
-               "itself." + f" From: {sources}." * bool(sources), ("paper",), lambda row: paper(summary, row["paper"])),
+               "The published number. `unchecked`: recalled, not yet compared with the paper itself."
+               + f" From: {sources}." * bool(sources), ("paper",), lambda row: paper(summary, row["paper"])),
         Column("target", "reproduced?", "paper",
                "Ours less the published number, with its 95 % interval over seeds. `reproduced`: at most "
-               f"{metric.near or '1 % of the number'} (or the row's own tolerance), its interval at most "
-               "twice that, so that no noise helps; `consistent (wide)`: the interval holds zero, but nothing closer "
-               "can be said; `close`: at most twice the bound; `not reproduced`; or `cannot run`.",
-               ("target",), status),
+               f"{metric.near or '1 % of the number'} (or the row's own tolerance), its interval at most twice that, "
+               "so that no noise helps; `consistent (wide)`: the interval holds zero, but nothing closer can be said; "
+               "`close`: at most twice the bound; `not reproduced`; or `cannot run`.", ("target",), status),
         Column("ours", "ours", "result",
-               "Mean over seeds ± half the 95 % interval over seeds (t); the epoch is chosen on "
-               "validation. The interval shows what the chance in training does, on these test items; a row without ± "
-               "gives the same with every seed, or has fewer than three.",
+               "Mean over seeds ± half the 95 % interval over seeds (t); the epoch is chosen on validation. The "
+               "interval shows what the chance in training does, on these test items; a row without ± gives the same "
+               "with every seed, or has fewer than three.",
                ("mean", "sd", "seed_interval", "values", "metrics"), ours),
         Column("interval", "95 % interval", "result",
-               f"What other seeds and other test data of the kind would give: of a standard error over seeds and {unit}"
-               f"{', on the logit scale' * metric.is_share}. The one to judge by; that over seeds beside the mean "
-               "holds for these test items only, and may be wider where the seeds differ much.",
+               "What other seeds and other test data of the kind would give: of a standard error over seeds and "
+               f"{unit_of_tests(summary)}{', on the logit scale' * metric.is_share}. The one to judge by; that over "
+               "seeds beside the mean holds for these test items only, and may be wider where the seeds differ much.",
                ("interval", "interval_unit"), interval),
         Column("pearson", "r", "result", "Pearson's correlation of predictions and targets, mean over seeds; a "
-               "constant has none.", ("metrics",), pearson),
+               "constant has none.", ("metrics",), _field("metrics.pearson", lambda r: minus(f"{r:.3f}"))),
         Column("selected", "epoch by test", "paper", "The same runs with each seed's epoch chosen on the test set. No "
                "result: it shows what that choice adds to a published number.", ("test_selected",),
-               lambda row: Cell(value(summary, row["test_selected"]), row["test_selected"])),
+               _field("test_selected", show)),
     ]  # fmt: skip
 
 
 def _gains(summary: Mapping[str, Any]) -> list[Column]:
-    best = {title: row["name"] for title, rows in sections(summary) for row in rows if row.get("best_single")}
-    sections_of = {row["name"]: title for title, rows in sections(summary) for row in rows}
+    best = {row["section"]: row["name"] for row in summary["rows"] if row.get("best_single")}
 
-    def over_single(row: Mapping[str, Any]) -> Cell:
+    def over_single(row: Row) -> Cell:
         if row.get("best_single"):
             return Cell("best single")
-        cell = row.get("gain")
-        shown = gain(summary, cell)
-        if not cell or cell["over"] == best.get(sections_of[row["name"]]):
+        shown = gain(summary, cell := row.get("gain"))
+        if not cell or cell["over"] == best.get(row["section"]):
             return shown
         return Cell(f"{shown.text} over {cell['over']}", shown.order)
 
-    def over_each(row: Mapping[str, Any]) -> Cell:
+    def over_each(row: Row) -> Cell:
         cells = row.get("gains") or {}
         text = "; ".join(f"{name} {gain(summary, cell).text}" for name, cell in cells.items())
         return Cell(text, min(cell["mean"] for cell in cells.values())) if cells else Cell()
 
-    def p(row: Mapping[str, Any]) -> Cell:
+    def p(row: Row) -> Cell:
         cell = row.get("gain")
         if not cell or len(cell["seeds"]) < 3:
             return Cell()
@@ -133,7 +154,7 @@ def _gains(summary: Mapping[str, Any]) -> list[Column]:
         text = "<0.001" if number < 0.001 else f"{number:.3f}"
         return Cell(f"({text})" if control else text, number)
 
-    def verdict(row: Mapping[str, Any]) -> Cell:
+    def verdict(row: Row) -> Cell:
         cell = row.get("gain")
         if not cell or not cell.get("verdict") or len(cell["seeds"]) < 3:
             return Cell()
@@ -162,8 +183,8 @@ def _meaning_of_p(summary: Mapping[str, Any]) -> str:
     count = summary.get("comparisons")
     count = count if count is not None else sum(bool(row.get("gain")) for row in summary["rows"])
     text = (
-        f"Of no gain over a single modality: the largest of a sign-flip permutation test over {_unit(summary)} (all "
-        "patterns of signs, or 10,000 draws where there are more), a paired t-test over seeds, and a t-test whose "
+        f"Of no gain over a single modality: the largest of a sign-flip permutation test over {unit_of_tests(summary)} "
+        "(all patterns of signs, or 10,000 draws where there are more), a paired t-test over seeds, and a t-test whose "
         "standard error has both sources. Of several single modalities the largest counts for `better`, the smallest "
         f"times their number for `worse`. Corrected for {count} comparisons (Holm); in brackets that of a control, "
         "which is no comparison of the table and not corrected."
@@ -208,23 +229,20 @@ def _interaction(summary: Mapping[str, Any]) -> list[Column]:
         "Lee (2020), who define it for two; another sum may lose less."
     ) * several
 
-    def emap(row: Mapping[str, Any]) -> Cell:
+    def emap(row: Row) -> Cell:
         cell = (row.get("interaction") or {}).get("emap")
         if not cell:
             return Cell()
         return Cell(value(summary, cell["gap"], sign=True) + brackets(summary, cell.get("interval")), cell["gap"])
 
-    def shares(row: Mapping[str, Any]) -> Cell:
-        cells = (row.get("interaction") or {}).get("shapley") or {}
-        known = {modality: cell["share"] for modality, cell in cells.items() if cell.get("share") is not None}
-        text = ", ".join(f"{name} {minus(f'{100 * share:.0f}')}" for name, share in sorted(known.items()))
-        return Cell(text, max(known.values())) if known else Cell()
+    def by_modality(field: str, key: str) -> Callable[[Row], Cell]:
+        def cell(row: Row) -> Cell:
+            cells = (row.get("interaction") or {}).get(field) or {}
+            known = {modality: one[key] for modality, one in cells.items() if one.get(key) is not None}
+            text = ", ".join(f"{name} {_percent(share)}" for name, share in sorted(known.items()))
+            return Cell(text, max(known.values())) if known else Cell()
 
-    def perceptual(row: Mapping[str, Any]) -> Cell:
-        cells = (row.get("interaction") or {}).get("perceptual") or {}
-        known = {modality: cell["value"] for modality, cell in cells.items() if cell.get("value") is not None}
-        text = ", ".join(f"{name} {minus(f'{100 * share:.0f}')}" for name, share in sorted(known.items()))
-        return Cell(text, max(known.values())) if known else Cell()
+        return cell
 
     return [
         Column("emap", "EMAP gap", "interaction",
@@ -235,43 +253,41 @@ def _interaction(summary: Mapping[str, Any]) -> list[Column]:
         Column("shapley", "Shapley shares, %", "interaction",
                "How much of the score each modality brings, averaged over the orders in which they could be added. "
                "An absent one is that of another item; in rows trained with modality dropout it is blank.",
-               ("interaction",), shares),
+               ("interaction",), by_modality("shapley", "share")),
         Column("perceptual", "perceptual scores, %", "interaction",
-               "The share of the score that is lost when the modality "
-               "is permuted among the test items.", ("interaction",), perceptual),
+               "The share of the score that is lost when the modality is permuted among the test items.",
+               ("interaction",), by_modality("perceptual", "value")),
     ]  # fmt: skip
 
 
 def _robustness(summary: Mapping[str, Any]) -> list[Column]:
-    def kept(kind: str) -> Callable[[Mapping[str, Any]], Cell]:
-        def cell(row: Mapping[str, Any]) -> Cell:
+    def kept(kind: str) -> Callable[[Row], Cell]:
+        def cell(row: Row) -> Cell:
             curves = (row.get("robustness") or {}).get(kind) or {}
             known = {target: c["retention"] for target, c in curves.items() if c.get("retention") is not None}
             single = {target: v for target, v in known.items() if target != "all"} or known
             if not single:
                 return Cell()
             worst = min(sorted(single), key=lambda target: single[target])
-            return Cell(f"{minus(f'{100 * single[worst]:.0f}')} ({worst})", single[worst])
+            return Cell(f"{_percent(single[worst])} ({worst})", single[worst])
 
         return cell
 
-    def drop(row: Mapping[str, Any]) -> Cell:
+    def drop(row: Row) -> Cell:
         cell = (row.get("robustness") or {}).get("worst_drop")
         if not cell or cell.get("value") is None:
             return Cell()
         return Cell(f"{value(summary, cell['value'])} ({cell['modality']})", cell["value"])
 
-    def harmful(row: Mapping[str, Any]) -> Cell:
+    def harmful(row: Row) -> Cell:
         cell = row.get("robustness")
         if not cell or cell.get("harmful") is None or len(row["streams"]) < 2:
             return Cell()
         return Cell(", ".join(cell["harmful"]) or "none", len(cell["harmful"]))
 
-    def regime(row: Mapping[str, Any]) -> Cell:
-        if not row.get("robustness"):
-            return Cell()
+    def regime(row: Row) -> Cell:
         rate = row.get("modality_dropout") or 0.0
-        return Cell(f"dropout {rate:g}" if rate else "clean", rate)
+        return Cell(f"dropout {rate:g}" if rate else "clean", rate) if row.get("robustness") else Cell()
 
     return [
         Column("kept_missing", "kept, missing, %", "robustness",
@@ -290,157 +306,59 @@ def _robustness(summary: Mapping[str, Any]) -> list[Column]:
     ]  # fmt: skip
 
 
-def _calibration() -> list[Column]:
-    def share(name: str) -> Callable[[Mapping[str, Any]], Cell]:
-        def cell(row: Mapping[str, Any]) -> Cell:
-            number = (row.get("calibration") or {}).get(name)
-            return Cell() if number is None else Cell(f"{100 * number:.1f}", number)
+def _cost(name: str) -> Callable[[Row], Cell]:
+    """A count; nothing is no cost that is known."""
 
-        return cell
+    def cell(row: Row) -> Cell:
+        found = (row.get("cost") or {}).get(name)
+        found = row.get(name) if found is None else found
+        return Cell(count(found), found) if found else Cell()
 
-    return [
-        Column("ece", "ECE", "calibration", "Expected calibration error in points (15 bins of equal mass), as trained. "
-               "Biased upwards on few items; scores of an SVM are read as logits.", ("calibration",), share("ece")),
-        Column("ece_equal_width", "ECE, equal width", "calibration", "The same with 15 bins of equal width, as most "
-               "papers report it.", ("calibration",), share("ece_equal_width")),
-        Column("ece_scaled", "ECE scaled", "calibration", "The same with a temperature fitted on validation.",
-               ("calibration",), share("ece_scaled")),
-    ]  # fmt: skip
+    return cell
 
 
-def _cost() -> list[Column]:
-    def number(*path: str) -> Callable[[Mapping[str, Any]], Cell]:
-        def cell(row: Mapping[str, Any]) -> Cell:
-            found = (row.get("cost") or {}).get(path[0])
-            found = row.get(path[-1]) if found is None else found
-            return Cell(count(found), found) if found else Cell()
+def _setting(row: Row) -> Cell:
+    if not (chosen := row.get("setting")):
+        return Cell()
+    values = [(name.removesuffix("_rate").replace("_", " "), chosen[name]) for name in chosen]
+    said = [f"{name} {v:g}" for name, v in values if name not in ("trial", "trials") and v is not None]
+    return Cell(f"{chosen['trial']} of {chosen['trials']}: {', '.join(said)}", chosen["trial"])
 
-        return cell
 
-    def setting(row: Mapping[str, Any]) -> Cell:
-        if not (chosen := row.get("setting")):
-            return Cell()
-        values = [(name.removesuffix("_rate").replace("_", " "), chosen[name]) for name in chosen]
-        said = [f"{name} {v:g}" for name, v in values if name not in ("trial", "trials") and v is not None]
-        return Cell(f"{chosen['trial']} of {chosen['trials']}: {', '.join(said)}", chosen["trial"])
-
-    def learned(row: Mapping[str, Any]) -> Cell:
-        area = (row.get("data_efficiency") or {}).get("alc")
-        return Cell() if area is None else Cell(f"{100 * area:.1f}", area)
-
-    return [
-        Column("alc", "ALC", "data", "Area under the score against the logarithm of the number of training examples.",
-               ("data_efficiency",), learned),
-        Column("setting", "setting", "cost", "The trial that was best on validation, of how many, and its values; the "
-               "first is the row as it was given, with its own dropout. Each row has as many trials.", ("setting",),
-               setting),
-        Column("params", "params", "cost", "Trained parameters.", ("cost", "params"), number("params")),
-        Column("params_fusion", "params, fusion", "cost",
-               "Those of the fusion alone.", ("cost",), number("params_fusion")),
-        Column("flops", "FLOPs", "cost", "Operations of one example's forward pass by formula (– not counted).",
-               ("cost", "flops"), number("flops")),
-        Column("flops_xla", "FLOPs, XLA", "cost", "The same as XLA counts them in the compiled program.", ("cost",),
-               number("flops_xla")),
-        Column("train_flops_xla", "FLOPs, step", "cost", "Of a training step, one example's share, as XLA counts them.",
-               ("cost",), number("train_flops_xla")),
-    ]  # fmt: skip
+CALIBRATION = [
+    Column("ece", "ECE", "calibration", "Expected calibration error in points (15 bins of equal mass), as trained. "
+           "Biased upwards on few items; scores of an SVM are read as logits.", ("calibration",),
+           _field("calibration.ece", _points)),
+    Column("ece_equal_width", "ECE, equal width", "calibration", "The same with 15 bins of equal width, as most papers "
+           "report it.", ("calibration",), _field("calibration.ece_equal_width", _points)),
+    Column("ece_scaled", "ECE scaled", "calibration", "The same with a temperature fitted on validation.",
+           ("calibration",), _field("calibration.ece_scaled", _points)),
+]  # fmt: skip
+COST = [
+    Column("alc", "ALC", "data", "Area under the score against the logarithm of the number of training examples.",
+           ("data_efficiency",), _field("data_efficiency.alc", _points)),
+    Column("setting", "setting", "cost", "The trial that was best on validation, of how many, and its values; the "
+           "first is the row as it was given, with its own dropout. Each row has as many trials.", ("setting",),
+           _setting),
+    Column("params", "params", "cost", "Trained parameters.", ("cost", "params"), _cost("params")),
+    Column("params_fusion", "params, fusion", "cost", "Those of the fusion alone.", ("cost",), _cost("params_fusion")),
+    Column("flops", "FLOPs", "cost", "Operations of one example's forward pass by formula (– not counted).",
+           ("cost", "flops"), _cost("flops")),
+    Column("flops_xla", "FLOPs, XLA", "cost", "The same as XLA counts them in the compiled program.", ("cost",),
+           _cost("flops_xla")),
+    Column("train_flops_xla", "FLOPs, step", "cost", "Of a training step, one example's share, as XLA counts them.",
+           ("cost",), _cost("train_flops_xla")),
+]  # fmt: skip
 
 
 def _clock(timing: Mapping[str, Any]) -> list[Column]:
-    def clock(name: str, digits: int) -> Callable[[Mapping[str, Any]], Cell]:
-        def cell(row: Mapping[str, Any]) -> Cell:
-            number = (timing.get(row["name"]) or {}).get(name)
-            return Cell() if number is None else Cell(f"{number:.{digits}f}", number)
-
-        return cell
+    def clock(name: str, digits: int) -> Callable[[Row], Cell]:
+        show = _field(name, lambda number: f"{number:.{digits}f}")
+        return lambda row: show(timing.get(row["name"]) or {})
 
     return [
-        Column("step_ms", "ms/step", "clock", "Median time of a training step on the machine that ran it.", (),
+        Column("step_ms", "ms/step", CLOCK, "Median time of a training step on the machine that ran it.", (),
                clock("step_ms", 2)),
-        Column("compile_seconds", "compile, s", "clock", "Time to compile.", (), clock("compile_seconds", 1)),
-        Column("peak_mb", "peak, MB", "clock", "Peak memory.", (), clock("peak_mb", 0)),
+        Column("compile_seconds", "compile, s", CLOCK, "Time to compile.", (), clock("compile_seconds", 1)),
+        Column("peak_mb", "peak, MB", CLOCK, "Peak memory.", (), clock("peak_mb", 0)),
     ]  # fmt: skip
-
-
-def sections(summary: Mapping[str, Any]) -> list[tuple[str, list[dict]]]:
-    """Rows by section, both in the order of the table."""
-    found: dict[str, list[dict]] = {}
-    for row in summary["rows"]:
-        found.setdefault(row["section"], []).append(row)
-    return [(title or "Methods", rows) for title, rows in found.items()]
-
-
-def best_singles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Of each section its title and the single modality that validation chose, with the one ahead of it on test."""
-    sign = 1 if summary["higher_is_better"] else -1
-    singles = []
-    for title, rows in sections(summary):
-        alone = [row for row in rows if row["status"] == "done" and row["single"]]
-        for row in alone:
-            if row.get("best_single"):
-                ahead = max(alone, key=lambda one: sign * one["mean"])
-                lead = sign * (ahead["mean"] - row["mean"])
-                more = f", chosen on validation; on test {ahead['name']} is ahead by {value(summary, lead)}" * (
-                    lead > 0
-                )
-                singles.append((title, row["name"] + more))
-    return singles
-
-
-def bounds(summary: Mapping[str, Any]) -> list[tuple[str, Cell]]:
-    """What ignoring the input reaches, and other values known without training."""
-    known = [("chance", summary["chance"]), ("majority class of the test items", summary["majority"])]
-    known += [(one["name"], one["value"]) for one in summary.get("known", ())]
-    return [(name, Cell(value(summary, number), number)) for name, number in known if number is not None]
-
-
-def row_label(summary: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    """What stands in brackets behind a row's name: the number of its note, of its seeds, that it breaks a rule."""
-    words = [f"[{notes(summary)[row['notes']]}]"] if row["notes"] else []
-    if row["status"] == "done":
-        if len(row["seeds"]) != usual_seeds(summary):
-            words.append(f"({len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)})")
-        words += ["(non-conforming)"] * (not row["conforming"])
-    return words
-
-
-def notes(summary: Mapping[str, Any]) -> dict[str, int]:
-    """The rows' notes, numbered in their order; equal ones once."""
-    distinct = dict.fromkeys(row["notes"] for row in summary["rows"] if row["notes"])
-    return {note: number for number, note in enumerate(distinct, 1)}
-
-
-def facts(summary: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before the table: data, metric, seeds, and what limits the conclusions."""
-    data, items, seeds = summary["dataset"], summary["items"], usual_seeds(summary)
-    of = "" if summary["groups"] == items["test"] else f" in {summary['groups']} groups ({summary['group']})"
-    split = f", split {data['split_id']}" if data["split_id"] else ""
-    sentences = [
-        f"Data: {data['name']} {data['version']}{split}; {items['test']:,} test items{of}, {items['validation']:,} for "
-        f"validation. {_metric(summary)}, {seeds} seed{'s' * (seeds != 1)} a row unless a row says otherwise."
-    ]
-    if summary["groups_cross"]:
-        sentences.append(
-            f"The published split is used as it is: groups ({summary['group']}) stand in both train and test."
-        )
-    if summary["unit"] == "item":
-        sentences.append(
-            f"Fewer than {MIN_GROUPS} test groups ({summary['group']}): intervals and tests draw items instead and "
-            "speak for these groups only."
-        )
-    return sentences
-
-
-def usual_seeds(summary: Mapping[str, Any]) -> int:
-    """The number of seeds that most finished rows have."""
-    counts = collections.Counter(len(row["seeds"]) for row in summary["rows"] if row["status"] == "done")
-    return max(counts, key=lambda n: (counts[n], n)) if counts else len(summary["seeds"])
-
-
-def _unit(summary: Mapping[str, Any]) -> str:
-    plain = summary["unit"] == "item" or summary["groups"] == summary["items"]["test"]
-    return "test items" if plain else f"groups of test items ({summary['group']})"
-
-
-def _metric(summary: Mapping[str, Any]) -> str:
-    return Unit.of(summary).heading

@@ -1,12 +1,13 @@
-"""What kind of row a row is, and which rows of a section are the best: the same in every picture and on the page."""
+"""What kind of row a row is, its section and the best rows of one: the same in every picture and on the page."""
 
+import collections
 from collections.abc import Sequence
 from typing import Any
 
 from mmjax.evaluation.protocol import CONTROLS
 from mmjax.typing import Mapping
 
-__all__ = ["KINDS", "best_rows", "kind_of"]
+__all__ = ["KINDS", "best_rows", "kind_of", "sections", "usual_seeds"]
 
 KINDS = {
     "baseline": "one modality",
@@ -29,3 +30,17 @@ def best_rows(rows: Sequence[Mapping[str, Any]], higher_is_better: bool = True) 
         return set()
     best = (max if higher_is_better else min)(means.values())
     return {name for name, mean in means.items() if mean == best}
+
+
+def sections(rows: Sequence[dict], untitled: str = "Methods") -> list[tuple[str, list[dict]]]:
+    """Rows by section, both in the order of the table; ``untitled`` stands for a section without a title."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["section"], []).append(row)
+    return [(title or untitled, some) for title, some in found.items()]
+
+
+def usual_seeds(summary: Mapping[str, Any]) -> int:
+    """The number of seeds that most finished rows have."""
+    counts = collections.Counter(len(row["seeds"]) for row in summary["rows"] if row["status"] == "done")
+    return max(counts, key=lambda n: (counts[n], n)) if counts else len(summary["seeds"])

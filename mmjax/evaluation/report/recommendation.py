@@ -8,7 +8,7 @@ import math
 from typing import Any, Literal
 
 from mmjax.evaluation.protocol import CONTROLS, ROLES, is_fitted_on_validation
-from mmjax.evaluation.report.columns import sections
+from mmjax.evaluation.report.kinds import sections
 from mmjax.typing import Mapping
 
 __all__ = ["CONTROLS", "UNTRAINED", "Choice", "choose", "role_of"]
@@ -63,7 +63,7 @@ def role_of(row: Row) -> str | None:
 def choose(summary: Mapping[str, Any]) -> list[Choice]:
     """A choice for every section that has a finished fusion of all modalities, the best on validation first."""
     sign = 1 if summary["higher_is_better"] else -1
-    found = [_section(summary, title, rows, sign) for title, rows in sections(summary)]
+    found = [_section(summary, title, rows, sign) for title, rows in sections(summary["rows"])]
     return sorted((one for one in found if one), key=lambda one: -sign * one.row["validation"])
 
 

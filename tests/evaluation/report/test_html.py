@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.evaluation.report.columns import bounds, columns, sections
+from mmjax.evaluation.report.columns import columns
+from mmjax.evaluation.report.frame import make_frame
 from mmjax.evaluation.report.html import format_html
-from mmjax.evaluation.report.kinds import best_rows, kind_of
+from mmjax.evaluation.report.kinds import best_rows, kind_of, sections
 from mmjax.evaluation.report.plots import alternative
 from tests.evaluation.full import bare_summary, empty_summary, full_summary, records_of
 
@@ -33,7 +34,7 @@ def opened(summary):
 
 
 def page_of(summary, **plots):
-    return format_html(summary, records_of(summary), {"Rows": PIXEL, **plots})
+    return format_html(make_frame(summary), records_of(summary), {"Rows": PIXEL, **plots})
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ def test_each_cell_stands_in_its_column_and_opens_its_row(page, summary):
     lines = re.findall(r'<tr data-row="(\d+)"[^>]*>(.*?)</tr>', page)
     places = {row["name"]: place for place, row in enumerate(summary["rows"])}
     assert [int(number) for number, _ in lines] == [
-        places[row["name"]] for _, rows in sections(summary) for row in rows
+        places[row["name"]] for _, rows in sections(summary["rows"]) for row in rows
     ]
     for number, line in lines:
         row = summary["rows"][int(number)]
@@ -126,7 +127,7 @@ def test_each_cell_stands_in_its_column_and_opens_its_row(page, summary):
             re.sub(r"<span class=.sign.*?</span> ?|<[^>]+>", "", c) for c in re.findall("<td[^>]*>(.*?)</td>", line)
         ]
         assert cells == [column.cell(row).text.replace("<", "&lt;") for column in shown]
-    assert len(reader.all("tbody")) == len(sections(summary)) + 2  # known, published
+    assert len(reader.all("tbody")) == len(sections(summary["rows"])) + 2  # known, published
     assert re.search(r'is-worse"><span class="sign" aria-hidden="true">▼</span> worse', page)
     assert re.search(r'is-better"><span class="sign" aria-hidden="true">▲</span> better, trivial', page)
 
@@ -147,7 +148,7 @@ def test_a_record_of_another_seed_or_row_is_left_out_and_nan_is_null(summary):
     records = records_of(summary)
     records += [{**records[0], "seed": 99}, {**records[0], "row": "elsewhere"}]
     records[0]["metrics"] = {"accuracy": float("nan")}
-    data = Reader(format_html(summary, records, {})).data()
+    data = Reader(format_html(make_frame(summary), records, {})).data()
     first = summary["rows"][0]
     assert len(data["records"][first["name"]]["seeds"]) == len(first["seeds"])
     assert "elsewhere" not in data["records"]
@@ -183,7 +184,7 @@ def test_nothing_run_is_a_page_too():
     summary = bare_summary("uci_mfeat")
     kept = ("name", "section", "streams", "kind", "single", "paper", "notes", "extra")
     summary["rows"] = [{key: row[key] for key in kept} | {"status": "not run"} for row in summary["rows"]]
-    text = format_html(summary, [], {})
+    text = format_html(make_frame(summary), [], {})
     assert text.count(">not run</td>") == len(summary["rows"])
     assert "Plots" not in text
 
@@ -199,10 +200,10 @@ def test_what_cannot_run_says_why():
 
 def test_clocks_are_shown_only_when_given(summary):
     timing = {summary["rows"][0]["name"]: {"step_ms": 1.234, "peak_mb": 99.6}}
-    text = format_html(summary, [], {}, timing)
+    text = format_html(make_frame(summary, timing), [], {})
     assert ">1.23</td>" in text
     assert ">100</td>" in text
-    assert "ms/step" not in format_html(summary, [], {})
+    assert "ms/step" not in format_html(make_frame(summary), [], {})
 
 
 def test_the_same_page_again(page, summary):
@@ -276,7 +277,7 @@ def test_the_filter_wants_every_word(found, summary):
     assert found["filtered"]["rows"] == len(expected) > 0
     assert found["filtered"]["count"] == f"{len(expected)} of {found['rows']} rows"
     assert found["unfiltered"] == found["rows"]
-    assert found["rows"] == len(summary["rows"]) + len(bounds(summary)) + len(summary["references"])
+    assert found["rows"] == sum(len(lines) for _, lines in make_frame(summary).blocks)
 
 
 @needs_browser
@@ -305,7 +306,7 @@ def test_groups_of_columns_hide_and_themes_differ(found):
 def test_the_best_row_stands_out_and_each_says_its_kind(page, summary):
     lines = re.findall(r'<tr data-row="(\d+)"( class="best")?>(.*?)</tr>', page)
     best = {summary["rows"][int(number)]["name"] for number, marked, _ in lines if marked}
-    assert best == set().union(*(best_rows(rows) for _, rows in sections(summary)))
+    assert best == set().union(*(best_rows(rows) for _, rows in sections(summary["rows"])))
     assert not best & {row["name"] for row in summary["rows"] if row["best_single"]}  # the reference is another row
     for number, marked, line in lines:
         row = summary["rows"][int(number)]

@@ -6,7 +6,9 @@ import pytest
 
 from mmjax.errors import UsageError
 from mmjax.evaluation import RecordStore, format_table, make_record, summarise, write_report
-from mmjax.evaluation.report.columns import columns, sections
+from mmjax.evaluation.report.columns import columns
+from mmjax.evaluation.report.frame import make_frame
+from mmjax.evaluation.report.kinds import sections
 from mmjax.evaluation.report.write import MAIN, format_markdown
 from mmjax.evaluation.statistics.significance import holm, seed_interval
 from tests.evaluation.full import RESULTS
@@ -125,8 +127,8 @@ def test_markdown_says_what_a_reader_needs(workdir):
 def test_what_lies_behind_the_scores_is_as_narrow_as_a_terminal():
     summary = json.loads((RESULTS / "cmu_mosi" / "table.json").read_text())
     columns_shown = [column for column in columns(summary) if column.key not in MAIN]
-    text = format_markdown(summary)
-    for title, rows in sections(summary):
+    text = format_markdown(make_frame(summary))
+    for title, rows in sections(summary["rows"]):
         block = text.partition(f"## {title}: behind the scores\n")[2].partition("\n## ")[0]
         lines = [line for line in block.splitlines() if line.startswith("|")]
         assert lines and max(map(len, lines)) <= 120
