@@ -16,11 +16,12 @@ import numpy as np
 from mmjax.batches import concat_batches
 from mmjax.checks import check_splits, describe_largest, first_nonfinite
 from mmjax.errors import UsageError
-from mmjax.metrics import compute, merge_stacked
+from mmjax.metrics import merge_stacked
+from mmjax.objective import compute_losses, final_weights, is_error
 from mmjax.search import Trial, draw_trials
 from mmjax.sharding import shard_seeds
 from mmjax.stream import Batch, known_target
-from mmjax.tasks import Task, fit_task, target_moments
+from mmjax.tasks import Task, fit_task, next_task_state, target_moments
 from mmjax.training import (
     Train,
     TrainState,
@@ -30,6 +31,7 @@ from mmjax.training import (
     make_optimizer,
     make_train_step,
     predict,
+    predict_and_sow,
     set_target_moments,
 )
 from mmjax.typing import Key, Mapping, PyTree
@@ -77,6 +79,7 @@ class Fit:
         None where no epoch was left to run.
       peak_mb: most memory that the program of an epoch holds at once, data and all seeds included, as XLA plans it;
         None where it does not say.
+      task_states: those with which each epoch trained, ``[epochs, seeds, ...]``; None of a task without a state.
     """
 
     variables: PyTree
@@ -88,6 +91,7 @@ class Fit:
     seconds: dict[str, float]
     step_ms: float | None
     peak_mb: float | None
+    task_states: PyTree = None
 
 
 class Snapshots(Protocol):
@@ -150,26 +154,39 @@ def _update_rows(train: Train, examples: int) -> int:
 
 
 def _make_epoch(
-    model: nn.Module, task: Task, train: Train, total_steps: int, sizes: Mapping[str, int], by_row: PyTree
+    model: nn.Module, task: Task, train: Train, total_steps: int, sizes: Mapping[str, int], by_row: PyTree, sows: bool
 ) -> Callable[..., tuple[Carry, dict[str, Any]]]:
     """One epoch of one seed: a scan over shuffled batches, then validation and test by one compiled forward pass.
 
     Args:
       by_row: which leaves of the outputs have an entry per row.
+      sows: whether modules sow losses without training: then no batch holds rows of two splits, for a loss may be a
+        statistic of the batch.
     """
-    sign = 1.0 if train.select in task.lower_is_better else -1.0
+    sign = 1.0 if is_error(train.select, task.lower_is_better) else -1.0
+    final = final_weights(train.loss_weights, total_steps)
 
-    def evaluate(variables: PyTree, held_out: Batch) -> tuple[PyTree, dict[str, Any], dict[str, Any]]:
-        rows, counts = _in_batches(jnp.arange(held_out.size), min(EVALUATION_BATCH, held_out.size))
-        outputs = jax.lax.map(lambda x: predict(model, variables, _rows(held_out, *x)), (rows, counts))
-        outputs = jax.tree.map(
-            lambda x, row: x.reshape(-1, *x.shape[2:])[: held_out.size] if row else x[0], outputs, by_row
-        )
+    def evaluate(variables: PyTree, held_out: Batch) -> tuple[PyTree, dict[str, dict[str, Any]], dict[str, Any]]:
+        groups = list(sizes.values()) if sows else [held_out.size]
+        batch_size, start, batches = min(EVALUATION_BATCH, max(groups)), 0, []
+        for size in groups:
+            batches.append(_in_batches(jnp.arange(start, start + size), batch_size))
+            start += size
+        rows, counts = (jnp.concatenate(parts) for parts in zip(*batches))
+        outputs, sown = jax.lax.map(lambda x: predict_and_sow(model, variables, _rows(held_out, *x)), (rows, counts))
+        ends = np.cumsum([len(part) for part, _ in batches])
+        spans = [slice(end - len(part), end) for end, (part, _) in zip(ends, batches)]
+
+        def joined(x: Any) -> Any:
+            return jnp.concatenate([x[span].reshape(-1, *x.shape[2:])[:size] for span, size in zip(spans, groups)])
+
+        outputs = jax.tree.map(lambda x, row: joined(x) if row else x[0], outputs, by_row)
         metrics, broken, start = {}, {}, 0
-        for name, size in sizes.items():
+        for place, (name, size) in enumerate(sizes.items()):
             items = jax.tree.map(lambda x: x[start : start + size], held_out)  # noqa: B023 (used at once)
             some = _split_outputs(outputs, by_row, start, size), items
-            metrics.update({f"{name}/{key}": value for key, value in compute(task.metrics(*some)).items()})
+            losses = merge_stacked(jax.tree.map(lambda x: x[spans[place]], sown)) if sows else {}  # noqa: B023
+            metrics[name] = compute_losses({**task.metrics(*some), **losses}, final)
             broken[name] = first_nonfinite(*some)
             start += size
         return outputs, metrics, broken
@@ -178,13 +195,17 @@ def _make_epoch(
         carry: Carry, key: Key, order: Any, number: Any, stop_at: Any, trial: Trial | None, data: Batch, held_out: Batch
     ) -> tuple[Carry, dict[str, Any]]:
         tx = make_optimizer(train, total_steps, trial)
-        step = make_train_step(model, task, tx, trial, accumulate=train.accumulate, skip=False)
+        step = make_train_step(
+            model, task, tx, trial, accumulate=train.accumulate, loss_weights=train.loss_weights, skip=False
+        )
         batches = _in_batches(order, _update_rows(train, data.size))
         step_key = jax.random.fold_in(key, 2)
         state, states = jax.lax.scan(lambda s, x: step(s, _rows(data, *x), step_key), carry.state, batches)
-        seen = compute(merge_stacked(states))
-        outputs, metrics, broken = evaluate(state.variables, held_out)
-        metrics |= {f"train/{name}": value for name, value in seen.items()}
+        seen = compute_losses(merge_stacked(states), final)
+        outputs, held, broken = evaluate(state.variables, held_out)
+        state = state.replace(task=next_task_state(task, state.task, seen, held["validation"]))
+        splits = {**held, "train": seen}
+        metrics = {f"{split}/{name}": value for split, some in splits.items() for name, value in some.items()}
         score = sign * metrics[f"validation/{train.select}"]
         score = jnp.where(jnp.isnan(score), jnp.inf, score)
         better = jnp.where(stop_at >= 0, number == stop_at, score < carry.best.score)
@@ -230,6 +251,7 @@ class Prepared:
         trials: Trial | None = None,
         strict: bool = True,
         stop_at: Sequence[int] | None = None,
+        task_states: PyTree = None,
         snapshots: Snapshots | None = None,
         snapshot_seconds: float = 60.0,
         on_epoch: Callable[[int, dict[str, np.ndarray]], None] | None = None,
@@ -240,6 +262,8 @@ class Prepared:
           seeds: others, as many; None = those it was prepared for.
           trials: of programs that take them, ``[seeds]``; None = the given setting for every seed.
           strict: whether a loss, gradient or output that is not finite is an error; else ``Fit.diverged`` tells it.
+          task_states: those of another run (``Fit.task_states``), with which each epoch trains instead of its own, as a
+            refit needs.
         """
         named = self.seeds if seeds is None else tuple(seeds)
         keys = _keys(named)
@@ -251,12 +275,25 @@ class Prepared:
         with watchdog(WATCHDOG_SECONDS):
             carry = shard_seeds(self.begin(keys), enabled=self.mapped == "vmap")
         history = {name: np.zeros((self.train.epochs, len(named)), np.float32) for name in self.measured}
+        used = jax.tree.map(lambda x: np.zeros((self.train.epochs, *x.shape), x.dtype), carry.state.task)
         start = 0
-        if snapshots is not None and (kept := snapshots.restore({"carry": carry, "history": history})) is not None:
-            start, tree = kept
-            carry, history = tree["carry"], {name: np.array(value) for name, value in tree["history"].items()}
+
+        def tree() -> dict[str, PyTree]:
+            has_state = {} if used is None else {"task_states": used}
+            return {"carry": carry, "history": history, **has_state}
+
+        if snapshots is not None and (kept := snapshots.restore(tree())) is not None:
+            start, carry = kept[0], kept[1]["carry"]
+            history = {name: np.array(value) for name, value in kept[1]["history"].items()}
+            used = jax.tree.map(np.array, kept[1].get("task_states"))
         clocks = [saved := time.perf_counter()]
         for number in range(start, self.train.epochs):
+            if jax.tree.leaves(task_states):
+                given = jax.tree.map(lambda x: jnp.asarray(x[number]), task_states)  # noqa: B023 (used at once)
+                given = shard_seeds(given, enabled=self.mapped == "vmap")
+                carry = carry.replace(state=carry.state.replace(task=given))
+            for kept_states, now in zip(jax.tree.leaves(used), jax.tree.leaves(carry.state.task)):
+                kept_states[number] = now
             with watchdog(WATCHDOG_SECONDS):
                 orders = draw_orders(keys, jnp.int32(number), self.data.size)
                 carry, metrics = self.epoch(carry, keys, orders, jnp.int32(number), stops, *arguments)
@@ -270,7 +307,7 @@ class Prepared:
             clocks.append(time.perf_counter())
             due = clocks[-1] - saved > snapshot_seconds and number + 1 < self.train.epochs
             if snapshots is not None and due:
-                snapshots.save(number + 1, {"carry": carry, "history": history})
+                snapshots.save(number + 1, tree())
                 saved = time.perf_counter()
         best, skipped, broken = jax.device_get((carry.best, carry.state.skipped, carry.broken))
         if strict and (best.epoch < 0).any():
@@ -286,7 +323,8 @@ class Prepared:
         for name, size in self.sizes.items():
             outputs[name] = _split_outputs(best.outputs, self.by_row, first, size, lead=1)
             first += size
-        return Fit(best.variables, outputs, best.epoch, history, diverged, self.mapped, seconds, step_ms, self.peak_mb)
+        clocked = self.mapped, seconds, step_ms, self.peak_mb
+        return Fit(best.variables, outputs, best.epoch, history, diverged, *clocked, used)
 
     def _check_finite(
         self, number: int, seeds: Sequence[int], skipped: np.ndarray, broken: Mapping[str, np.ndarray]
@@ -375,7 +413,8 @@ def prepare(
 
     def begin(key: Key) -> Carry:
         first, targets = jax.random.fold_in(key, 0), known_target(sample)
-        state = set_target_moments(init_state(model, tx, sample.streams, first, targets=targets), moments)
+        state = init_state(model, tx, sample.streams, first, targets=targets, task=task)
+        state = set_target_moments(state, moments)
         outputs = jax.eval_shape(lambda v: predict(model, v, held_out), state.variables)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
         best = Best(jnp.float32(jnp.inf), jnp.int32(-1), state.variables, zeros)
@@ -397,7 +436,8 @@ def prepare(
     # the epoch at level 1 (three quarters of the time to compile, the same to run).
     first = jax.jit(begin_seeds(begin), compiler_options=compile_effort(0)).lower(keys)
     like = shard_seeds(jax.eval_shape(begin_seeds(begin), keys), enabled=mapped == "vmap")
-    epoch = _make_epoch(model, task, train, total_steps, sizes, by_row)
+    sows = bool(jax.eval_shape(lambda v: predict_and_sow(model, v, sample), variables)[1])
+    epoch = _make_epoch(model, task, train, total_steps, sizes, by_row, sows)
     number, scalar = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((len(seeds),), jnp.float32)
     orders = jax.eval_shape(lambda keys, number: draw_orders(keys, number, data.size), keys, number)
     trials = Trial(scalar, scalar, scalar) if search else None

@@ -15,6 +15,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -25,7 +26,8 @@ from mmjax.data import Records, Source, Transform, ordered_batches, read_ahead, 
 from mmjax.environment import environment
 from mmjax.errors import UsageError
 from mmjax.files import read_json, replace_file
-from mmjax.metrics import compute, merge
+from mmjax.metrics import merge
+from mmjax.objective import compute_losses, final_weights, is_error
 from mmjax.progress import MetricsLog, Progress
 from mmjax.sharding import (
     check_divides,
@@ -38,7 +40,7 @@ from mmjax.sharding import (
     state_sharding,
 )
 from mmjax.stream import Batch, known_target
-from mmjax.tasks import Task, fit_task, target_moments
+from mmjax.tasks import Task, fit_task, next_task_state, target_moments
 from mmjax.training import (
     Train,
     TrainState,
@@ -46,7 +48,7 @@ from mmjax.training import (
     init_state,
     make_optimizer,
     make_train_step,
-    predict,
+    predict_and_sow,
     set_target_moments,
 )
 from mmjax.typing import Key, Mapping, PyTree
@@ -129,12 +131,15 @@ class _Programs:
     """What is compiled for a model on a mesh: its first state, the train step, a step of evaluation.
 
     Mean and deviation of scores are those of the sample, as good as those of train.
+
+    Args:
+      per_epoch: updates of an epoch.
     """
 
-    def __init__(
-        self, model: nn.Module, task: Task, train: Train, total_steps: int, mesh: Mesh, sample: Sequence[Batch]
-    ):
+    def __init__(self, model: nn.Module, task: Task, train: Train, per_epoch: int, mesh: Mesh, sample: Sequence[Batch]):
         self.mesh = mesh
+        total_steps = train.epochs * per_epoch
+        final = final_weights(train.loss_weights, total_steps)
         tx = make_optimizer(train, total_steps)
         self._sample = put_batch(sample[0], mesh)
         moments = target_moments(*sample)
@@ -143,36 +148,59 @@ class _Programs:
             moments = mean, deviation
         task = fit_task(task, moments)
 
+        make_step = functools.partial(make_train_step, model, task, tx, loss_weights=train.loss_weights)
+
         def init(key: Key, batch: Batch) -> TrainState:
-            return set_target_moments(init_state(model, tx, batch.streams, key, targets=known_target(batch)), moments)
+            state = init_state(model, tx, batch.streams, key, targets=known_target(batch), task=task)
+            state = set_target_moments(state, moments)
+            if state.task is None:
+                return state
+            seen = jax.eval_shape(make_step(), state, batch, key)[1]
+            return state.replace(seen=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), seen))
 
         shapes = jax.eval_shape(init, jax.random.key(0), self._sample)
         where = state_sharding(shapes, mesh)
         self.like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, where)
         self._init = jax.jit(init, out_shardings=where, compiler_options=compile_effort(0))
 
-        step = make_train_step(model, task, tx, accumulate=train.accumulate)
+        step = make_step(accumulate=train.accumulate)
 
         def step_and_compute(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, dict[str, Any]]:
-            state, states = step(state, batch, key)
-            return state, compute(states)
+            new, states = step(state, batch, key)
+            if state.task is not None:
+                begins = state.step % per_epoch == 0
+                seen = jax.tree.map(lambda a, b: jnp.where(begins, a, b), states, merge(state.seen, states))
+                new = new.replace(seen=seen)
+            return new, compute_losses(states, final)
 
         self.step = jit_step(step_and_compute, mesh, shapes)
 
+        def after_epoch(state: TrainState, validation: dict[str, Any]) -> PyTree:
+            return next_task_state(task, state.task, compute_losses(state.seen, final), validation)
+
+        self._after_epoch = jax.jit(after_epoch, out_shardings=where.task)
+
         def states_of(variables: PyTree, batch: Batch) -> tuple[dict[str, Any], Any]:
-            outputs = predict(model, gather(variables, mesh), batch)
-            return task.metrics(outputs, batch), first_nonfinite(outputs, batch)
+            outputs, sown = predict_and_sow(model, gather(variables, mesh), batch)
+            return {**task.metrics(outputs, batch), **sown}, first_nonfinite(outputs, batch)
 
         self._states = jax.jit(states_of, out_shardings=replicated(mesh))
         self._merge = jax.jit(merge, out_shardings=replicated(mesh))
-        self._compute = jax.jit(compute, out_shardings=replicated(mesh))
-        known = jax.eval_shape(lambda v, b: compute(states_of(v, b)[0]), shapes.variables, self._sample)
+        self._compute = jax.jit(lambda states: compute_losses(states, final), out_shardings=replicated(mesh))
+        known = jax.eval_shape(lambda v, b: compute_losses(states_of(v, b)[0], final), shapes.variables, self._sample)
         if train.select not in known:
             raise UsageError(f"train.select={train.select!r} is no metric of the task; it has: {', '.join(known)}")
 
     def init(self, key: Key) -> TrainState:
         """A fresh state, made where it lies."""
         return self._init(key, self._sample)
+
+    def after_epoch(self, state: TrainState, validation: Mapping[str, float]) -> TrainState:
+        """The state after an epoch that ended with these metrics: the task's own follows them."""
+        if state.task is None:
+            return state
+        metrics = {name: np.float32(value) for name, value in validation.items()}
+        return state.replace(task=self._after_epoch(state, metrics))
 
     def evaluate(self, variables: PyTree, split: str, source: Source, batch_size: int) -> dict[str, float]:
         """The metrics over a whole split.
@@ -254,7 +282,7 @@ def fit_streaming(
     total = train.epochs * per_epoch
     key = jax.random.key(seed)
     step_key = jax.random.fold_in(key, 2)
-    sign = 1.0 if train.select in task.lower_is_better else -1.0
+    sign = 1.0 if is_error(train.select, task.lower_is_better) else -1.0
 
     def batches(start: int) -> Iterator[Batch]:
         source = splits["train"]
@@ -264,7 +292,7 @@ def fit_streaming(
 
     with Checkpoints(workdir / "checkpoints") as checkpoints, _Signals() as signals, _armed() as alive:
         sample = list(itertools.islice(batches(0), SAMPLE if hasattr(task, "fitted") else 1))
-        programs = _Programs(model, task, train, total, mesh, sample)
+        programs = _Programs(model, task, train, per_epoch, mesh, sample)
         state, start, best, finished = _resume(checkpoints, programs, key)
         first = jax.process_index() == 0
         terminal = terminal if first else io.StringIO()
@@ -290,7 +318,8 @@ def fit_streaming(
 
             def save(step: int, *, finished: bool = False, score: float | None = None) -> None:
                 report()  # what is logged never lags behind a checkpoint
-                checkpoints.save(step, state, {"best": dataclasses.asdict(best), "finished": finished}, score=score)
+                meta = {"best": dataclasses.asdict(best), "finished": finished, "per_epoch": per_epoch}
+                checkpoints.save(step, state, meta, score=score)
 
             for step, batch in enumerate(feed, start + 1):
                 alive()
@@ -303,6 +332,7 @@ def fit_streaming(
                     report()
                     _check_finite(state, epoch, per_epoch, train, splits["train"])
                     scores = programs.evaluate(state.variables, "validation", splits["validation"], train.batch_size)
+                    state = programs.after_epoch(state, scores)
                     scores = {f"validation/{name}": value for name, value in scores.items()}
                     log.write(step, scores)
                     score = sign * scores[f"validation/{train.select}"]
@@ -367,7 +397,9 @@ def evaluate_streaming(
     source = _checked(source, "the split", model, task)
     with Checkpoints(folder, read_only=True) as checkpoints:
         sample = [next(ordered_batches(source, train.batch_size, **_host()))]
-        programs = _Programs(model, task, train, train.epochs, mesh, sample)
+        # The updates of an epoch tell which weights of losses are the last ones.
+        per_epoch = (checkpoints.restore_meta(checkpoints.best_step) or {}).get("per_epoch", 1)
+        programs = _Programs(model, task, train, per_epoch, mesh, sample)
         return programs.evaluate(
             _best_variables(checkpoints, programs, checkpoints.best_step), "the split", source, train.batch_size
         )
@@ -418,6 +450,8 @@ def _identity(
     """What makes a run this run, as far as it can be said in JSON; functions are the caller's to describe."""
     fields = {f"train.{field.name}": getattr(train, field.name) for field in dataclasses.fields(train)}
     plain = {name: value for name, value in fields.items() if value is None or isinstance(value, (int, float, str))}
+    weights = {f"train.loss_weights.{name}": weight for name, weight in train.loss_weights.items()}
+    plain |= {name: float(weight) for name, weight in weights.items() if not callable(weight)}
     sizes = {f"size of {name}": size(source) for name, source in splits.items()}
     return {**plain, **sizes, "seed": seed, "patience": patience, **(config or {})}
 

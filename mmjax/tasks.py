@@ -3,13 +3,16 @@
 import dataclasses
 from typing import Any, ClassVar, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mmjax.checks import Problem, labels_problem, multilabel_problem, numbers_problem
+from mmjax.errors import UsageError
 from mmjax.losses import absolute_error, binary_cross_entropy, cross_entropy, squared_error
 from mmjax.metrics import Confusion, LabelCounts, Mean, Moments
 from mmjax.stream import Batch, Stream, item_weight, known_target
+from mmjax.typing import Mapping, PyTree
 
 __all__ = [
     "Classification",
@@ -17,9 +20,12 @@ __all__ = [
     "Regression",
     "Task",
     "fit_task",
+    "init_task_state",
     "item_weight",
     "known_target",
+    "next_task_state",
     "target_moments",
+    "task_loss",
 ]
 
 
@@ -29,6 +35,14 @@ class Task(Protocol):
     ``loss`` returns one value per labelled item, shaped as ``batch.index`` (``[batch]``, or ``[batch, length]`` for a
     label per step), or a scalar for a loss over a batch. An item with several answers (a vector of labels, the words of
     a caption) has one loss, their sum or mean, which the task takes itself. Weights are applied once, outside.
+
+    A task may have a state, which follows how training goes (the weights of Gradient-Blend, Wang et al. 2020):
+    ``init_state() -> pytree`` of arrays, given to its loss as ``loss(outputs, batch, state=state)``, and
+    ``after_epoch(state, train_metrics, validation_metrics) -> state`` of the same shapes, pure and compiled: metrics
+    are traced scalars by name, ``loss/NAME`` of modules among them. Every seed has its own; checkpoints hold it; a
+    refit takes, epoch by epoch, the states of the fit that it repeats, since its validation is part of its train.
+    Without these methods there is no state, and without ``after_epoch`` it stays as it was. Metrics do not read it, so
+    that they mean the same in every epoch.
     """
 
     @property
@@ -73,6 +87,46 @@ def fit_task(task: Task, moments: tuple[float, float]) -> Task:
     """The task for training scores of this mean and deviation: ``task.fitted(moments)``, where it has such a method."""
     fitted = getattr(task, "fitted", None)
     return fitted(moments) if fitted else task
+
+
+def init_task_state(task: Task | None) -> PyTree:
+    """The first state of a task, as arrays; None of one that has none."""
+    begin = getattr(task, "init_state", None)
+    return None if begin is None else jax.tree.map(_strong, begin())
+
+
+def task_loss(task: Task, outputs: Any, batch: Batch, state: PyTree) -> Any:
+    """``task.loss``, which reads the state where there is one."""
+    loss: Any = task.loss
+    return loss(outputs, batch) if state is None else loss(outputs, batch, state=state)
+
+
+def next_task_state(
+    task: Task, state: PyTree, train_metrics: Mapping[str, Any], validation_metrics: Mapping[str, Any]
+) -> PyTree:
+    """The state of a task after an epoch.
+
+    Args:
+      train_metrics: of the epoch, by name (``loss``, ``accuracy``, ``loss/kl``).
+      validation_metrics: likewise.
+
+    Raises:
+      UsageError: it has another structure, shapes or dtypes than before.
+    """
+    after = getattr(task, "after_epoch", None)
+    if state is None or after is None:
+        return state
+    new = jax.tree.map(_strong, after(state, dict(train_metrics), dict(validation_metrics)))
+    shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree) for tree in (state, new)]
+    if shapes[0] != shapes[1]:
+        raise UsageError(f"{type(task).__name__}.after_epoch must keep the state's shapes {shapes[0]}, got {shapes[1]}")
+    return new
+
+
+def _strong(leaf: Any) -> Any:
+    """An array whose dtype no later operation changes: a Python number has none of its own."""
+    leaf = jnp.asarray(leaf)
+    return jax.lax.convert_element_type(leaf, leaf.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax.core import FrozenDict
 
 from mmjax.errors import UsageError
 from mmjax.metrics import merge_stacked
+from mmjax.objective import Weight, sown_losses, sown_states, total_loss
 from mmjax.search import Trial, dropout_rate
 from mmjax.stream import Batch, Stream, drop_rows, item_weight, known_target
-from mmjax.tasks import Task
+from mmjax.tasks import Task, init_task_state, task_loss
 from mmjax.typing import Key, Mapping, PyTree
 
 __all__ = [
@@ -28,12 +31,15 @@ __all__ = [
     "make_optimizer",
     "make_train_step",
     "predict",
+    "predict_and_sow",
     "set_target_moments",
     "warmup_cosine",
 ]
 
 Schedule = Callable[[float, int], Any]
 """``(learning_rate, total_steps) -> learning rate or optax schedule``; steps are updates."""
+
+NO_WEIGHTS: Mapping[str, Weight] = FrozenDict()
 
 # Sown by modules for one pass only: never part of the state.
 TRANSIENT = ("losses", "intermediates")
@@ -56,7 +62,10 @@ class Train:
       clip_norm: largest global norm of the gradient; None = unbounded.
       accumulate: parts of ``batch_size`` examples that pass one after the other and make one update together; the
         update is that of one batch of their joined size (a loss over a batch sees one part, weighted by what it holds).
-      select: validation metric by which the epoch is chosen.
+      loss_weights: of losses that modules sow, by the name they sow them under: a number, or an optax schedule of the
+        update (the first one is 0); 1 where none is given (see ``mmjax.objective``).
+      select: validation metric by which the epoch is chosen; ``loss`` holds the task's and every sown one at the weight
+        of the last update.
       refit: train once more, on train and validation together, for the number of epochs found.
     """
 
@@ -67,6 +76,7 @@ class Train:
     schedule: Schedule | None = None
     clip_norm: float | None = None
     accumulate: int = 1
+    loss_weights: Mapping[str, Weight] = NO_WEIGHTS
     select: str = "loss"
     refit: bool = False
 
@@ -78,6 +88,10 @@ class Train:
             raise UsageError(f"train.learning_rate must be a number from 0 up, got {self.learning_rate}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UsageError(f"train.clip_norm must be more than 0, or None, got {self.clip_norm}")
+        for name, weight in self.loss_weights.items():
+            if not callable(weight) and not (isinstance(weight, numbers.Real) and math.isfinite(weight)):
+                raise UsageError(f"train.loss_weights[{name!r}] must be a number or a schedule, got {weight!r}")
+        object.__setattr__(self, "loss_weights", FrozenDict(self.loss_weights))
 
     @property
     def update_size(self) -> int:
@@ -119,6 +133,8 @@ class TrainState(flax.struct.PyTreeNode):
       collections: its other state (batch statistics, hashes), by name of the collection.
       opt_state: of the optimiser.
       skipped: steps whose loss or gradient was not finite, int32; they are left out unless such a run is thrown away.
+      task: state of the task, which its loss reads and ``after_epoch`` replaces; None of a task that has none.
+      seen: metrics of the epoch so far, as mergeable states, where a feed must hold them for ``after_epoch``.
     """
 
     step: Any
@@ -126,6 +142,8 @@ class TrainState(flax.struct.PyTreeNode):
     collections: dict[str, PyTree]
     opt_state: PyTree
     skipped: Any
+    task: PyTree = None
+    seen: PyTree = None
 
     @property
     def variables(self) -> dict[str, PyTree]:
@@ -134,12 +152,19 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def init_state(
-    model: nn.Module, tx: optax.GradientTransformation, streams: Mapping[str, Stream], key: Key, *, targets: Any = None
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    streams: Mapping[str, Stream],
+    key: Key,
+    *,
+    targets: Any = None,
+    task: Task | None = None,
 ) -> TrainState:
     """A fresh state; ``streams`` is a batch of the training data, made wholly present for the initialisation.
 
     Args:
       targets: of that batch, for a model that reads them in training (teacher forcing).
+      task: whose own state stands in it too.
     """
     whole = {}
     for name, stream in streams.items():
@@ -150,31 +175,7 @@ def init_state(
     variables = dict(model.init(keys, whole) if targets is None else model.init(keys, whole, targets=targets))
     params = variables.pop("params", {})
     collections = {name: value for name, value in variables.items() if name not in TRANSIENT}
-    return TrainState(jnp.int32(0), params, collections, tx.init(params), jnp.int32(0))
-
-
-def _share(name: str, values: Any, weight: Any, whole: Any) -> Any:
-    """What a part of a batch adds to the weighted mean over the whole; rows of weight 0 may hold NaN.
-
-    Args:
-      name: of the loss, for the error.
-      values: one per item or one per row of the part; a scalar is a loss over the part and counts by what that holds.
-      weight: of the items of the part.
-      whole: of all items of the batch; the same array if the part is the batch.
-
-    Raises:
-      UsageError: values of another shape, which would be broadcast against the wrong axis.
-    """
-    if jnp.shape(values) not in ((), weight.shape, weight.shape[:1]):
-        raise UsageError(
-            f"{name} has the shape {jnp.shape(values)}: it must be one value per labelled item, {weight.shape}, or a "
-            "scalar for the batch; several answers of an item (labels, words) are summed or averaged within it"
-        )
-    if jnp.ndim(values) == 0:
-        return values if weight is whole else values * (weight.sum() / jnp.maximum(whole.sum(), 1e-9))
-    if values.ndim != weight.ndim:
-        weight, whole = (w.reshape(w.shape[0], -1).max(1) for w in (weight, whole))
-    return (jnp.where(weight > 0, values, 0) * weight).sum() / jnp.maximum(whole.sum(), 1e-9)
+    return TrainState(jnp.int32(0), params, collections, tx.init(params), jnp.int32(0), init_task_state(task))
 
 
 def _split(batch: PyTree, parts: int) -> PyTree:
@@ -225,6 +226,7 @@ def make_train_step(
     trial: Trial | None = None,
     *,
     accumulate: int = 1,
+    loss_weights: Mapping[str, Weight] = NO_WEIGHTS,
     skip: bool = True,
 ) -> Callable[[TrainState, Batch, Key], tuple[TrainState, dict[str, Any]]]:
     """A pure step ``(state, batch, key) -> (state, metrics)``, one update; metrics are mergeable states.
@@ -238,6 +240,10 @@ def make_train_step(
         caller throws such a run away.
       accumulate: parts in which the batch passes through the model, one after the other; it must divide the rows. Sums
         of losses and of weights are taken over all of them and divided once.
+      loss_weights: as in ``Train``.
+
+    Raises (when it is traced):
+      UsageError: a loss of another shape than the items; a weight of a loss that no module sows.
     """
 
     def step(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, dict[str, Any]]:
@@ -256,10 +262,10 @@ def make_train_step(
                     mutable=[*collections, "losses"],
                 )
             updated = dict(changed)
-            loss = _share("the loss of the task", task.loss(outputs, part), weight, whole)
-            for sown in jax.tree.leaves(updated.pop("losses", {})):
-                loss = loss + _share("a loss that a module sows", sown, weight, whole)
-            return loss, (outputs, updated, task.metrics(outputs, part))
+            sown = sown_losses(updated.pop("losses", {}))
+            loss = task_loss(task, outputs, part, state.task)
+            loss = total_loss(loss, sown, loss_weights, state.step, weight, whole)
+            return loss, (outputs, updated, {**task.metrics(outputs, part), **sown_states(sown, weight)})
 
         gradient = jax.value_and_grad(loss_of, has_aux=True)
 
@@ -284,9 +290,8 @@ def make_train_step(
             outputs = jax.tree.map(lambda x, row: _joined(x) if row else x[-1], outputs, rows)
             states = merge_stacked(states)
         updates, opt_state = tx.update(grads, state.opt_state, state.params, outputs=outputs, batch=batch)
-        new = TrainState(
-            state.step, optax.apply_updates(state.params, updates), dict(collections), opt_state, state.skipped
-        )
+        params = optax.apply_updates(state.params, updates)
+        new = state.replace(params=params, collections=dict(collections), opt_state=opt_state)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state) if skip else new
         return kept.replace(step=state.step + 1, skipped=state.skipped + ~finite), states
@@ -302,3 +307,10 @@ def predict(model: nn.Module, variables: Mapping[str, PyTree], batch: Batch) -> 
     """
     streams = drop_rows(batch.streams, batch.weight)
     return model.apply(variables, streams, targets=known_target(batch), train=False)
+
+
+def predict_and_sow(model: nn.Module, variables: Mapping[str, PyTree], batch: Batch) -> tuple[Any, dict[str, Any]]:
+    """As ``predict``, and the losses that modules sow without training, as mergeable states under ``loss/NAME``."""
+    streams = drop_rows(batch.streams, batch.weight)
+    outputs, changed = model.apply(variables, streams, targets=known_target(batch), train=False, mutable=["losses"])
+    return outputs, sown_states(sown_losses(changed.get("losses", {})), item_weight(batch))

@@ -15,7 +15,7 @@ from mmjax.errors import UsageError
 from mmjax.evaluation.scores import score, scores
 from mmjax.metrics import compute
 from mmjax.tasks import Classification, Regression, Task
-from mmjax.training import Train, init_state, make_optimizer, predict
+from mmjax.training import Train, init_state, make_optimizer, make_train_step, predict_and_sow
 from mmjax.typing import Key, PyTree
 
 __all__ = ["abstract_variables", "check_model", "check_primary", "naming", "with_primary"]
@@ -39,14 +39,14 @@ def check_model(model: nn.Module, task: Task, train: Train, data: Dataset) -> No
     """Passes if the model runs on the data and the task can measure what it gives.
 
     Raises:
-      UsageError: a number of classes that is not the data's; a metric that the task does not have, listing those that
-        it has; what jax says of the model's sizes.
+      UsageError: a number of classes that is not the data's; a metric that the task does not have, or a weight of a
+        loss that no module sows, listing those that there are; what jax says of the model's sizes.
       ValueError: what a module says of its fields or its streams.
     """
     _check_labels(task, data)
     batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a[:2].shape, jnp.result_type(a)), data.splits["train"])
     try:
-        outputs = jax.eval_shape(functools.partial(_forward, model, train), jax.random.key(0), batch)
+        outputs, sown = jax.eval_shape(functools.partial(_forward, model, train), jax.random.key(0), batch)
     except TypeError as error:  # what jax says of a negative width; a mistake in a module's code may look the same
         said = str(error).partition("\n")[0]
         raise UsageError(f"{said} (MMJAX_TRACEBACK=1 shows where)") from error
@@ -56,9 +56,11 @@ def check_model(model: nn.Module, task: Task, train: Train, data: Dataset) -> No
         for name, number in given.items():
             if number != classes:
                 raise UsageError(f"{data.card.name} has {classes} classes; {name}: {number}")
-    known = [*jax.eval_shape(lambda o, b: compute(task.metrics(o, b)), outputs, batch)]
+    known = [*jax.eval_shape(lambda o, b, s: compute({**task.metrics(o, b), **s}), outputs, batch, sown)]
     if train.select not in known:
         raise UsageError(f"train.select is {train.select!r}, no metric of the task; it has: {', '.join(known)}")
+    if train.loss_weights:
+        jax.eval_shape(functools.partial(_train, model, task, train), jax.random.key(0), batch)
     check_primary(task, data)
 
 
@@ -113,4 +115,10 @@ def abstract_variables(model: nn.Module, data: Dataset) -> PyTree:
 
 def _forward(model: nn.Module, train: Train, key: Key, batch: PyTree) -> PyTree:
     state = init_state(model, make_optimizer(train, 1), batch.streams, key, targets=batch.target)
-    return predict(model, state.variables, batch)
+    return predict_and_sow(model, state.variables, batch)
+
+
+def _train(model: nn.Module, task: Task, train: Train, key: Key, batch: PyTree) -> PyTree:
+    tx = make_optimizer(train, 1)
+    state = init_state(model, tx, batch.streams, key, targets=batch.target, task=task)
+    return make_train_step(model, task, tx, loss_weights=train.loss_weights)(state, batch, key)

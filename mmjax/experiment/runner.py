@@ -42,6 +42,7 @@ from mmjax.experiment.table import Member, Row, Table
 from mmjax.experiment.trials import SEEDS, Search, describe_trials, fit_chosen, penalties, search_fit
 from mmjax.experiment.workdir import claim
 from mmjax.metrics import compute
+from mmjax.objective import is_error
 from mmjax.resident import Fit, Prepared, prepare
 from mmjax.sharding import seed_devices
 from mmjax.source_code import Definitions, code_digest
@@ -317,7 +318,7 @@ def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: 
 
     search, of_trial = None, {}
     if network.trials:
-        lower = train.select in task.lower_is_better
+        lower = is_error(train.select, task.lower_is_better)
         some = functools.partial(once, network.first)
         first, search, of_trial["trials"] = fit_chosen(network.first, network.trials, lower, some)
     else:
@@ -326,7 +327,7 @@ def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: 
     if (first.epoch < 0).any():
         raise UsageError(f"validation {train.select} was no number in any epoch of seed {int(np.argmin(first.epoch))}")
     if network.refit is not None:
-        fitted = once(network.refit, "refit", stop_at=first.epoch, **of_trial)
+        fitted = once(network.refit, "refit", stop_at=first.epoch, task_states=first.task_states, **of_trial)
     outputs = {"validation": first.outputs["validation"], "test": fitted.outputs["test"]}
     index = {k: data.splits[k].index for k in HELD_OUT}
     logits = {k: np.stack([by_index(_logits(task, o), index[k]) for o in _unstack(outputs[k])]) for k in HELD_OUT}
@@ -419,9 +420,9 @@ def _cost(model: nn.Module, task: Task, train: Train, data: Dataset) -> dict[str
     params, size = variables.get("params", {}), min(train.batch_size, batch.size)
     some, one = shapes_of(batch, size), shapes_of(batch, 1)
     key = jax.eval_shape(jax.random.key, 0)
-    state = jax.eval_shape(lambda b, key: init_state(model, tx, b.streams, key, targets=b.target), some, key)
+    state = jax.eval_shape(lambda b, key: init_state(model, tx, b.streams, key, targets=b.target, task=task), some, key)
     forward = count_program(lambda variables, batch: predict(model, variables, batch), variables, one)
-    step = count_program(make_train_step(model, task, tx), state, some, key)
+    step = count_program(make_train_step(model, task, tx, loss_weights=train.loss_weights), state, some, key)
     return {
         "params": count_params(params),
         "params_fusion": fusion_params(params),

@@ -111,7 +111,9 @@ def apply_settings(value: Any, settings: Sequence[str]) -> Any:
 def _set(value: Any, parts: list[str], text: str, path: str) -> Any:
     name, rest = parts[0], parts[1:]
     children = _children(value)
-    if name not in children and path != f"options.{name}":  # the data set's builder knows more options than the table
+    # The data set's builder knows more options than the table, the model more losses than are weighted.
+    free = path == f"options.{name}" or path.endswith(f"train.loss_weights.{name}")
+    if name not in children and not free:
         known = "; ".join(map(str, children)) or "nothing to set"
         raise UsageError(f"no field {name!r} in {path!r}; there is: {known}")
     old = children.get(name)
