@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,7 +112,7 @@ class Checkpoints:
         """
         if step in self.steps:
             return
-        tree = _storable(tree)
+        tree = _storable(_present(tree))
         content = {"leaves": _describe(tree), "digests": _digests(tree), "meta": meta or {}, "score": score}
         items = self._args.Composite(
             **{
@@ -190,7 +191,7 @@ class Checkpoints:
 
     def _read(self, step: int, like: PyTree) -> PyTree:
         content = self._content(step)
-        storable = _storable(like)
+        storable = _storable(_present(like))
         _compare(content["leaves"], _describe(storable), f"checkpoint {step} in {self.directory}")
         # A target that Orbax may keep as it is: it copies into neither arrays nor their buffers.
         target = jax.tree.map(_target, storable)
@@ -202,7 +203,9 @@ class Checkpoints:
         for name, value in _digests(tree).items():
             if value != content["digests"][name]:
                 raise Damaged(f"{name}: wrong digest")
-        return jax.tree.map(_as_was, like, tree)
+        named = _names(tree)
+        leaves = [_as_was(leaf, named[name]) for name, leaf in _names(like).items()]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def _quarantine(self, step: int, error: Exception) -> pathlib.Path:
         if self.read_only or jax.process_count() > 1:
@@ -232,6 +235,20 @@ def _full(error: BaseException | None) -> str | None:
 
 def _is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _present(tree: PyTree) -> PyTree:
+    """The tree with fields that are None left out: so a checkpoint of before a class had such a field still fits."""
+
+    def lacks(node: Any) -> bool:
+        return isinstance(node, flax.struct.PyTreeNode) and any(value is None for value in vars(node).values())
+
+    def strip(node: Any) -> Any:
+        if not lacks(node):
+            return node
+        return {name: _present(value) for name, value in vars(node).items() if value is not None}
+
+    return jax.tree.map(strip, tree, is_leaf=lacks)
 
 
 def _storable(tree: PyTree) -> PyTree:

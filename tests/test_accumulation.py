@@ -1,7 +1,5 @@
 """Accumulation: parts of a batch, one after the other, make the update of the whole; schedules count updates."""
 
-import dataclasses
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,14 +7,14 @@ import numpy as np
 import optax
 import pytest
 
-from mmjax.metrics import Mean, compute
+from mmjax.metrics import compute
 from mmjax.progress import read_metrics
 from mmjax.resident import fit
 from mmjax.sharding import make_mesh
-from mmjax.stream import Batch, Stream
 from mmjax.streaming import fit_streaming
 from mmjax.training import Train, init_state, make_train_step, warmup_cosine
 from tests.draw import quick_jit
+from tests.sown import PerRow, Sows, values
 from tests.toy import MODEL, TASK, make_batch
 
 KEY = jax.random.key(0)
@@ -30,42 +28,6 @@ class Scale(nn.Module):
     def __call__(self, streams, *, targets=None, train=False):
         w = self.param("w", nn.initializers.zeros, ())
         return {"loss": w * streams["x"].values[:, 0, 0], "matrix": jnp.ones((4, 2)) * w}
-
-
-@dataclasses.dataclass(frozen=True)
-class PerRow:
-    """The mean of what the model gives, or, with ``whole``, a loss over the batch: the square of its weighted sum."""
-
-    whole: bool = False
-    lower_is_better = frozenset({"loss"})
-
-    def loss(self, outputs, batch):
-        loss = jnp.where(batch.weight > 0, outputs["loss"], 0)
-        return (loss.sum() + outputs["matrix"][0, 0]) ** 2 if self.whole else outputs["loss"]
-
-    def metrics(self, outputs, batch):
-        return {"loss": Mean.of(outputs["loss"], batch.weight)}
-
-
-def values(*numbers):
-    index = np.arange(len(numbers), dtype=np.int32)
-    stream = Stream(np.asarray(numbers, np.float32)[:, None, None], np.ones((len(numbers), 1), bool))
-    return Batch({"x": stream}, index.astype(np.float32), np.ones(len(numbers), np.float32), index, index)
-
-
-class Sows(nn.Module):
-    """A loss per row and one of the batch; a count of calls in training."""
-
-    @nn.compact
-    def __call__(self, streams, *, targets=None, train=False):
-        row = self.param("row", nn.initializers.constant(3.0), ())
-        whole = self.param("whole", nn.initializers.constant(5.0), ())
-        count = self.variable("batch_stats", "count", lambda: jnp.zeros(()))
-        if train and not self.is_initializing():
-            count.value += 1
-        self.sow("losses", "row", row**2 * streams["x"].zeroed.values[:, 0, 0])
-        self.sow("losses", "whole", whole**2)
-        return {"loss": jnp.zeros(streams["x"].present.size)}
 
 
 FIVE = values(0, 0, 0, 0, 20)  # the mean is 4; means of 4 and of 1, averaged, are 10

@@ -2,7 +2,9 @@
 
 import contextlib
 import shutil
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,6 +76,27 @@ def test_what_does_not_fit_is_named(saved):
         checkpoints.restore(like)
     for part in ("lacks new", "unexpected flags", "half as bfloat16[5], wanted float32[5]", "matrix as float32[3, 4]"):
         assert part in str(error.value)
+
+
+def test_a_field_that_is_none_is_as_if_it_were_not_there(tmp_path):
+    class Before(flax.struct.PyTreeNode):
+        z: Any
+        a: Any
+
+    class After(Before):
+        state: Any = None
+
+    two = jnp.float32(1), jnp.float32(2)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"inner": Before(*two)})
+        step, tree = checkpoints.restore({"inner": After(*two)})
+        assert step == 1 and tree == {"inner": After(*two, None)}
+        with pytest.raises(UsageError, match="lacks inner/state"):
+            checkpoints.restore({"inner": After(*two, two[0])})
+        checkpoints.save(2, {"inner": After(*two, {"w": jax.random.key(1)})})
+        restored = checkpoints.restore({"inner": After(*two, {"w": jax.random.key(0)})})[1]["inner"]
+        assert isinstance(restored, After) and (restored.z, restored.a) == two
+        assert jnp.array_equal(jax.random.key_data(restored.state["w"]), jax.random.key_data(jax.random.key(1)))
 
 
 def test_an_older_step_is_refused_and_a_known_one_stays(saved):

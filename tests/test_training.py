@@ -93,35 +93,6 @@ def test_clipping_bounds_the_gradient_before_the_optimiser():
     np.testing.assert_allclose(updates["w"], [-0.3, -0.4], rtol=1e-6)
 
 
-class Sows(nn.Module):
-    """Logits that ignore the input, and two losses of its own: one per row, one of the batch; a running count."""
-
-    @nn.compact
-    def __call__(self, streams, *, targets=None, train=False):
-        row = self.param("row", nn.initializers.constant(3.0), ())
-        whole = self.param("whole", nn.initializers.constant(5.0), ())
-        count = self.variable("batch_stats", "count", lambda: jnp.zeros(()))
-        if train and not self.is_initializing():
-            count.value += 1
-        present = streams["a"].present
-        # An absent row may hold anything.
-        self.sow("losses", "row", jnp.where(present, row**2 * jnp.arange(present.size), jnp.nan))
-        self.sow("losses", "whole", whole**2)
-        self.sow("intermediates", "seen", present)
-        return jnp.zeros((present.size, CLASSES))
-
-
-def test_losses_that_a_module_sows_are_added_and_its_state_is_kept():
-    tx = optax.with_extra_args_support(optax.sgd(1.0))
-    start = begin(Sows(), tx)
-    assert set(start.variables) == {"params", "batch_stats"}
-    state, _ = run(BATCH.replace(weight=jnp.ones(8).at[7].set(0.0)), model=Sows(), tx=tx)
-    # d/drow of the mean of row^2 * (0..6) is 2 * 3 * 3; d/dwhole of whole^2 is 2 * 5.
-    assert float(start.params["row"] - state.params["row"]) == pytest.approx(18)
-    assert float(start.params["whole"] - state.params["whole"]) == pytest.approx(10)
-    assert float(state.collections["batch_stats"]["count"]) == 1 and int(state.step) == 1
-
-
 def test_a_step_that_is_not_finite_changes_only_its_count():
     streams = {**BATCH.streams, "a": BATCH.streams["a"].replace(values=BATCH.streams["a"].values * jnp.inf)}
     state, _ = run(BATCH.replace(streams=streams))

@@ -42,6 +42,12 @@ def test_a_metric_of_the_task_may_be_the_primary_one():
     check_model(CLASSES, Classification(3), Train(), from_arrays({"a": X}, LABEL, primary_metric="f1_macro"))
 
 
+def test_a_weight_is_of_a_loss_that_the_model_sows():
+    data = from_arrays({"a": X}, LABEL)
+    with pytest.raises(UsageError, match=r"loss_weights names 'kl', no loss that the model sows; its modules sow none"):
+        check_model(CLASSES, Classification(3), Train(loss_weights={"kl": 0.1}), data)
+
+
 def test_integer_scores_are_scores_where_it_is_told():
     check_model(SCORES, Regression(), Train(), from_arrays({"a": X}, LABEL, scores=True))
 

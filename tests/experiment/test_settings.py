@@ -129,5 +129,6 @@ def test_declared_types_are_kept_where_the_value_does_not_tell(setting, words):
     with pytest.raises(UsageError) as error:
         apply_settings(table(), [setting])
     assert all(word in str(error.value) for word in words)
+    assert apply_settings(table(), ["train.loss_weights.kl=0.5"]).train.loss_weights == {"kl": 0.5}
     assert apply_settings(table(), ["train.clip_norm=1"]).train.clip_norm == 1.0
     assert apply_settings(table(), ["folds=(0,1)", "options.new=all"]).options == {"new": "all"}
