@@ -17,6 +17,7 @@ from mmjax.experiment.analyses import Measure
 from mmjax.experiment.commands import report
 from mmjax.experiment.settings import apply_settings
 from mmjax.resident import Prepared
+from mmjax.tasks import Classification
 from mmjax.training import Train
 from tests.experiment import small
 from tests.experiment.quick import quickly
@@ -270,6 +271,52 @@ def test_a_row_killed_inside_continues_with_the_same_bits(tmp_path, monkeypatch)
     assert seen == [*first, ("refit", 0), ("refit", 1), ("fit", 2), ("refit", 1), ("refit", 2)]
     assert product(tmp_path / "killed") == product(tmp_path / "reference")
     assert not list((tmp_path / "killed" / "checkpoints").glob("running-*"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(Classification):
+    """The loss weighs as the validation loss of the epoch before."""
+
+    def init_state(self):
+        return 1.0
+
+    def loss(self, outputs, batch, *, state):
+        return state * super().loss(outputs, batch)
+
+    def after_epoch(self, state, train_metrics, validation_metrics):
+        return validation_metrics["loss"]
+
+
+def test_a_refit_takes_the_state_of_a_task_from_the_fit_killed_or_not(tmp_path, monkeypatch):
+    """Its own validation is part of its train and says nothing."""
+    given, train = dataclasses.replace(with_a_model(refit=True), task=Scaled(3)), Prepared.run
+    runs, deadly = [], [("fit", 1), ("refit", 1)]
+
+    def watched(*arguments, on_epoch, **others):
+        what = "refit" if others["stop_at"] is not None else "fit"
+
+        def once(number, metrics):
+            on_epoch(number, metrics)
+            if deadly and (what, number) == deadly[0]:
+                deadly.pop(0)
+                raise Killed
+
+        runs.append((what, train(*arguments, on_epoch=once, **others)))
+        return runs[-1][1]
+
+    monkeypatch.setattr(Prepared, "run", lambda *a, **k: watched(*a, **{"stop_at": None, **k}))
+    for _ in range(2):
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", given, snapshot_seconds=0.0)
+    run(tmp_path / "killed", given, snapshot_seconds=0.0)
+    runs.clear()
+    run(tmp_path / "alone", given)
+    (_, first), (what, refit) = runs
+    assert what == "refit"
+    np.testing.assert_array_equal(refit.task_states[1:], first.history["validation/loss"][:-1])
+    np.testing.assert_array_equal(refit.task_states, first.task_states)
+    assert not np.array_equal(refit.history["validation/loss"], first.history["validation/loss"])
+    assert product(tmp_path / "killed") == product(tmp_path / "alone")
 
 
 def test_a_snapshot_of_fewer_seeds_is_not_taken_for_this_row(tmp_path, monkeypatch):
