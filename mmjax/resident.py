@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.batches import concat_batches
 from mmjax.checks import check_splits, describe_largest, first_nonfinite
 from mmjax.errors import UsageError
 from mmjax.metrics import merge_stacked
 from mmjax.objective import compute_losses, final_weights, is_error
+from mmjax.placement import DeviceArrays
 from mmjax.search import Trial, draw_trials
 from mmjax.sharding import shard_seeds
 from mmjax.stream import Batch, known_target
@@ -37,7 +37,7 @@ from mmjax.training import (
 from mmjax.typing import Key, Mapping, PyTree
 from mmjax.watchdog import watchdog
 
-__all__ = ["Fit", "Prepared", "Snapshots", "concat_batches", "fit", "is_loopy", "map_seeds", "prepare"]
+__all__ = ["Fit", "Prepared", "Snapshots", "fit", "is_loopy", "map_seeds", "prepare"]
 
 EVALUATION_BATCH = 512
 # The length of one epoch of all seeds is bounded by this; beyond it the machine hangs (see mmjax.watchdog).
@@ -391,21 +391,24 @@ def prepare(
     mapped: str | None = None,
     search: bool = False,
     name: str = "",
+    arrays: DeviceArrays | None = None,
 ) -> Prepared:
     """Compiles what ``fit`` runs, and runs none of it; arguments and errors are those of ``fit``.
 
     Args:
       search: whether the programs take a ``Trial`` for each seed, so that trials of a search share them.
       name: of the data set, for messages.
+      arrays: shared by rows that are prepared with the same data, so that the device holds them once.
     """
     clock = time.perf_counter()
     label = f"{name}: " if name else ""
     splits = check_splits(splits, name=name, model=model, task=task)
     moments = target_moments(splits["train"])
     task = fit_task(task, moments)
-    data = jax.tree.map(jnp.asarray, splits["train"])
+    arrays = DeviceArrays() if arrays is None else arrays
+    data = arrays.place(splits["train"])
     sizes = {name: splits[name].size for name in ("validation", "test")}
-    held_out = jax.tree.map(jnp.asarray, concat_batches(*(splits[name] for name in sizes)))
+    held_out = arrays.place(*(splits[name] for name in sizes))
     steps = math.ceil(data.size / _update_rows(train, data.size))
     total_steps = steps * train.epochs
     tx = make_optimizer(train, total_steps)

@@ -14,10 +14,11 @@ import numpy as np
 import optax
 import pytest
 
+from mmjax.batches import concat_batches
 from mmjax.checkpoint import Checkpoints
 from mmjax.errors import UsageError
 from mmjax.metrics import compute
-from mmjax.resident import concat_batches, fit, is_loopy, prepare
+from mmjax.resident import fit, is_loopy, prepare
 from mmjax.stream import Stream
 from mmjax.training import Train
 from tests.compiled import cached_programs

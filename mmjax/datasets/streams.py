@@ -131,7 +131,7 @@ def _storage(where: str, values: np.ndarray, kind: str, lead: int) -> np.ndarray
     integer, axes = values.dtype.kind in "iu", values.ndim - lead
     if kind == "text" and integer:
         refuse((values < 0) | (values > np.iinfo(np.int32).max), ": ids are from 0 to 2**31 - 1")
-        return values.astype(np.int32)
+        return values.astype(np.int32, copy=False)
     if kind == "text" and axes == 1:
         raise UsageError(f"{where}: ids of words must be integers, got {values.dtype}")
     if kind in ("image", "video"):
@@ -146,7 +146,7 @@ def _storage(where: str, values: np.ndarray, kind: str, lead: int) -> np.ndarray
     if kind == "audio" and axes == 1:
         with np.errstate(invalid="ignore"):
             refuse(np.abs(values) > 100, ": samples are int16, int32, or floats in [-1, 1]")
-    return values.astype(np.float32)
+    return values.astype(np.float32, copy=False)
 
 
 def _pixels(values: np.ndarray, refuse: Callable[[np.ndarray, str], None]) -> np.ndarray:
@@ -161,7 +161,7 @@ def _pixels(values: np.ndarray, refuse: Callable[[np.ndarray, str], None]) -> np
     if values.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             refuse(np.abs(values) > 30, ": pixels of floats lie in [0, 1]; give bytes as uint8, or divide by 255")
-    return values.astype(np.float32)
+    return values.astype(np.float32, copy=False)
 
 
 def _samples(where: str, values: np.ndarray) -> np.ndarray:

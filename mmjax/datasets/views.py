@@ -8,6 +8,7 @@ import numpy as np
 
 from mmjax.batches import concat_batches, take_rows
 from mmjax.datasets.base import SPLITS, Dataset
+from mmjax.datasets.moments import feature_moments
 from mmjax.errors import UsageError
 from mmjax.stream import Batch, Stream, where_mask
 
@@ -47,11 +48,16 @@ def map_stream(dataset: Dataset, name: str, function: Callable[[Stream], Stream]
     return dataclasses.replace(dataset, splits=splits, card=dataclasses.replace(dataset.card, kinds=kinds))
 
 
+def _real(dataset: Dataset, name: str) -> np.ndarray:
+    """The mask of the real items of the training examples of positive weight."""
+    train = dataset.splits["train"]
+    mask = train.streams[name].mask
+    return mask & where_mask(train.weight > 0, mask)
+
+
 def _real_items(dataset: Dataset, name: str) -> np.ndarray:
     """The real items of the training examples of positive weight, ``[items, *item]``."""
-    train = dataset.splits["train"]
-    stream = train.streams[name]
-    return stream.values[stream.mask & where_mask(train.weight > 0, stream.mask)]
+    return dataset.splits["train"].streams[name].values[_real(dataset, name)]
 
 
 def standardise(dataset: Dataset, names: Iterable[str] | None = None) -> Dataset:
@@ -66,8 +72,7 @@ def standardise(dataset: Dataset, names: Iterable[str] | None = None) -> Dataset
     if names is None:
         names = [name for name in dataset.streams if dataset.card.kinds[name] == "feature"]
     for name in _names(dataset, names):
-        items = _real_items(dataset, name).astype(np.float64)
-        mean, scale = items.mean(0), items.std(0)
+        mean, scale = feature_moments(dataset.splits["train"].streams[name].values, _real(dataset, name))
         # rounding leaves a constant feature with a tiny deviation: it must not be blown up
         scale = np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
 

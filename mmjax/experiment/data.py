@@ -44,18 +44,25 @@ def load_dataset(table: Table, **folders: Any) -> Dataset:
     return table.view(dataset) if table.view else dataset
 
 
-def row_data(dataset: Dataset, row: Row, known: dict[int, Dataset] | None = None) -> Dataset:
+def row_data(
+    dataset: Dataset, row: Row, known: dict[tuple[int, bool], Dataset] | None = None, *, refit: bool = False
+) -> Dataset:
     """What a row sees: the data after its view, its streams alone.
 
     Args:
       dataset: of the table.
       row: which row.
-      known: keeps what the views of other rows gave, so that each is computed once.
+      known: keeps what the views of other rows gave, so that each is computed once and lies in memory once.
+      refit: train and validation as one, see ``mmjax.datasets.views.refit_splits``.
     """
     known = {} if known is None else known
-    if id(row.view) not in known:
-        known[id(row.view)] = row.view(dataset) if row.view else dataset
-    viewed = known[id(row.view)]
+    key = id(row.view), refit
+    if key not in known:
+        if refit:
+            known[key] = views.refit_splits(row_data(dataset, dataclasses.replace(row, streams=None), known))
+        else:
+            known[key] = row.view(dataset) if row.view else dataset
+    viewed = known[key]
     if row.streams is None:
         return viewed
     kept = {k: batch.replace(streams=select(batch.streams, row.streams)) for k, batch in viewed.splits.items()}

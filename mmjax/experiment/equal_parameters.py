@@ -25,7 +25,7 @@ def count_params(model: nn.Module, data: Dataset) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in leaves)
 
 
-def resolve(row: Row, table: Table, dataset: Dataset, known: dict[int, Dataset] | None = None) -> Row:
+def resolve(row: Row, table: Table, dataset: Dataset, known: dict[tuple[int, bool], Dataset] | None = None) -> Row:
     """The row with a network: of a ``Matched`` one the width whose parameters come closest to those of its model row.
 
     Args:
@@ -40,7 +40,9 @@ def resolve(row: Row, table: Table, dataset: Dataset, known: dict[int, Dataset] 
         return dataclasses.replace(row, model=_nearest(row, row.model, table, dataset, {} if known is None else known))
 
 
-def _nearest(row: Row, matched: Matched, table: Table, dataset: Dataset, known: dict[int, Dataset]) -> nn.Module:
+def _nearest(
+    row: Row, matched: Matched, table: Table, dataset: Dataset, known: dict[tuple[int, bool], Dataset]
+) -> nn.Module:
     like, build = table.pick([matched.like])[0], matched.build
     wanted, data = count_params(like.network, row_data(dataset, like, known)), row_data(dataset, row, known)
     low, high = 1, 16

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from mmjax.datasets.base import Dataset
+from mmjax.datasets.moments import feature_moments
 from mmjax.evaluation.measures.degradation import ALL
 from mmjax.evaluation.measures.noise import Noise, default_noises
 from mmjax.evaluation.measures.robustness import corrupted, presence
@@ -62,6 +63,7 @@ def sweep(
     met = {s.row.name: [draws_of_seed(seed, draws, table.seeds) for seed in s.seeds] for s in active}
     curves = {name: np.full((len(severities), len(of[0]), len(of)), np.nan) for name, of in met.items()}
     width = _at_once(raw, dataset, len(severities))
+    scales = {name: _scale(dataset, name) for name, noise in touched.items() if noise.kind == "feature"}
     for draw in range(draws):
         places = {name: [place for place, numbers in enumerate(of) if draw in numbers] for name, of in met.items()}
         seen = [subject for subject in active if places[subject.row.name]]
@@ -70,7 +72,7 @@ def sweep(
         key = jax.random.fold_in(jax.random.key(0), draw)
         for start in range(0, len(severities), width):
             some = [*severities[start : start + width], *[severities[-1]] * width][:width]  # one shape, one program
-            noisy = _noisy(table, raw, dataset, touched, some, key)
+            noisy = _noisy(table, raw, dataset, touched, scales, some, key)
             for name, values in _scores_under(seen, noisy, width, places):
                 for place, column in zip(places[name], values.T):
                     kept = curves[name][start : start + width, met[name][place].index(draw), place]
@@ -105,13 +107,18 @@ def targets(dataset: Dataset) -> list[str]:
 
 
 def _noisy(
-    table: Table, raw: Dataset, dataset: Dataset, noises: Mapping[str, Noise], severities: Sequence[float], key: Any
+    table: Table,
+    raw: Dataset,
+    dataset: Dataset,
+    noises: Mapping[str, Noise],
+    scales: Mapping[str, Any],
+    severities: Sequence[float],
+    key: Any,
 ) -> Dataset:
     """The data with a copy of the test split for every severity, as the table's rows see it.
 
     Noise on features is in units of their deviation on train, whether or not the table's view standardised them.
     """
-    scales = {name: _scale(dataset, name) for name, noise in noises.items() if noise.kind == "feature"}
 
     def view(copies: Batch) -> Batch:
         seen = dataclasses.replace(raw, splits={**raw.splits, "test": copies})
@@ -128,8 +135,7 @@ def _noisy(
 def _scale(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Mean and deviation of each feature over the real items of train; None where they are standardised already."""
     stream = dataset.splits["train"].streams[name]
-    items = np.asarray(stream.values)[np.asarray(stream.mask)].astype(np.float64)
-    mean, deviation = items.mean(0), items.std(0)
+    mean, deviation = feature_moments(np.asarray(stream.values), np.asarray(stream.mask))
     deviation = np.where(deviation > 1e-6, deviation, 1.0)
     near = np.abs(mean).max() < 1e-3 and np.abs(deviation - 1).max() < 1e-3
     return None if near else (mean, deviation)
@@ -153,7 +159,7 @@ def _scores_under(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Name and ``[levels, seeds]`` of every row, of its seeds at these places; networks first, whose outputs the
     combining rows take."""
-    known: dict[int, Dataset] = {}
+    known: dict[tuple[int, bool], Dataset] = {}
     test = noisy.splits["test"]
     trained = [subject for subject in seen if subject.probe is not None]
     combined = {member.row.name for subject in seen for member in subject.members}

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from mmjax.checkpoint import Checkpoints, export_params
-from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.environment import device, environment
 from mmjax.errors import UsageError
@@ -43,6 +42,7 @@ from mmjax.experiment.trials import SEEDS, Search, describe_trials, fit_chosen, 
 from mmjax.experiment.workdir import claim
 from mmjax.metrics import compute
 from mmjax.objective import is_error
+from mmjax.placement import DeviceArrays
 from mmjax.resident import Fit, Prepared, prepare
 from mmjax.sharding import seed_devices
 from mmjax.source_code import Definitions, code_digest
@@ -71,7 +71,8 @@ class _Run:
     lender: RecordStore | None = None
     codes: Mapping[str, Definitions] = dataclasses.field(default_factory=dict)
     measures: dict[int, Callable] = dataclasses.field(default_factory=dict)
-    viewed: dict[int, Dataset] = dataclasses.field(default_factory=dict)
+    viewed: dict[tuple[int, bool], Dataset] = dataclasses.field(default_factory=dict)
+    arrays: DeviceArrays = dataclasses.field(default_factory=DeviceArrays)
     writing: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def measure(self, task: Task, outputs: np.ndarray, batch: Batch) -> dict[str, float]:
@@ -296,9 +297,9 @@ def _prepare(run: _Run, row: Row, data: Dataset) -> _Prepared | None:
     model, task, train = row.network, row.task or run.table.task, row.train or run.table.train
     check_model(model, task, train, data)
     count = run.trials(row)
-    make = functools.partial(prepare, model, task, train, search=count > 1, name=data.card.name)
+    make = functools.partial(prepare, model, task, train, search=count > 1, name=data.card.name, arrays=run.arrays)
     first = make(data.splits, run.seeds(row))
-    refit = make(views.refit_splits(data).splits, run.seeds(row)) if train.refit else None
+    refit = make(row_data(run.dataset, row, run.viewed, refit=True).splits, run.seeds(row)) if train.refit else None
     trials = describe_trials(count, model, train, data.splits["train"]) if count > 1 else []
     return _Prepared(first, refit, _cost(model, task, train, data), trials)
 

@@ -84,7 +84,7 @@ class Subject:
 
 def find_subjects(table: Table, dataset: Dataset, store: RecordStore, hashes: Mapping[str, str]) -> dict[str, Subject]:
     """The finished rows that can be probed, networks first: a method whose fit sees the data itself cannot."""
-    known: dict[int, Dataset] = {}
+    known: dict[tuple[int, bool], Dataset] = {}
     subjects: dict[str, Subject] = {}
     for row in sorted(table.rows, key=lambda row: bool(row.members)):
         records = [r for r in store.records(row.name) if r["method"]["config_hash"] == hashes[row.name]]

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from mmjax.batches import concat_batches
 from mmjax.evaluation.measures.mixing import Probe
 from mmjax.experiment import runner
-from mmjax.resident import concat_batches
 from tests.compiled import cached_programs
 
 
