@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 
 import pytest
 
@@ -322,3 +323,13 @@ def test_pooled_folds_are_refused():
     pooled = json.loads('{"table": "x", "folds": [1], "rows": [], "primary": "accuracy"}')
     with pytest.raises(UsageError, match="of pooled folds take the folder of one fold"):
         advise(pooled)
+
+
+@pytest.mark.parametrize("make", [bare_summary, empty_summary, full_summary])
+@pytest.mark.parametrize("name", ["cmu_mosi", "uci_mfeat"])
+def test_a_sentence_stands_on_one_line_and_blocks_are_one_line_apart(make, name):
+    _, _, _, *blocks = advise(make(name)).removesuffix("\n").split("\n\n")
+    for block in blocks:
+        title, *lines = block.split("\n")
+        assert title and not title.startswith("-") and lines
+        assert all(re.match(r"- \S.*\S.*[.\]]$", line) and "  " not in line and " ." not in line for line in lines)
