@@ -226,9 +226,9 @@ def _full(error: BaseException | None) -> str | None:
     """What the system says of a disk without room; None of another error."""
     while error is not None:
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            said = os.strerror(number)
-            if getattr(error, "errno", None) == number or said.lower() in str(error).lower():
-                return said
+            reason = os.strerror(number)
+            if getattr(error, "errno", None) == number or reason.lower() in str(error).lower():
+                return reason
         error = error.__cause__ or error.__context__
     return None
 
@@ -285,20 +285,23 @@ def _describe(tree: PyTree) -> dict[str, list[Any]]:
     return {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in _names(tree).items()}
 
 
-def _compare(found: dict[str, Any], wanted: dict[str, Any], what: str) -> None:
+def _compare(actual: dict[str, Any], expected: dict[str, Any], what: str) -> None:
     """Names what differs.
 
     Raises:
       UsageError: a leaf that is missing, unexpected, or of another shape or dtype.
     """
     problems = []
-    for label, names in (("lacks", wanted.keys() - found.keys()), ("has unexpected", found.keys() - wanted.keys())):
+    for label, names in (
+        ("lacks", expected.keys() - actual.keys()),
+        ("has unexpected", actual.keys() - expected.keys()),
+    ):
         if names:
             problems.append(f"{label} {', '.join(sorted(names)[:8])}" + ", ..." * (len(names) > 8))
-    for name in sorted(wanted.keys() & found.keys()):
-        if list(wanted[name]) != list(found[name]):
-            shape, dtype = found[name]
-            problems.append(f"has {name} as {dtype}{shape}, wanted {wanted[name][1]}{wanted[name][0]}")
+    for name in sorted(expected.keys() & actual.keys()):
+        if list(expected[name]) != list(actual[name]):
+            shape, dtype = actual[name]
+            problems.append(f"has {name} as {dtype}{shape}, wanted {expected[name][1]}{expected[name][0]}")
     if problems:
         more = f" (and {len(problems) - 4} more)" if len(problems) > 4 else ""
         raise UsageError(f"{what} does not fit: it {'; it '.join(problems[:4])}{more}")
@@ -309,8 +312,8 @@ def _checksum(content: Any) -> str:
 
 
 def _digests(tree: PyTree) -> dict[str, int]:
-    named = {name: _words(leaf) if isinstance(leaf, np.ndarray) else leaf for name, leaf in _names(tree).items()}
-    return {name: int(value) for name, value in jax.device_get(_digest_all(named)).items()}
+    leaves = {name: _words(leaf) if isinstance(leaf, np.ndarray) else leaf for name, leaf in _names(tree).items()}
+    return {name: int(value) for name, value in jax.device_get(_digest_all(leaves)).items()}
 
 
 def _words(array: np.ndarray) -> np.ndarray:

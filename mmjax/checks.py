@@ -239,7 +239,7 @@ def check_splits(
 
 def vocabularies(model: Any) -> dict[str, int]:
     """Number of ids by stream that a model's encoders know; one that maps unknown ids (``unknown_id``) has no limit."""
-    known: dict[str, int] = {}
+    sizes: dict[str, int] = {}
 
     def search(part: Any, stream: str | None) -> None:
         if isinstance(part, Mapping):
@@ -251,13 +251,13 @@ def vocabularies(model: Any) -> dict[str, int]:
         elif isinstance(part, nn.Module):
             size = getattr(part, "vocab_size", None)
             if stream is not None and isinstance(size, int) and getattr(part, "unknown_id", None) is None:
-                known[stream] = min(size, known.get(stream, size))
+                sizes[stream] = min(size, sizes.get(stream, size))
             for field in dataclasses.fields(part):
                 if field.name not in ("parent", "name"):
                     search(getattr(part, field.name, None), stream)
 
     search(model, None)
-    return known
+    return sizes
 
 
 LARGE = 1e4

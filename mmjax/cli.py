@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mmjax import own_data, tables
+from mmjax import table_file, tables
 from mmjax.allocator import keep_freed_memory
 from mmjax.extras import extra
 
@@ -63,7 +63,7 @@ def parser(prog: str = "mmjax") -> argparse.ArgumentParser:
         help="the sweep of noise: of rows with one label an example (scope), also of those with a label per step "
         "(all), or none",
     )
-    own_data.add_arguments(table)
+    table_file.add_arguments(table)
     changed = table.add_mutually_exclusive_group()
     changed.add_argument(
         "--keep",
@@ -156,9 +156,9 @@ def run(args: argparse.Namespace) -> str:
         return "".join(f"{name:18s} {tables.summary(name)}\n" for name in tables.names())
     from mmjax.errors import UsageError
 
-    own = args.command == "table" and own_data.is_file(args.name)
+    own = args.command == "table" and table_file.is_file(args.name)
     if args.command == "table":
-        own_data.check_arguments(args)
+        table_file.check_arguments(args)
     if args.command in ("table", "train") and not own:
         tables.summary(args.name)  # an unknown name is refused before anything large is imported
     configure()
@@ -185,7 +185,7 @@ def run(args: argparse.Namespace) -> str:
         if not {"settings", "smoke"} <= set(config):
             raise UsageError(f"{args.workdir!r} was not made by this command line: its table is not known here")
         return commands.evaluate(load(config["table"], config["settings"], config["smoke"]), args.workdir, **folders)
-    table = changed(own_data.make_table(args), args.set, args.smoke) if own else load(args.name, args.set, args.smoke)
+    table = changed(table_file.make_table(args), args.set, args.smoke) if own else load(args.name, args.set, args.smoke)
     folders["workdir"] = args.workdir
     if args.command == "table":
         if args.seeds is not None:
@@ -194,7 +194,7 @@ def run(args: argparse.Namespace) -> str:
             table = dataclasses.replace(table, seeds=args.seeds)
         if args.trials is not None:
             table = dataclasses.replace(table, trials=args.trials)
-        name = own_data.slug(args.name) if own else args.name
+        name = table_file.slug(args.name) if own else args.name
         name += "-smoke" * args.smoke  # never over the results of the table itself
         rows = None if args.rows is None else table.split_names(args.rows)
         if args.fractions is not None:
@@ -210,8 +210,8 @@ def run(args: argparse.Namespace) -> str:
         return report
     config = {"settings": args.set, "smoke": args.smoke}
     mesh = {"fsdp": args.fsdp, "tensor": args.tensor}
-    named = {"name": args.name, "row": args.rows, "seed": args.seed, "patience": args.patience}
-    return commands.train(table, config=config, **named, **mesh, **folders)
+    options = {"name": args.name, "row": args.rows, "seed": args.seed, "patience": args.patience}
+    return commands.train(table, config=config, **options, **mesh, **folders)
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "mmjax") -> int:
@@ -224,8 +224,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "mmjax") -> int:
         except (ValueError, OSError) as error:
             from mmjax.errors import UsageError
 
-            known = isinstance(error, (UsageError, OSError)) and not isinstance(error, BrokenPipeError)
-            if not known or os.environ.get("MMJAX_TRACEBACK"):
+            usage = isinstance(error, (UsageError, OSError)) and not isinstance(error, BrokenPipeError)
+            if not usage or os.environ.get("MMJAX_TRACEBACK"):
                 raise
             print(f"error: {error}", file=sys.stderr)
             return USAGE

@@ -118,9 +118,9 @@ class Records:
         """The same records, whose batches go through ``check(batch, rows=...)``; a run gives what it knows of ids and
         targets. Bad records are counted together.
         """
-        found = copy.copy(self)
-        found.check = check
-        return found
+        records = copy.copy(self)
+        records.check = check
+        return records
 
     def __len__(self) -> int:
         return len(self.source)
@@ -163,20 +163,20 @@ class Records:
             batch.index[i, :length] = row * self.steps + np.arange(length)
             batch.group[i, :length] = example.group
         trees = self.target, batch.target, example.target
-        jax.tree.map(lambda field, there, given: self._fill_target(field, there, i, given), *trees)
+        jax.tree.map(lambda field, there, value: self._fill_target(field, there, i, value), *trees)
         batch.weight[i] = 1
 
-    def _fill_target(self, field: Field, there: Any, i: int, given: Any) -> None:
+    def _fill_target(self, field: Field, there: Any, i: int, value: Any) -> None:
         if field.length is not None:
-            length = min(len(given), field.length)
-            there.values[i, :length] = _convert("target", given[:length], field.dtype)
+            length = min(len(value), field.length)
+            there.values[i, :length] = _convert("target", value[:length], field.dtype)
             there.mask[i, :length] = True
             return
-        given = _convert("target", given if self.steps is None else given[: self.steps], field.dtype)
-        place = i if self.steps is None else (i, slice(len(given)))
-        if given.shape != there[place].shape:
-            raise ValueError(f"target has shape {given.shape}, its field {there[place].shape}")
-        there[place] = given
+        value = _convert("target", value if self.steps is None else value[: self.steps], field.dtype)
+        place = i if self.steps is None else (i, slice(len(value)))
+        if value.shape != there[place].shape:
+            raise ValueError(f"target has shape {value.shape}, its field {there[place].shape}")
+        there[place] = value
 
     def _count(self, row: int, error: Exception) -> None:
         with self._lock:

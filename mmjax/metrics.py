@@ -113,7 +113,7 @@ class LabelCounts(flax.struct.PyTreeNode):
             raise ValueError(f"labels must be shaped as their logits, {logits.shape}, got {target.shape}")
         w = jnp.where(weight > 0, weight, 0)
         broken = (weight > 0) & ~jnp.isfinite(logits).all(-1)
-        given = jnp.where(broken[..., None], jnp.nan, (logits > 0).astype(jnp.float32))
+        predicted = jnp.where(broken[..., None], jnp.nan, (logits > 0).astype(jnp.float32))
         right = (target > 0.5).astype(jnp.float32)
 
         def count(x: Any) -> Any:
@@ -121,7 +121,11 @@ class LabelCounts(flax.struct.PyTreeNode):
 
         exact = jnp.where(broken, jnp.nan, ((logits > 0) == (target > 0.5)).all(-1))
         return cls(
-            count(given * right), count(right), count(given), (jnp.where(weight > 0, exact, 0) * w).sum(), w.sum()
+            count(predicted * right),
+            count(right),
+            count(predicted),
+            (jnp.where(weight > 0, exact, 0) * w).sum(),
+            w.sum(),
         )
 
     def compute(self) -> dict[str, Any]:

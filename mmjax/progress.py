@@ -32,8 +32,8 @@ class MetricsLog:
         directory = pathlib.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
-        kept = [line for line in read_metrics(directory) if line["step"] <= start_step]
-        replace_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        lines = [line for line in read_metrics(directory) if line["step"] <= start_step]
+        replace_file(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self._file = path.open("a", encoding="utf-8")
         self._events = _summary_writer()(
             str(directory / "tensorboard"), purge_step=start_step + 1 if start_step else None

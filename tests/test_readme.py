@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from mmjax import cli, own_data
+from mmjax import cli, table_file
 from mmjax.experiment import default
 from mmjax.experiment.runner import smoke
 from tests.animals import write_animals
@@ -64,9 +64,9 @@ def test_every_command_can_be_given(command, folder, monkeypatch):
     monkeypatch.chdir(folder)
     _, _, arguments = command.partition("mmjax " if command.startswith("mmjax") else "experiments ")
     args = cli.parser().parse_args(shlex.split(arguments.replace("...", "")))
-    if args.command == "table" and own_data.is_file(args.name):
-        own_data.check_arguments(args)
-        assert {"caption", "photo", "features"} <= {row.name for row in own_data.make_table(args).rows}
+    if args.command == "table" and table_file.is_file(args.name):
+        table_file.check_arguments(args)
+        assert {"caption", "photo", "features"} <= {row.name for row in table_file.make_table(args).rows}
     elif args.command == "table":
         table = cli.load(args.name, args.set, smoke=False)
         assert args.rows is None or table.split_names(args.rows)

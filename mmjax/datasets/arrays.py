@@ -37,10 +37,16 @@ def _weights(weight: Any, class_weight: Any, target: np.ndarray, codes: np.ndarr
     weights = np.ones(len(target), np.float32)
     train = codes == 0
     if weight is not None:
-        given = np.asarray(weight, np.float32)
-        if given.shape != (len(target),) or not (np.isfinite(given) & (given >= 0)).all() or not given[train].any():
-            raise UsageError(f"weight must be [{len(target)}] numbers from 0 up, not all 0 in train; got {given.shape}")
-        weights[train] = given[train]
+        per_example = np.asarray(weight, np.float32)
+        if (
+            per_example.shape != (len(target),)
+            or not (np.isfinite(per_example) & (per_example >= 0)).all()
+            or not per_example[train].any()
+        ):
+            raise UsageError(
+                f"weight must be [{len(target)}] numbers from 0 up, not all 0 in train; got {per_example.shape}"
+            )
+        weights[train] = per_example[train]
     if class_weight is not None:
         if count is None or target.ndim != 1:
             raise UsageError("class_weight is for one class an example")

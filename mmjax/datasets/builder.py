@@ -42,8 +42,8 @@ class ExamplesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @property
     def options(self) -> Any:
         """The options of the data set; the defaults where TFDS was given no configuration."""
-        given = getattr(self.builder_config, "options", None)
-        return self.recipe.options() if given is None else given
+        options = getattr(self.builder_config, "options", None)
+        return self.recipe.options() if options is None else options
 
     def example_features(self) -> dict[str, Any]:
         """The features of one example; ``target`` and ``group`` are single numbers unless they are among them."""

@@ -86,15 +86,15 @@ def check(dataset: Dataset) -> Dataset:
 
 
 def _check_groups(name: str, kind: str, splits: Mapping[str, Batch]) -> None:
-    seen: dict[int, str] = {}
+    split_of: dict[int, str] = {}
     for split, batch in splits.items():
         for group in np.unique(np.asarray(batch.group)[np.asarray(batch.index) >= 0]).tolist():
-            if group in seen:
+            if group in split_of:
                 raise UsageError(
-                    f"{name}: {kind} {group} is in {seen[group]!r} and in {split!r}; groups must not cross splits "
+                    f"{name}: {kind} {group} is in {split_of[group]!r} and in {split!r}; groups must not cross splits "
                     f"(a published split that lets them says so in its card: groups_cross=True)"
                 )
-            seen[group] = split
+            split_of[group] = split
 
 
 def content_sha256(splits: Mapping[str, Batch]) -> str:

@@ -27,13 +27,13 @@ class Labels:
 
 
 def make_labels(
-    where: str, given: Any, *, num_classes: int | None = None, class_names: Sequence[str] = (), scores: bool = False
+    where: str, labels: Any, *, num_classes: int | None = None, class_names: Sequence[str] = (), scores: bool = False
 ) -> Labels:
     """Targets and what they are: names and integers are classes, floats are scores.
 
     Args:
       where: names the data set, to begin a message.
-      given: ``[n]``, or ``[n, labels]``.
+      labels: ``[n]``, or ``[n, labels]``.
       num_classes: default: as many as there are names, or the largest number and one.
       class_names: their names; default for names: sorted.
       scores: integers are scores too (stars, ages).
@@ -47,7 +47,7 @@ def make_labels(
     if num_classes is not None and names and len(names) != num_classes:
         raise UsageError(f"{where}: {len(names)} class_names for num_classes={num_classes}")
     try:
-        target = np.asarray(given)
+        target = np.asarray(labels)
     except ValueError as error:
         raise UsageError(f"{where}: target is no array: {error}") from None
     if target.ndim == 0 or not len(target):

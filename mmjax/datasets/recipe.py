@@ -51,16 +51,16 @@ class Recipe:
     decode: Mapping[str, Callable[[np.ndarray], np.ndarray]] = dataclasses.field(default_factory=dict)
     facts: Callable[[Any], dict[str, Any]] = lambda options: {}
 
-    def parse(self, name: str, given: Mapping[str, Any]) -> Any:
+    def parse(self, name: str, options: Mapping[str, Any]) -> Any:
         """The options as their dataclass.
 
         Raises:
           UsageError: an option that is not there, or a wrong value.
         """
         valid = [field.name for field in dataclasses.fields(self.options)]
-        if unknown := sorted(set(given) - set(valid)):
+        if unknown := sorted(set(options) - set(valid)):
             raise UsageError(f"{name} has no option {unknown[0]!r}; it has {', '.join(valid) or 'none'}")
-        return self.options(**given)
+        return self.options(**options)
 
     def key(self, options: Any, files: Mapping[str, str]) -> str:
         """Names one preparation: version, options, source files, and the code that reads them."""

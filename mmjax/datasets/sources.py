@@ -15,8 +15,8 @@ CONVERTED = "converted.json"  # beside files that a converter wrote: their check
 
 def data_folder(data_dir: str | os.PathLike | None) -> pathlib.Path | None:
     """The folder of source files: the argument, else the variable ``MMJAX_DATA_DIR``, else None."""
-    given = data_dir or os.environ.get("MMJAX_DATA_DIR")
-    return pathlib.Path(given).expanduser() if given else None
+    folder = data_dir or os.environ.get("MMJAX_DATA_DIR")
+    return pathlib.Path(folder).expanduser() if folder else None
 
 
 def cache_folder(cache_dir: str | os.PathLike | None) -> pathlib.Path:
@@ -51,7 +51,7 @@ def verify(name: str, folder: pathlib.Path | None, files: Mapping[str, str], fet
       fetch: what to fetch, for the messages.
 
     Returns:
-      path -> sha256 as found: it tells a converted file from the one that the checksum was taken of.
+      path -> sha256 of the file: it tells a converted file from the one that the checksum was taken of.
 
     Raises:
       UsageError: no folder, a missing file, or one that is truncated or altered; one line.
@@ -64,18 +64,18 @@ def verify(name: str, folder: pathlib.Path | None, files: Mapping[str, str], fet
         )
     if not folder.is_dir():
         raise UsageError(f"{name}: there is no data directory {folder}; it should hold {places}. To get it: {fetch}")
-    found = {}
+    digests = {}
     for path, expected in sorted(files.items()):
         file = folder / path
         if not file.is_file():
             raise UsageError(f"{name}: {file} is missing. {fetch}")
-        found[path] = file_sha256(file)
-        if found[path] != expected and found[path] != _converted(file):
+        digests[path] = file_sha256(file)
+        if digests[path] != expected and digests[path] != _converted(file):
             raise UsageError(
-                f"{name}: {file} is truncated or altered: its sha256 begins {found[path][:12]}, expected "
+                f"{name}: {file} is truncated or altered: its sha256 begins {digests[path][:12]}, expected "
                 f"{expected[:12]}. {fetch}"
             )
-    return found
+    return digests
 
 
 def _converted(file: pathlib.Path) -> str | None:

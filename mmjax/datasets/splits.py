@@ -211,6 +211,6 @@ def lacking_classes(
     for code, split in enumerate(splits):
         missing = np.setdiff1d(there, target[codes == code])
         if missing.size and (codes == code).any():
-            named = ", ".join(classes[number] for number in missing[:5]) + ", ..." * (missing.size > 5)
-            phrases.append(f"{split} lacks {missing.size} of {there.size} classes ({named})")
+            names = ", ".join(classes[number] for number in missing[:5]) + ", ..." * (missing.size > 5)
+            phrases.append(f"{split} lacks {missing.size} of {there.size} classes ({names})")
     return tuple(phrases)

@@ -106,26 +106,26 @@ def _log_bands(values: np.ndarray, mask: np.ndarray) -> Stream:
     return Stream(np.stack(bands, 1).astype(np.float32), real)
 
 
-def _bag(seen: np.ndarray, most: int) -> Callable[[np.ndarray], np.ndarray]:
+def _bag(train_ids: np.ndarray, most: int) -> Callable[[np.ndarray], np.ndarray]:
     """The share of each of the most frequent ids."""
-    ids, counts = np.unique(seen, return_counts=True)
-    kept = np.sort(ids[np.argsort(-counts, kind="stable")[:most]])
+    ids, counts = np.unique(train_ids, return_counts=True)
+    vocabulary = np.sort(ids[np.argsort(-counts, kind="stable")[:most]])
 
     def shares(items: np.ndarray) -> np.ndarray:
-        place = np.searchsorted(kept, items).clip(0, len(kept) - 1)
-        return np.bincount(place[kept[place] == items], minlength=len(kept)) / len(items)
+        place = np.searchsorted(vocabulary, items).clip(0, len(vocabulary) - 1)
+        return np.bincount(place[vocabulary[place] == items], minlength=len(vocabulary)) / len(items)
 
     return shares
 
 
-def _vector(seen: np.ndarray, length: int, most: int) -> Callable[[np.ndarray], np.ndarray]:
+def _vector(train_items: np.ndarray, length: int, most: int) -> Callable[[np.ndarray], np.ndarray]:
     """The statistics of an example's items, or its only item, after a projection where the items are too wide."""
     per_number = 1 if length == 1 else PARTS * (len(QUANTILES) + 2)
     reduce: Callable[[np.ndarray], Any] = np.asarray
-    if seen.shape[1] * per_number > most:
+    if train_items.shape[1] * per_number > most:
         from sklearn.decomposition import PCA
 
-        some = seen[np.random.RandomState(0).permutation(len(seen))[:FITTED]]
+        some = train_items[np.random.RandomState(0).permutation(len(train_items))[:FITTED]]
         reduce = PCA(min(most // per_number, *some.shape), random_state=0).fit(some).transform
     return lambda items: reduce(items)[0] if length == 1 else item_statistics(reduce(items))
 

@@ -38,12 +38,12 @@ def pad(items: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndar
     return values, np.arange(length) < np.minimum(lengths, length)[:, None]
 
 
-def make_stream(where: str, given: Any, kind: str) -> Stream:
+def make_stream(where: str, data: Any, kind: str) -> Stream:
     """The stream of one modality, in its storage type.
 
     Args:
       where: names data set and modality, to begin a message.
-      given: an array ``[n, ...]``; a pair ``(values, mask)`` with a mask ``[n]`` or ``[n, t]``; a ``Stream``; or a list
+      data: an array ``[n, ...]``; a pair ``(values, mask)`` with a mask ``[n]`` or ``[n, t]``; a ``Stream``; or a list
         of one item, or one sequence of items, an example, with None where the example lacks the modality.
       kind: of the modality.
 
@@ -51,19 +51,19 @@ def make_stream(where: str, given: Any, kind: str) -> Stream:
       UsageError: one line with the example and what would be right.
     """
     mask = None
-    if isinstance(given, Stream):
-        given, mask = given.values, np.asarray(given.mask)
-    elif isinstance(given, tuple) and len(given) == 2:
-        given, mask = given[0], np.asarray(given[1])
-    if not isinstance(given, Sequence | np.ndarray):  # of jax, pandas, torch
-        given = np.asarray(given)
-    listed = isinstance(given, Sequence) or (isinstance(given, np.ndarray) and given.dtype.kind == "O")
+    if isinstance(data, Stream):
+        data, mask = data.values, np.asarray(data.mask)
+    elif isinstance(data, tuple) and len(data) == 2:
+        data, mask = data[0], np.asarray(data[1])
+    if not isinstance(data, Sequence | np.ndarray):  # of jax, pandas, torch
+        data = np.asarray(data)
+    listed = isinstance(data, Sequence) or (isinstance(data, np.ndarray) and data.dtype.kind == "O")
     if mask is None and listed:
-        values, mask = _from_list(where, list(given), kind)
+        values, mask = _from_list(where, list(data), kind)
     elif listed:
         raise UsageError(f"{where}: a list is padded here and takes no mask; put None where an example is missing")
     else:
-        values = np.asarray(given)
+        values = np.asarray(data)
         if values.ndim < 1:
             raise UsageError(f"{where} needs [examples, ...], got one value of {values.dtype}")
         values = _with_items(where, values, kind, 1)
@@ -180,11 +180,11 @@ def _missing(item: Any) -> bool:
     return hasattr(item, "__len__") and not isinstance(item, str) and len(item) == 0
 
 
-def _from_list(where: str, given: list, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    if not given:
+def _from_list(where: str, data: list, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    if not data:
         raise UsageError(f"{where} has no examples")
     items: list[np.ndarray | None] = []
-    for row, item in enumerate(given):
+    for row, item in enumerate(data):
         if _missing(item):
             items.append(None)
             continue

@@ -195,8 +195,8 @@ def fit_stacking(logits: Logits, target: Any, present: Present = None, *, penalt
         return -(scores * truth).sum() + penalty / 2 * (kernel**2).sum(), gradient.ravel()
 
     start = np.zeros((features.shape[1] + 1) * classes)
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "ftol": 1e-12})
-    kernel, bias = np.split(found.x.reshape(-1, classes), [features.shape[1]])
+    solution = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "ftol": 1e-12})
+    kernel, bias = np.split(solution.x.reshape(-1, classes), [features.shape[1]])
     return Stacking(tuple(sorted(logits)), kernel, bias[0])
 
 
@@ -270,9 +270,9 @@ def _members(logits: Logits, present: Present) -> tuple[Any, Any, Any]:
     return xp, members, mask[..., None]
 
 
-def _check_names(what: str, given: Any, expected: Any) -> None:
-    if set(given) != set(expected):
-        raise ValueError(f"{what} name {sorted(given)}, the members are {sorted(expected)}")
+def _check_names(what: str, names: Any, expected: Any) -> None:
+    if set(names) != set(expected):
+        raise ValueError(f"{what} name {sorted(names)}, the members are {sorted(expected)}")
 
 
 def _where(xp: Any, mask: Any, members: Any) -> Any:

@@ -41,7 +41,7 @@ class GMU(nn.Module):
         names = sorted(streams)
         present = jnp.stack([streams[name].present for name in names], axis=1)
         pools = [masked_mean(streams[name].values, streams[name].mask) for name in names]
-        seen = jnp.concatenate(pools, axis=-1)
+        pooled_all = jnp.concatenate(pools, axis=-1)
 
         def dense(name: str) -> Dense:
             return Dense(self.dim, dtype=self.dtype, name=name)
@@ -49,10 +49,10 @@ class GMU(nn.Module):
         hidden = jnp.stack([jnp.tanh(dense(f"hidden_{name}")(x)) for name, x in zip(names, pools)], axis=-1)
         tied = len(names) == 2 and not self.normalise
         if tied:
-            score = dense("gate")(seen)
+            score = dense("gate")(pooled_all)
             scores = jnp.stack([score, jnp.zeros_like(score)], axis=-1)  # softmax(s, 0) = (sigmoid(s), 1 - sigmoid(s))
         else:
-            scores = jnp.stack([dense(f"gate_{name}")(seen) for name in names], axis=-1)
+            scores = jnp.stack([dense(f"gate_{name}")(pooled_all) for name in names], axis=-1)
         mask = jnp.broadcast_to(present[:, None], scores.shape)
         if tied or self.normalise:
             gates = masked_softmax(scores, mask)

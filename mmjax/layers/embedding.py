@@ -36,8 +36,8 @@ class TokenEmbedding(nn.Module):
         if self.unknown_id is not None and not 0 <= self.unknown_id < self.vocab_size:
             raise ValueError(f"{self.unknown_id=} must be one of the {self.vocab_size=} ids")
         table = self.param("embedding", self.embedding_init, (self.vocab_size, self.features), jnp.float32)
-        known = (ids >= 0) & (ids < self.vocab_size)
-        vectors = table.astype(self.dtype or jnp.float32)[jnp.where(known, ids, self.unknown_id or 0)]
+        in_vocabulary = (ids >= 0) & (ids < self.vocab_size)
+        vectors = table.astype(self.dtype or jnp.float32)[jnp.where(in_vocabulary, ids, self.unknown_id or 0)]
         if self.unknown_id is None:
-            vectors = jnp.where(known[..., None], vectors, jnp.nan)
+            vectors = jnp.where(in_vocabulary[..., None], vectors, jnp.nan)
         return apply_mask(vectors, mask)

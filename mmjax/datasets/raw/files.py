@@ -49,9 +49,9 @@ def read_files(
         for _, error in bad:
             if isinstance(error, UsageError):  # a missing extra: the same for all
                 raise error
-        named = "; ".join(f"{place(row)}: {_label(cells[row])} ({_reason(error)})" for row, error in bad[:3])
+        examples = "; ".join(f"{place(row)}: {_label(cells[row])} ({_reason(error)})" for row, error in bad[:3])
         more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise UsageError(f"{len(bad)} of {len(cells)} {what}s cannot be read: {named}{more}")
+        raise UsageError(f"{len(bad)} of {len(cells)} {what}s cannot be read: {examples}{more}")
     return [value for value, _ in results]
 
 

@@ -81,11 +81,11 @@ def to_vectors(columns: Mapping[str, Sequence[Any]], train: np.ndarray, place: C
             continue
         if np.isinf(values).any():
             raise UsageError(f"column {name!r}, {place(int(np.flatnonzero(np.isinf(values))[0]))} holds infinity")
-        known = values[train & there]
-        if not known.size:
+        train_values = values[train & there]
+        if not train_values.size:
             raise UsageError(f"column {name!r} holds no number in train")
         numeric.append(there)
-        parts.append(np.where(there, values, known.mean())[:, None].astype(np.float32))
+        parts.append(np.where(there, values, train_values.mean())[:, None].astype(np.float32))
         names.append(name)
     filled = sum(int((present & ~there).sum()) for there in numeric)
     return Vectors(np.concatenate(parts, axis=1), present, tuple(names), filled)

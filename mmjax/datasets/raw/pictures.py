@@ -38,7 +38,7 @@ def read_pictures(
     return pictures
 
 
-def read_picture(given: Any, *, height: int, width: int) -> np.ndarray:
+def read_picture(picture: Any, *, height: int, width: int) -> np.ndarray:
     """One picture ``[height, width, 1 or 3]`` uint8; the first of an animation.
 
     Raises:
@@ -47,14 +47,14 @@ def read_picture(given: Any, *, height: int, width: int) -> np.ndarray:
     with extra():
         from PIL import Image, ImageOps
 
-    if isinstance(given, bytes):
-        given = io.BytesIO(given)
-    if isinstance(given, np.ndarray):
-        image = Image.fromarray(given)
-    elif isinstance(given, Image.Image):
-        image = given
+    if isinstance(picture, bytes):
+        picture = io.BytesIO(picture)
+    if isinstance(picture, np.ndarray):
+        image = Image.fromarray(picture)
+    elif isinstance(picture, Image.Image):
+        image = picture
     else:
-        image = Image.open(given)
+        image = Image.open(picture)
     image.load()
     image = ImageOps.exif_transpose(image)
     image = ImageOps.fit(_eight_bits(image), (width, height), Image.Resampling.BICUBIC)

@@ -37,7 +37,7 @@ def read_sounds(
     return read_files(cells, folder, place, read, "sound")
 
 
-def read_sound(given: Any, *, rate: int, seconds: float) -> np.ndarray:
+def read_sound(sound: Any, *, rate: int, seconds: float) -> np.ndarray:
     """One waveform: the mean of its channels, at ``rate`` Hz by a polyphase filter, cut to ``seconds``.
 
     Raises:
@@ -47,18 +47,18 @@ def read_sound(given: Any, *, rate: int, seconds: float) -> np.ndarray:
         import soundfile
         from scipy.signal import resample_poly
 
-    if isinstance(given, tuple):
-        samples, given_rate = np.asarray(given[0], np.float32), int(given[1])
+    if isinstance(sound, tuple):
+        samples, source_rate = np.asarray(sound[0], np.float32), int(sound[1])
     else:
-        source = io.BytesIO(given) if isinstance(given, bytes) else given
+        source = io.BytesIO(sound) if isinstance(sound, bytes) else sound
         with soundfile.SoundFile(source) as file:
-            given_rate = file.samplerate
-            samples = file.read(math.ceil(seconds * given_rate), dtype="float32", always_2d=True)
+            source_rate = file.samplerate
+            samples = file.read(math.ceil(seconds * source_rate), dtype="float32", always_2d=True)
     if samples.ndim == 2:
         samples = samples.mean(1)
     if not samples.size or not np.isfinite(samples).all():
         raise ValueError("it holds no samples" if not samples.size else "it holds NaN or infinity")
-    if given_rate != rate:
-        common = math.gcd(rate, given_rate)
-        samples = resample_poly(samples, rate // common, given_rate // common)
+    if source_rate != rate:
+        common = math.gcd(rate, source_rate)
+        samples = resample_poly(samples, rate // common, source_rate // common)
     return np.asarray(samples[: math.ceil(seconds * rate)], np.float32)

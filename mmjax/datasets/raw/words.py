@@ -47,11 +47,11 @@ def fit_tokenizer(texts: Sequence[str], *, size: int = 8_000, kind: str = "words
 
 def encode(tokenizer: Any, texts: Sequence[str | None], length: int) -> tuple[list[np.ndarray | None], int]:
     """The ids of each text, at most ``length``, None where there is none; and how many texts were cut."""
-    given = [number for number, text in enumerate(texts) if text is not None]
-    encodings = tokenizer.encode_batch([str(texts[number]) for number in given], add_special_tokens=False)
+    numbers = [number for number, text in enumerate(texts) if text is not None]
+    encodings = tokenizer.encode_batch([str(texts[number]) for number in numbers], add_special_tokens=False)
     ids: list[np.ndarray | None] = [None] * len(texts)
     cut = 0
-    for number, encoding in zip(given, encodings):
+    for number, encoding in zip(numbers, encodings):
         cut += len(encoding.ids) > length
         ids[number] = np.asarray(encoding.ids[:length], np.int32) if encoding.ids else None
     return ids, cut

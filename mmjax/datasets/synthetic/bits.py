@@ -95,8 +95,8 @@ def read(options: Any) -> Columns:
     unique, modalities = options.each("unique"), options.modalities
     random = np.random.RandomState((options.seed, 1))
     widths = (options.redundancy, *unique, *(options.synergy,) * modalities, *(options.nuisance,) * modalities)
-    drawn = np.concatenate([_draw(random, size, sum(widths)) for size in options.sizes])
-    parts = np.split(drawn, np.cumsum(widths)[:-1], axis=1)
+    bits = np.concatenate([_draw(random, size, sum(widths)) for size in options.sizes])
+    parts = np.split(bits, np.cumsum(widths)[:-1], axis=1)
     shared, private = parts[0], parts[1 : 1 + modalities]
     mixed, nuisance = parts[1 + modalities : 1 + 2 * modalities], parts[1 + 2 * modalities :]
     answer = np.concatenate([shared, *private, sum(mixed) % 2], axis=1)

@@ -228,10 +228,11 @@ def smallest_gain(gains: Sequence[Gain], p: Sequence[float] | None = None) -> Sm
 
 
 def detectable_gain(gains: Sequence[Gain], comparisons: int, power: float = 0.8) -> float:
-    """The true gain over each reference that would be called better with this probability, were it the only one.
+    """The true gain over the best reference that would be called better with this probability, were it the only one.
 
-    ``(t(1 - 0.05 / 2k) + t(power)) * standard error``, the largest over the references, with k comparisons: what the
-    first step of Holm's correction asks for.
+    ``(t(1 - 0.05 / 2k) + t(power)) * standard error`` over each reference, with k comparisons: what the first step of
+    Holm's correction asks for. A reference that lies below the best one by some points asks for as much less; the
+    largest of what they ask for counts.
     """
     from scipy.special import stdtrit
 
@@ -239,7 +240,8 @@ def detectable_gain(gains: Sequence[Gain], comparisons: int, power: float = 0.8)
         freedom = min(gain.freedom, 1e9)
         return gain.standard_error * float(stdtrit(freedom, 1 - 0.025 / comparisons) + stdtrit(freedom, power))
 
-    return max(one(gain) for gain in gains)
+    least = min(gain.mean for gain in gains)
+    return max(one(gain) - (gain.mean - least) for gain in gains)
 
 
 def smallest_p(units: int, flips: int = FLIPS) -> float:

@@ -241,6 +241,14 @@ def test_the_detectable_gain_has_the_power_it_names():
     assert (2 * scipy.stats.norm.sf(drawn / 0.02) < 0.005).mean() == pytest.approx(0.8, abs=0.01)
 
 
+def test_a_reference_far_below_the_best_asks_for_nothing_more():
+    best = made_gain(0.01, 0.005, freedom=1e6)
+    alone = detectable_gain([best], 10)
+    assert detectable_gain([best, made_gain(0.25, 0.02, freedom=1e6)], 10) == alone
+    near = detectable_gain([best, made_gain(0.02, 0.02, freedom=1e6)], 10)
+    assert near == pytest.approx(4 * alone - 0.01)
+
+
 def test_with_luck_of_both_kinds_the_level_holds_where_either_test_alone_breaks_it():
     """2,000 runs of ten seeds and forty groups whose luck weighs alike: 5 % of them, give or take 1.5, may err."""
     draw = np.random.default_rng(7)
