@@ -21,7 +21,7 @@ from mmjax.placement import DeviceArrays
 from mmjax.search import Trial, draw_trials
 from mmjax.sharding import shard_seeds
 from mmjax.stream import Batch, known_target
-from mmjax.tasks import Task, fit_task, next_task_state, target_moments
+from mmjax.tasks import Task, fit_task, kept_outputs, next_task_state, target_moments
 from mmjax.training import (
     Train,
     TrainState,
@@ -69,7 +69,7 @@ class Fit:
 
     Attributes:
       variables: those of the chosen epoch.
-      outputs: ``{"validation": ..., "test": ...}`` of the chosen epoch.
+      outputs: ``{"validation": ..., "test": ...}`` of the chosen epoch: what the task keeps of them.
       epoch: the chosen epoch of each seed, counted from 0.
       history: ``{"train/loss": [epochs, seeds], "validation/accuracy": ..., "test/...": ...}``.
       diverged: ``[seeds]``, whether a loss, a gradient or an output for held-out data was not finite in any epoch.
@@ -209,7 +209,7 @@ def _make_epoch(
         score = sign * metrics[f"validation/{train.select}"]
         score = jnp.where(jnp.isnan(score), jnp.inf, score)
         better = jnp.where(stop_at >= 0, number == stop_at, score < carry.best.score)
-        found = Best(score, number, state.variables, outputs)
+        found = Best(score, number, state.variables, kept_outputs(task, outputs))
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, carry.best)
         broken = jax.tree.map(lambda new, old: jnp.where(old >= 0, old, new), broken, carry.broken)
         return Carry(state, best, broken), metrics
@@ -224,6 +224,7 @@ class Prepared:
     Attributes:
       mapped: how seeds are mapped, ``vmap`` or ``map``.
       name: of the data set, to begin a message, or empty.
+      by_row: which leaves of the kept outputs have an entry per row.
       searched: whether the programs take a trial of a search for each seed.
       compile_seconds: what the clock said of tracing and compiling.
       peak_mb: as in ``Fit``.
@@ -418,13 +419,14 @@ def prepare(
         first, targets = jax.random.fold_in(key, 0), known_target(sample)
         state = init_state(model, tx, sample.streams, first, targets=targets, task=task)
         state = set_target_moments(state, moments)
-        outputs = jax.eval_shape(lambda v: predict(model, v, held_out), state.variables)
+        outputs = jax.eval_shape(lambda v: kept_outputs(task, predict(model, v, held_out)), state.variables)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
         best = Best(jnp.float32(jnp.inf), jnp.int32(-1), state.variables, zeros)
         return Carry(state, best, {name: jnp.int32(-1) for name in sizes})
 
     variables = jax.eval_shape(begin, jax.random.key(0)).state.variables
     by_row = has_rows(lambda batch, v: predict(model, v, batch), sample, variables)
+    kept_by_row = has_rows(lambda batch, v: kept_outputs(task, predict(model, v, batch)), sample, variables)
     keys = jax.eval_shape(_keys, jnp.asarray(seeds, jnp.uint32))
     stops = jax.ShapeDtypeStruct((len(seeds),), jnp.int32)
     if mapped is None:
@@ -458,7 +460,7 @@ def prepare(
     seconds = time.perf_counter() - clock
     peak = getattr(programs[1].memory_analysis(), "peak_memory_in_bytes", 0) / 2**20 or None
     names = tuple(lowered.out_info[1])
-    given = label, train, tuple(seeds), search, sizes, by_row, data, held_out, mapped
+    given = label, train, tuple(seeds), search, sizes, kept_by_row, data, held_out, mapped
     return Prepared(*given, *programs, names, seconds, peak)
 
 

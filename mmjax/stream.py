@@ -22,6 +22,7 @@ __all__ = [
     "apply_mask",
     "assign_roles",
     "by_index",
+    "by_row",
     "check_streams",
     "drop_rows",
     "item_weight",
@@ -35,6 +36,7 @@ __all__ = [
     "masked_sum",
     "pooled",
     "select",
+    "target_items",
     "where_mask",
 ]
 
@@ -151,6 +153,38 @@ def by_index(values: Any, index: Any, *, lead: int = 0) -> np.ndarray:
     ordered = np.empty((*values.shape[:lead], int(real.sum()), *values.shape[lead + index.ndim :]), values.dtype)
     ordered[(*before, index[real])] = values[(*before, real)]
     return ordered
+
+
+def by_row(values: Any, index: Any) -> np.ndarray:
+    """Undoes ``by_index``: values ``[items, ...]`` where the batch has the items, ``[*index.shape, ...]``, 0 in
+    padding.
+    """
+    values, index = np.asarray(values), np.asarray(index)
+    return np.where(where_mask(index >= 0, values[index]), values[index], np.zeros((), values.dtype))
+
+
+def target_items(batch: "Batch") -> Any:
+    """The target of the labelled items in the order of their index, array by array, as ``by_index``.
+
+    A stream with a labelled item per step becomes the array of its steps; any other stays a stream, ``[items, length]``
+    the axes of its mask.
+
+    Raises:
+      ValueError: the index names a step that the mask of the target hides.
+    """
+    index = np.asarray(batch.index)
+
+    def of_stream(stream: Stream) -> Any:
+        mask = np.asarray(stream.mask)
+        if mask.ndim > index.ndim:
+            return Stream(by_index(stream.values, index), by_index(mask, index))
+        if (hidden := (index >= 0) & ~mask).any():
+            raise ValueError(
+                f"the target has no label at {np.argwhere(hidden)[0].tolist()}, where the index has an item"
+            )
+        return by_index(stream.values, index)
+
+    return map_arrays(lambda values: by_index(values, index), of_stream, batch.target)
 
 
 Reduction = Callable[[Any, Any], Any]

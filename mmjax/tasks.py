@@ -22,6 +22,8 @@ __all__ = [
     "fit_task",
     "init_task_state",
     "item_weight",
+    "kept_logits",
+    "kept_outputs",
     "known_target",
     "next_task_state",
     "target_moments",
@@ -43,6 +45,11 @@ class Task(Protocol):
     refit takes, epoch by epoch, the states of the fit that it repeats, since its validation is part of its train.
     Without these methods there is no state, and without ``after_epoch`` it stays as it was. Metrics do not read it, so
     that they mean the same in every epoch.
+
+    Two further methods are optional. ``keep(outputs)`` gives the part of the outputs for held-out data that is kept,
+    one array ``[*index.shape, ...]`` whose entry of an item is its logits in the records; what is large and belongs to
+    no score is left out of it. Without it outputs are kept whole and ``logits(outputs)``, if there is such a method,
+    reads the logits off them.
     """
 
     @property
@@ -127,6 +134,18 @@ def _strong(leaf: Any) -> Any:
     """An array whose dtype no later operation changes: a Python number has none of its own."""
     leaf = jnp.asarray(leaf)
     return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
+def kept_outputs(task: Task, outputs: Any) -> Any:
+    """What is kept of the outputs for held-out data: ``task.keep(outputs)``, where it has such a method, or all."""
+    keep = getattr(task, "keep", None)
+    return keep(outputs) if keep else outputs
+
+
+def kept_logits(task: Task, kept: Any) -> Any:
+    """The logits in the records of what ``kept_outputs`` gave."""
+    read = None if hasattr(task, "keep") else getattr(task, "logits", None)
+    return read(kept) if read else kept
 
 
 @dataclasses.dataclass(frozen=True)

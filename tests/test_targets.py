@@ -165,6 +165,14 @@ class Captioning:
         return {"loss": Mean.of(self.loss(outputs, batch), weight), "number": Mean.of(batch.target["number"], weight)}
 
 
+@dataclasses.dataclass(frozen=True)
+class Keeping(Captioning):
+    """Keeps the logits alone; its loss and metrics are of whole outputs."""
+
+    def keep(self, outputs):
+        return outputs["logits"]
+
+
 def captioned(rows, length, seed=0):
     rng = np.random.default_rng(seed)
     words = np.arange(1, rows + 1)[:, None] % WORDS * np.ones((1, length), np.int32)
@@ -191,6 +199,13 @@ class TestCaptions:
                 loss = compute(Captioning().metrics(outputs, batch))["loss"]
                 assert found.history[f"{split}/loss"][epoch, seed] == pytest.approx(float(loss), rel=1e-5)
         assert found.history["test/number"][0, 0] == 3.0
+
+    def test_what_a_task_does_not_keep_is_in_no_outputs(self):
+        train = dataclasses.replace(self.train, epochs=1)
+        whole, kept = (fit(Captioner(), task, train, CAPTIONED, [0]) for task in (Captioning(), Keeping()))
+        for split in ("validation", "test"):
+            np.testing.assert_allclose(kept.outputs[split], whole.outputs[split]["logits"], rtol=1e-5)
+            np.testing.assert_allclose(kept.history[f"{split}/loss"], whole.history[f"{split}/loss"], rtol=1e-5)
 
     def test_padding_and_rows_of_weight_0_change_no_bit(self):
         batch = jax.tree.map(jnp.asarray, CAPTIONED["train"]).replace(weight=jnp.ones(20).at[4].set(0))

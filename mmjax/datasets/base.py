@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.stream import Batch
+from mmjax.stream import Batch, target_items
 
 __all__ = ["KINDS", "SPLITS", "Card", "Dataset"]
 
@@ -86,5 +86,5 @@ class Dataset:
         if self.card.num_classes is None:
             raise ValueError(f"{self.card.name} has scores, not classes: there is no majority class")
         batch = self.splits[split]
-        labels = np.asarray(batch.target)[np.asarray(batch.index) >= 0]
+        labels = np.asarray(target_items(batch))
         return float(np.bincount(labels).max() / labels.size)

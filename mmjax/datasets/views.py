@@ -4,19 +4,21 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from mmjax.batches import concat_batches, take_rows
 from mmjax.datasets.base import SPLITS, Dataset
 from mmjax.datasets.moments import feature_moments
 from mmjax.errors import UsageError
-from mmjax.stream import Batch, Stream, where_mask
+from mmjax.stream import Batch, Stream, map_arrays, where_mask
 
 __all__ = [
     "by_group",
     "limit",
     "map_stream",
     "only",
+    "pad_targets",
     "pca_whiten",
     "refit_splits",
     "resample",
@@ -129,16 +131,17 @@ def by_group(dataset: Dataset) -> Dataset:
 
     Streams of length 1 become ``[groups, steps, *item]``, longer ones ``[groups, steps, length, *item]`` with a mask
     of the same axes; target, index (-1 in padding) and group (-1 in padding) become ``[groups, steps]``; the padding
-    of the target is 0. The weight is one per row; a group with an example of weight 0 is refused. All splits are
-    padded to the longest group, so that they share one shape.
+    of the target is 0. Of a target that is a tree every part is packed: a stream becomes one of the same axes and
+    ``[groups, steps]`` before them. The weight is one per row; a group with an example of weight 0 is refused. All
+    splits are padded to the longest group, so that they share one shape.
 
     Raises:
-      UsageError: the rows are groups already, the target is no array of one value per example, or weights of 0.
+      UsageError: the rows are groups already, or weights of 0.
     """
     card = dataset.card
     for split, batch in dataset.splits.items():
-        if batch.index.ndim != 1 or np.ndim(batch.target) != 1:
-            raise UsageError(f"{card.name}: by_group needs one label and one index per row, {split} has a label a step")
+        if batch.index.ndim != 1:
+            raise UsageError(f"{card.name}: by_group needs one index per row, {split} has a label a step")
         if (batch.weight <= 0).any():
             raise UsageError(f"{card.name}: by_group needs positive weights; leave rows out with views.subset first")
     steps = max(int(np.unique(batch.group, return_counts=True)[1].max()) for batch in dataset.splits.values())
@@ -166,11 +169,39 @@ def _pack(batch: Batch, steps: int) -> Batch:
         streams[name] = Stream(values, mask)
     return Batch(
         streams=streams,
-        target=scatter(batch.target),
+        target=jax.tree.map(scatter, batch.target),
         weight=np.ones(len(groups), np.float32),
         index=scatter(batch.index, -1),
         group=scatter(batch.group, -1),
     )
+
+
+def pad_targets(dataset: Dataset) -> Dataset:
+    """Targets that are streams, or hold such, padded to one length in all splits, so that the outputs of all have one
+    shape; the same data set where there is nothing to pad.
+    """
+    batches = list(dataset.splits.values())
+
+    def padded(own: Stream, *all_splits: Stream) -> Stream:
+        masks = [np.shape(stream.mask) for stream in all_splits]
+        lengths = np.max([shape[1:] for shape in masks], axis=0)
+        after = [(0, 0), *((0, int(n) - m) for n, m in zip(lengths, np.shape(own.mask)[1:]))]
+        item = [(0, 0)] * (np.ndim(own.values) - len(after))
+        return Stream(np.pad(own.values, after + item), np.pad(own.mask, after))
+
+    def lengths_differ(batch: Batch) -> bool:
+        pairs = zip(jax.tree.leaves(batch.target), jax.tree.leaves(batches[0].target))
+        return any(np.shape(a)[1:] != np.shape(b)[1:] for a, b in pairs)
+
+    same_parts = len({jax.tree.structure(batch.target) for batch in batches}) == 1  # else training refuses them
+    if not same_parts or not any(map(lengths_differ, batches)):
+        return dataset
+    targets = [batch.target for batch in batches]
+    splits = {
+        split: batch.replace(target=map_arrays(lambda own, *_: own, padded, batch.target, *targets))
+        for split, batch in dataset.splits.items()
+    }
+    return dataclasses.replace(dataset, splits=splits)
 
 
 def pca_whiten(dataset: Dataset, name: str, components: int) -> Dataset:

@@ -34,6 +34,8 @@ __all__ = ["Measure", "analyse", "changed_measures"]
 SCOPES = ("none", "scope", "all")
 ASSUMED = ("accuracy", "mae")  # of analyses that name no metric
 PER_STEP = "not defined: a label per step, so that an item is no example of its own"
+IN_PARTS = "not defined: a target of several parts, which a network may read; a mixture of items has none"
+NOTES = (PER_STEP, IN_PARTS)
 BASELINES = ("mean of logits", "prior-corrected product", "concatenation", "joint transformer", *CONTROLS)
 
 
@@ -85,7 +87,8 @@ def analyse(
     """Measures every finished row that was not measured in this way before.
 
     A method whose fit sees the data itself has none of these quantities; a row with a label per step has no
-    interactions, since an item is no row of its own.
+    interactions, since an item is no row of its own, and none has a row whose target is no array, since its network may
+    read it.
 
     Args:
       table: with its networks resolved.
@@ -127,12 +130,18 @@ def analyse(
         side_by_side(interact, asked)
         say(f"interactions of {len(asked)} rows in {time.perf_counter() - clock:.1f} s")
     for subject in subjects.values():
-        if subject.per_step and len(subject.streams) > 1 and subject.parts.get("interactions") != PER_STEP:
-            keep(subject, "interactions", PER_STEP, {"interactions/note": np.asarray(PER_STEP)})
+        note = _no_interactions(subject)
+        if note and len(subject.streams) > 1 and subject.parts.get("interactions") != note:
+            keep(subject, "interactions", note, {"interactions/note": np.asarray(note)})
     store.annotate(
         {name: record_fields(one.found, one.streams, truth(one), one.metric) for name, one in subjects.items()}
     )
     return {name: one.seconds for name, one in subjects.items()}
+
+
+def _no_interactions(subject: Subject) -> str | None:
+    """Why a row has no interactions, whatever is asked for."""
+    return PER_STEP if subject.per_step else IN_PARTS if subject.in_parts else None
 
 
 def _how(subject: Subject, measure: Measure) -> dict[str, Any]:
@@ -165,7 +174,7 @@ def changed_measures(store: RecordStore, names: Iterable[str]) -> dict[str, list
         digest, _ = store.analysis(name) or ({}, {})
         for part, how in digest.get("parts", {}).items():
             stored = how.get("code") if isinstance(how, dict) else None
-            if how != PER_STEP and stored != _code(part):
+            if how not in NOTES and stored != _code(part):
                 old = store.code(stored) if stored else None
                 new = _definitions(part)
                 changed[name] = ["code that was not noted"] if old is None else changed_definitions(old, new)
@@ -244,7 +253,7 @@ def _patterns(subject: Subject) -> dict[str, np.ndarray]:
 def _scope(store: RecordStore, subjects: Mapping[str, Subject], measure: Measure) -> set[str]:
     """Rows of which interactions are measured: baselines, controls, and the three best fusions on validation; or all
     rows of several modalities, or none."""
-    rows = [s.row for s in subjects.values() if len(s.streams) > 1 and not s.per_step]
+    rows = [s.row for s in subjects.values() if len(s.streams) > 1 and not _no_interactions(s)]
     if measure.interactions != "scope":
         return {row.name for row in rows} if measure.interactions == "all" else set()
 

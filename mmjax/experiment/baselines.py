@@ -20,7 +20,7 @@ from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment.table import Matched, Member, Row, Table
 from mmjax.extras import extra
 from mmjax.fusion import decision
-from mmjax.stream import Batch, by_index
+from mmjax.stream import Batch, by_index, target_items
 from mmjax.typing import Mapping
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "linear_svm",
     "logistic",
     "matched_rows",
+    "of_steps",
     "ridge",
     "stack",
     "statistics_rows",
@@ -133,9 +134,19 @@ def decide(
     arguments: dict[str, Any] = {}
     if prior:
         train = data.splits["train"]
-        counts = np.bincount(by_index(train.target, train.index), minlength=data.card.num_classes or 0) + 1.0
+        counts = np.bincount(target_items(train), minlength=data.card.num_classes or 0) + 1.0
         arguments["log_prior"] = np.log(counts / counts.sum())
-    return {split: rule(*_outputs(members, split), **arguments) for split in HELD_OUT}
+    return {split: of_steps(functools.partial(rule, **arguments), *_outputs(members, split)) for split in HELD_OUT}
+
+
+def of_steps(rule: Callable, logits: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The rule on logits ``[items, classes]``; of more axes, ``[items, steps, classes]``, on each step by itself."""
+    shape = next(iter(logits.values())).shape
+    if len(shape) < 3:
+        return rule(logits, present)
+    steps = int(np.prod(shape[1:-1]))
+    flat = {name: values.reshape(-1, shape[-1]) for name, values in logits.items()}
+    return rule(flat, {name: np.repeat(there, steps) for name, there in present.items()}).reshape(shape)
 
 
 def stack(data: Dataset, seed: int, members: Mapping[str, Member]) -> dict[str, np.ndarray]:
@@ -146,7 +157,7 @@ def stack(data: Dataset, seed: int, members: Mapping[str, Member]) -> dict[str, 
     """
     logits, present = _outputs(members, "validation")
     batch = data.splits["validation"]
-    target, group = (by_index(values, batch.index) for values in (batch.target, batch.group))
+    target, group = target_items(batch), by_index(batch.group, batch.index)
     # Under noise the same fit is asked for again and again: validation stays clean.
     parts = [np.ascontiguousarray(part) for _, part in sorted({**logits, " target": target, " group": group}.items())]
     parts += [np.ascontiguousarray(part) for _, part in sorted(present.items())]
@@ -243,6 +254,9 @@ def check_fits(rows: Sequence[Row], dataset: Dataset) -> None:
     Raises:
       UsageError: the row, and what to put in its place.
     """
+    if not isinstance(dataset.splits["train"].target, np.ndarray):
+        _check_fits_of_parts(rows, dataset)
+        return
     labels = _has_labels(dataset)
     if dataset.card.num_classes and not labels:
         return
@@ -261,6 +275,20 @@ def check_fits(rows: Sequence[Row], dataset: Dataset) -> None:
             raise UsageError(
                 f"row {row.name!r} is for classes, {dataset.card.name} has scores: combine rows by "
                 "decision_rows(..., scores=True), and take ridge in place of a linear classifier"
+            )
+
+
+def _check_fits_of_parts(rows: Sequence[Row], dataset: Dataset) -> None:
+    """``check_fits`` where the target is no array; a label per step is one class an item, all else is not."""
+    if isinstance(target_items(dataset.splits["train"]), np.ndarray):
+        return
+    for row in rows:
+        fit = row.fit.func if isinstance(row.fit, functools.partial) else row.fit
+        prior = isinstance(row.fit, functools.partial) and row.fit.keywords.get("prior")
+        if fit in (linear_svm, logistic, ridge, stack) or (fit is decide and prior):
+            raise UsageError(
+                f"row {row.name!r} is for one class or score an item, the target of {dataset.card.name} has several "
+                "parts: combine rows by the mean of their logits or probabilities"
             )
 
 

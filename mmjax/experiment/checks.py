@@ -14,7 +14,7 @@ from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
 from mmjax.evaluation.scores import score, scores
 from mmjax.metrics import compute
-from mmjax.tasks import Classification, Regression, Task
+from mmjax.tasks import Classification, Regression, Task, kept_logits, kept_outputs
 from mmjax.training import Train, init_state, make_optimizer, make_train_step, predict_and_sow
 from mmjax.typing import Key, PyTree
 
@@ -51,8 +51,8 @@ def check_model(model: nn.Module, task: Task, train: Train, data: Dataset) -> No
         said = str(error).partition("\n")[0]
         raise UsageError(f"{said} (MMJAX_TRACEBACK=1 shows where)") from error
     if (classes := data.card.num_classes) is not None:
-        read = getattr(task, "logits", lambda x: x)
-        given = {"task.num_classes": getattr(task, "num_classes", None), "the head's logits": read(outputs).shape[-1]}
+        logits = jax.eval_shape(lambda x: kept_logits(task, kept_outputs(task, x)), outputs)
+        given = {"task.num_classes": getattr(task, "num_classes", classes), "the head's logits": logits.shape[-1]}
         for name, number in given.items():
             if number != classes:
                 raise UsageError(f"{data.card.name} has {classes} classes; {name}: {number}")

@@ -11,9 +11,11 @@ import numpy as np
 
 from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
+from mmjax.evaluation.scores import score
 from mmjax.evaluation.store.schema import HELD_OUT
+from mmjax.experiment.baselines import of_steps
 from mmjax.experiment.table import Member, Row, Table, View
-from mmjax.fusion.decision import mean_of_probabilities, mean_of_scores
+from mmjax.fusion.decision import mean_of_logits, mean_of_probabilities, mean_of_scores
 from mmjax.typing import Mapping
 
 __all__ = ["CONTROLS", "control_rows", "ensemble"]
@@ -83,7 +85,8 @@ def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
 
 
 def ensemble(data: Dataset, seed: int, members: Mapping[str, Member], *, count: int) -> dict[str, Any]:
-    """Mean of the probabilities, or of the scores, of ``count`` seeds of one row: this one and the next, in a circle.
+    """Mean of the outputs of ``count`` seeds of one row: this one and the next, in a circle. Of classes it is that of
+    their probabilities, of numbers, labels (each has a logit of its own) and whatever else a task keeps a plain mean.
 
     With fewer seeds than models there are as many models as seeds. Neighbouring seeds share models, so the spread over
     seeds is somewhat too small.
@@ -93,8 +96,10 @@ def ensemble(data: Dataset, seed: int, members: Mapping[str, Member], *, count: 
     scores = {}
     for split in HELD_OUT:
         logits = {str(number): run[split] for number, run in enumerate(runs)}
-        mean = mean_of_scores if np.ndim(runs[0][split]) == 1 else mean_of_probabilities
-        scores[split] = mean(logits, {name: member.present[split] for name in logits})
+        of_classes = score(data.card.primary_metric).outputs in ("classes", "tokens")
+        plain = mean_of_scores if np.ndim(runs[0][split]) == 1 else mean_of_logits
+        mean = mean_of_probabilities if of_classes else plain
+        scores[split] = of_steps(mean, logits, {name: member.present[split] for name in logits})
     return scores
 
 

@@ -11,7 +11,7 @@ from mmjax.evaluation.measures import efficiency
 from mmjax.experiment.table import Row, Table
 from mmjax.stream import select
 
-__all__ = ["load_dataset", "load_raw", "row_data"]
+__all__ = ["load_dataset", "load_raw", "row_data", "viewed"]
 
 
 def load_raw(table: Table, **folders: Any) -> Dataset:
@@ -30,6 +30,7 @@ def load_raw(table: Table, **folders: Any) -> Dataset:
         raise UsageError(f"options {sorted(table.options)} are for a data set given by name")
     else:
         dataset = datasets.check(dataset)
+    dataset = views.pad_targets(dataset)
     dataset = views.limit(dataset, table.limit) if table.limit else dataset
     return dataset if table.fraction is None else efficiency.subset(dataset, table.fraction)
 
@@ -41,7 +42,12 @@ def load_dataset(table: Table, **folders: Any) -> Dataset:
       UsageError: as ``load_raw``.
     """
     dataset = load_raw(table, **folders)
-    return table.view(dataset) if table.view else dataset
+    return viewed(table, dataset)
+
+
+def viewed(table: Table, dataset: Dataset) -> Dataset:
+    """The data after the table's view, targets of one length in all splits."""
+    return views.pad_targets(table.view(dataset)) if table.view else dataset
 
 
 def row_data(
@@ -61,9 +67,9 @@ def row_data(
         if refit:
             known[key] = views.refit_splits(row_data(dataset, dataclasses.replace(row, streams=None), known))
         else:
-            known[key] = row.view(dataset) if row.view else dataset
-    viewed = known[key]
+            known[key] = views.pad_targets(row.view(dataset)) if row.view else dataset
+    data = known[key]
     if row.streams is None:
-        return viewed
-    kept = {k: batch.replace(streams=select(batch.streams, row.streams)) for k, batch in viewed.splits.items()}
-    return dataclasses.replace(viewed, splits=kept)
+        return data
+    kept = {k: batch.replace(streams=select(batch.streams, row.streams)) for k, batch in data.splits.items()}
+    return dataclasses.replace(data, splits=kept)

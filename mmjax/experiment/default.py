@@ -90,10 +90,12 @@ def default_table(
       UsageError: several scores an example or a label a step, which need rows of one's own.
     """
     batch, labels = dataset.splits["train"], _has_labels(dataset)
-    if batch.index.ndim > 1 or (batch.target.ndim > 1 and not labels):
+    array = isinstance(batch.target, np.ndarray)
+    if not array or batch.index.ndim > 1 or (batch.target.ndim > 1 and not labels):
+        form = str(batch.target.shape) if array else f"of type {type(batch.target).__name__}"
         raise UsageError(
-            f"{dataset.card.name} has targets {batch.target.shape}: the default table is for a class, a score or "
-            "labels of 0 and 1 an example"
+            f"{dataset.card.name} has targets {form}: the default table is for a class, a score or labels of 0 and 1 an "
+            "example"
         )
     names = dataset.streams
     row = functools.partial(_row, dataset)

@@ -91,13 +91,13 @@ def _summarise(workdir: pathlib.Path, config: Mapping[str, Any], done: Sequence[
             "fractions": fractions,
             "unfinished": [f for f in config["fractions"] if f not in fractions],
             "items": items,
-            "test_items": len(target),
+            "test_items": len(groups),
             "rows": rows,
         }
     )
 
 
-def _scores(store: RecordStore, name: str, seeds: Sequence[int], target: np.ndarray, metric: Score) -> np.ndarray:
+def _scores(store: RecordStore, name: str, seeds: Sequence[int], target: Any, metric: Score) -> np.ndarray:
     there = store.seeds(name)
     return metric.per_item(store.logits(name, "test")[[there.index(seed) for seed in seeds]], target)
 

@@ -20,7 +20,7 @@ from mmjax.datasets.moments import feature_moments
 from mmjax.evaluation.measures.degradation import ALL
 from mmjax.evaluation.measures.noise import Noise, default_noises
 from mmjax.evaluation.measures.robustness import corrupted, presence
-from mmjax.experiment.data import row_data
+from mmjax.experiment.data import row_data, viewed
 from mmjax.experiment.table import Table
 from mmjax.experiment.trained_rows import Subject, combine, pattern_name, scores
 from mmjax.stream import Batch, where_mask
@@ -122,7 +122,7 @@ def _noisy(
 
     def view(copies: Batch) -> Batch:
         seen = dataclasses.replace(raw, splits={**raw.splits, "test": copies})
-        return _rescaled((table.view(seen) if table.view else seen).splits["test"], scales)
+        return _rescaled(viewed(table, seen).splits["test"], scales)
 
     if any(noise.raw for noise in noises.values()):
         test = corrupted(raw.splits["test"], noises, severities, key, view=view)

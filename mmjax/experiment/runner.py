@@ -33,7 +33,7 @@ from mmjax.experiment.changes import changed_rows, check_choice, refuse, trainin
 from mmjax.experiment.checks import abstract_variables, check_model, naming, with_primary
 from mmjax.experiment.console import Lines
 from mmjax.experiment.controls import control_rows
-from mmjax.experiment.data import load_raw, row_data
+from mmjax.experiment.data import load_raw, row_data, viewed
 from mmjax.experiment.equal_parameters import resolve
 from mmjax.experiment.identity import config_hash, table_config
 from mmjax.experiment.parts import PART, is_part, lender_of
@@ -46,8 +46,8 @@ from mmjax.placement import DeviceArrays
 from mmjax.resident import Fit, Prepared, prepare
 from mmjax.sharding import seed_devices
 from mmjax.source_code import Definitions, code_digest
-from mmjax.stream import Batch, by_index, select
-from mmjax.tasks import Task
+from mmjax.stream import Batch, by_index, by_row, select, target_items
+from mmjax.tasks import Task, kept_logits
 from mmjax.training import Train, init_state, make_optimizer, make_train_step, predict
 from mmjax.typing import Mapping, PyTree
 
@@ -75,15 +75,25 @@ class _Run:
     arrays: DeviceArrays = dataclasses.field(default_factory=DeviceArrays)
     writing: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def measure(self, task: Task, outputs: np.ndarray, batch: Batch) -> dict[str, float]:
+    def measure(
+        self, task: Task, logits: np.ndarray, batch: Batch, seen: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
         """The task's metrics, compiled once a task (one operation at a time takes seconds), its scores, and the primary
-        metric."""
-        if id(task) not in self.measures:
-            self.measures[id(task)] = jax.jit(lambda o, b: compute(task.metrics(o, b)))
-        found = {k: float(v) for k, v in self.measures[id(task)](outputs, batch.replace(streams={})).items()}
+        metric.
+
+        Args:
+          logits: ``[items, ...]`` in the order of their index.
+          seen: the task's metrics, measured of whole outputs; None = of the logits, which a task that keeps a part of
+            its outputs need not be able to do: of it there are scores alone.
+        """
+        found, truth = dict(seen or {}), target_items(batch)
+        if seen is None and not hasattr(task, "keep"):
+            if id(task) not in self.measures:
+                self.measures[id(task)] = jax.jit(lambda o, b: compute(task.metrics(o, b)))
+            outputs = by_row(logits, batch.index)
+            found = {k: float(v) for k, v in self.measures[id(task)](outputs, batch.replace(streams={})).items()}
         for name in {*getattr(task, "scores", ()), self.dataset.card.primary_metric} - set(found):
-            given = by_index(outputs, batch.index), by_index(np.asarray(batch.target), batch.index)
-            found[name] = float(score(name).of(given[0][None], given[1])[0])
+            found[name] = float(score(name).of(logits[None], truth)[0])
         return found
 
     def seeds(self, row: Row) -> range:
@@ -149,7 +159,7 @@ def run_table(
         with claim(workdir, {"table": name, "row": None, "folds": list(table.folds), "measured": None}):
             return folds.run_folds(run_table, table, name, workdir, **options)
     raw = load_raw(table, **folders)
-    dataset = with_primary(table.view(raw) if table.view else raw, table.task)
+    dataset = with_primary(viewed(table, raw), table.task)
     table = with_baselines(table, dataset)
     chosen = table.chosen(rows)
     check_fits(chosen, dataset)
@@ -272,6 +282,7 @@ class _Result:
     logits: dict[str, np.ndarray]
     timing: dict[str, Any]
     history: dict[str, np.ndarray] | None = None
+    metrics: list[dict[str, dict[str, float]]] | None = None  # by seed and split, of whole outputs
     epoch: np.ndarray | None = None
     test_selected: np.ndarray | None = None
     cost: dict[str, Any] = dataclasses.field(default_factory=lambda: {"params": 0, "flops": None})
@@ -331,7 +342,10 @@ def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: 
         fitted = once(network.refit, "refit", stop_at=first.epoch, task_states=first.task_states, **of_trial)
     outputs = {"validation": first.outputs["validation"], "test": fitted.outputs["test"]}
     index = {k: data.splits[k].index for k in HELD_OUT}
-    logits = {k: np.stack([by_index(_logits(task, o), index[k]) for o in _unstack(outputs[k])]) for k in HELD_OUT}
+    logits = {
+        k: np.stack([by_index(np.asarray(kept_logits(task, o), np.float32), index[k]) for o in _unstack(outputs[k])])
+        for k in HELD_OUT
+    }
     folder = run.store.workdir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     params = f"{run.hashes[row.name]}.safetensors"
@@ -351,6 +365,7 @@ def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: 
             "mapped": fitted.mapped,
         },
         history=first.history,
+        metrics=_seen(first, fitted) if hasattr(task, "keep") else None,
         epoch=first.epoch,
         test_selected=None if primary is None else best(primary, axis=0),  # of a score that is no state
         cost=network.cost,
@@ -401,9 +416,19 @@ def _run_fit(run: _Run, row: Row, data: Dataset) -> _Result:
     return _Result(logits=logits, timing={}, search=search, selection_rule=rule)
 
 
-def _logits(task: Task, outputs: PyTree) -> np.ndarray:
-    read = getattr(task, "logits", None)
-    return np.asarray(read(outputs) if read else outputs, np.float32)
+def _seen(first: Fit, fitted: Fit) -> list[dict[str, dict[str, float]]]:
+    """The task's metrics of the chosen epoch by seed and split: of validation by the fit, of test by its refit."""
+    return [
+        {
+            split: {
+                name.removeprefix(f"{split}/"): float(values[epoch, seed])
+                for name, values in fit.history.items()
+                if name.startswith(f"{split}/")
+            }
+            for split, fit in (("validation", first), ("test", fitted))
+        }
+        for seed, epoch in enumerate(first.epoch)
+    ]
 
 
 def _unstack(outputs: PyTree) -> list[PyTree]:
@@ -411,8 +436,8 @@ def _unstack(outputs: PyTree) -> list[PyTree]:
     return [jax.tree.map(lambda x, i=i: x[i], outputs) for i in range(count)]
 
 
-def _targets(batch: Batch) -> dict[str, np.ndarray]:
-    return {"target": np.asarray(batch.target), "group": np.asarray(batch.group)}
+def _targets(batch: Batch) -> dict[str, Any]:
+    return {"target": target_items(batch), "group": by_index(batch.group, batch.index)}
 
 
 def _cost(model: nn.Module, task: Task, train: Train, data: Dataset) -> dict[str, Any]:
@@ -449,8 +474,10 @@ def _records(run: _Run, row: Row, result: _Result) -> list[Record]:
     env, truth = environment(), {split: run.store.targets(split)[0] for split in HELD_OUT}
     records = []
     for position, seed in enumerate(run.seeds(row)):
+        seen = result.metrics[position] if result.metrics else dict.fromkeys(HELD_OUT)
         metrics = {
-            split: run.measure(task, result.logits[split][position], dataset.splits[split]) for split in HELD_OUT
+            split: run.measure(task, result.logits[split][position], dataset.splits[split], seen[split])
+            for split in HELD_OUT
         }
         selected = None if result.test_selected is None else float(result.test_selected[position])
         records.append(

@@ -18,7 +18,7 @@ from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment.checks import abstract_variables
 from mmjax.experiment.data import row_data
 from mmjax.experiment.table import Member, Row, Table
-from mmjax.stream import by_index
+from mmjax.stream import target_items
 from mmjax.typing import Mapping
 
 __all__ = ["Subject", "combine", "find_subjects", "pattern_name", "scores", "truth"]
@@ -43,6 +43,11 @@ class Subject:
     def per_step(self) -> bool:
         """Whether an example has a label per step, so that an item is no row of its own."""
         return self.data.splits["test"].index.ndim > 1 or any(member.per_step for member in self.members)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the target is no array, so that a network may read it (the words before each, say)."""
+        return not isinstance(truth(self), np.ndarray) or any(member.in_parts for member in self.members)
 
     @property
     def metric(self) -> Score:
@@ -169,14 +174,13 @@ def pattern_name(streams: Sequence[str]) -> str:
     return "pattern/" + "+".join(sorted(streams))
 
 
-def truth(subject: Subject) -> np.ndarray:
+def truth(subject: Subject) -> Any:
     """The targets of the test items ``[items, ...]`` in the order of their index."""
-    test = subject.data.splits["test"]
-    return by_index(test.target, test.index)
+    return target_items(subject.data.splits["test"])
 
 
 def scores(subject: Subject, logits: np.ndarray, copies: int) -> np.ndarray:
     """The primary metric ``[copies, seeds]``, higher is better."""
     target = truth(subject)
-    scored = logits.reshape(len(logits), copies, len(target), *logits.shape[2:])
+    scored = logits.reshape(len(logits), copies, subject.items, *logits.shape[2:])
     return np.stack([subject.metric.worth(scored[:, copy], target) for copy in range(copies)])

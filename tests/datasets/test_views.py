@@ -1,11 +1,14 @@
 """Views: fitted on train alone, masked, and undone where they can be."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from mmjax import datasets
 from mmjax.datasets import views
 from mmjax.errors import UsageError
+from mmjax.stream import Stream, target_items
 
 SIZES = np.asarray([3, 1, 4, 2, 5, 2, 3, 4])  # utterances of eight videos
 GROUP = np.repeat(np.arange(8), SIZES)
@@ -104,6 +107,37 @@ def test_a_shuffle_is_the_same_every_time_and_says_nothing_of_the_target():
     assert (everywhere.splits["test"].streams["b"].values[:, 0, 0] != everywhere.splits["test"].target).any()
     with pytest.raises(UsageError, match="no modality 'c'; it has a, b"):
         views.shuffle_streams(told, ["c"])
+
+
+def test_streams_in_targets_are_padded_to_one_length(dataset):
+    assert views.pad_targets(dataset) is dataset
+
+    def captioned(batch, length):
+        words = Stream(np.ones((batch.size, length), np.int32), np.ones((batch.size, length), bool))
+        return batch.replace(target={"words": words, "class": batch.target})
+
+    lengths = {"train": 2, "validation": 3, "test": 1}
+    splits = {split: captioned(batch, lengths[split]) for split, batch in dataset.splits.items()}
+    for split, batch in views.pad_targets(dataclasses.replace(dataset, splits=splits)).splits.items():
+        words = batch.target["words"]
+        assert words.values.shape == words.mask.shape == (batch.size, 3)
+        assert words.mask[:, : lengths[split]].all() and not words.mask[:, lengths[split] :].any()
+        np.testing.assert_array_equal(batch.target["class"], dataset.splits[split].target)
+
+
+def test_by_group_packs_every_part_of_a_target(dataset):
+    def captioned(batch):
+        words = np.stack([batch.index, batch.index], axis=1)
+        return batch.replace(target={"words": Stream(words, words % 3 > 0), "class": batch.target})
+
+    splits = {split: captioned(batch) for split, batch in dataset.splits.items()}
+    plain, packed = views.by_group(dataset), views.by_group(dataclasses.replace(dataset, splits=splits))
+    for split, batch in packed.splits.items():
+        np.testing.assert_array_equal(batch.target["class"], plain.splits[split].target)
+        words = target_items(batch)["words"]
+        np.testing.assert_array_equal(words.values[:, 0], np.arange(len(words.mask)))
+        np.testing.assert_array_equal(words.mask, words.values % 3 > 0)
+        assert not batch.target["words"].mask[batch.index < 0].any()
 
 
 def test_by_group_round_trip(dataset):

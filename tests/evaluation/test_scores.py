@@ -1,5 +1,6 @@
 """Metrics against scikit-learn, SciPy and hand-computed numbers; what resampling and pseudo-values give."""
 
+import jax
 import numpy as np
 import pytest
 import scipy.stats
@@ -7,6 +8,7 @@ import sklearn.metrics
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.scores import Score, register, score, scores
+from mmjax.stream import Stream
 
 RANDOM = np.random.default_rng(0)
 N = 60
@@ -22,6 +24,10 @@ DATA = {
     "values": (PREDICTED, VALUE),
     "labels": (LABEL_LOGITS, LABEL),
     "ranks": (RANK, np.zeros(N)),
+    "tokens": (
+        RANDOM.normal(size=(2, N, 5, 4)),
+        Stream(RANDOM.integers(0, 4, (N, 5)), np.arange(5) < RANDOM.integers(1, 6, N)[:, None]),
+    ),
 }
 
 
@@ -45,6 +51,8 @@ PEERS = {
     "labels_f1_items": lambda p, t: sklearn.metrics.f1_score(t, p > 0, average="samples", zero_division=1),
     "labels_exact": lambda p, t: sklearn.metrics.accuracy_score(t, p > 0),
     "labels_auroc": lambda p, t: sklearn.metrics.roc_auc_score(t, p, average="macro"),
+    "tokens_accuracy": lambda p, t: sklearn.metrics.accuracy_score(t.values[t.mask], p[t.mask].argmax(-1)),
+    "tokens_nats": lambda p, t: sklearn.metrics.log_loss(t.values[t.mask], softmax(p[t.mask])),
     "labels_map": lambda p, t: sklearn.metrics.average_precision_score(t, p, average="macro"),
 }
 
@@ -63,7 +71,8 @@ def test_a_draw_is_the_metric_of_the_items_drawn(name):
     outputs, target = DATA[metric.outputs]
     drawn = np.random.default_rng(1).integers(0, N, (3, N))
     weight = np.stack([np.bincount(one, minlength=N) for one in drawn])
-    expected = np.stack([metric.of(outputs[:, one], target[one]) for one in drawn], axis=1)
+    some = [jax.tree.map(lambda values, one=one: values[one], target) for one in drawn]
+    expected = np.stack([metric.of(outputs[:, one], known) for one, known in zip(drawn, some)], axis=1)
     rtol = 0.05 if name == "spearman" else 1e-9  # its ranks are taken once
     np.testing.assert_allclose(metric.resampled(outputs, target, weight), expected, rtol=rtol)
 
@@ -131,6 +140,13 @@ def test_wrong_shapes_and_names_are_told():
         score("accuracy").check(PREDICTED, CLASS, "text")
     with pytest.raises(UsageError, match="row 'text': labels_f1_micro needs outputs"):
         score("labels_f1_micro").check(LABEL_LOGITS, CLASS, "text")
+    outputs, words = DATA["tokens"]
+    with pytest.raises(
+        UsageError, match=r"tokens_nats needs outputs \[seeds, items, steps, classes\] with a target, a "
+    ):
+        score("tokens_nats").check(outputs, words.values, "text")  # an array: what is padding?
+    with pytest.raises(UsageError, match=r"outputs \(2, 60, 4, 4\) and a Stream \(60, 5\)"):
+        score("tokens_nats").check(outputs[:, :, :4], words, "text")
     with pytest.raises(UsageError, match="no score 'acuracy'; there are acc2_has0"):
         score("acuracy")
     with pytest.raises(UsageError, match="there is a score 'mae' already"):

@@ -1,5 +1,6 @@
 """Controls: which rows they are for, what is shuffled in them, and what an ensemble of one modality is."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -193,6 +194,15 @@ def test_an_ensemble_of_all_seeds_is_their_mean_and_the_same_for_each():
         for first in range(3):
             scores = ensemble(DATA, first, {"left": member(runs(), first)}, count=count)["test"]
             np.testing.assert_allclose(scores, mean_by_hand(runs()), atol=1e-12)
+
+
+def test_an_ensemble_of_labels_is_the_mean_of_their_logits():
+    card = dataclasses.replace(DATA.card, primary_metric="labels_exact")
+    found = ensemble(dataclasses.replace(DATA, card=card), 0, {"left": member(runs(), 0)}, count=2)["test"]
+    expected = np.mean([run["test"] for run in runs()[:2]], axis=0)
+    present = member(runs(), 0).present["test"]
+    np.testing.assert_allclose(found[present], expected[present])
+    assert (found > 0).any()  # a yes, which the log of a probability never is
 
 
 def test_a_run_takes_this_seed_and_the_next_ones_in_a_circle(tmp_path, monkeypatch):

@@ -17,8 +17,8 @@ from mmjax.errors import UsageError
 from mmjax.models import Multimodal
 from mmjax.resident import is_loopy, map_seeds
 from mmjax.stream import Batch, Stream, by_index, drop_rows, where_mask
-from mmjax.tasks import Task
-from mmjax.training import compile_effort
+from mmjax.tasks import Task, kept_logits, kept_outputs
+from mmjax.training import compile_effort, predict
 from mmjax.typing import Mapping, PyTree
 
 __all__ = ["Mixed", "Probe", "equal_parts"]
@@ -117,11 +117,10 @@ class Probe:
         return mixed
 
     def _logits(self, outputs: PyTree) -> Any:
-        read = getattr(self.task, "logits", None)
-        return read(outputs) if read else outputs
+        return kept_logits(self.task, kept_outputs(self.task, outputs))
 
     def _whole(self, variables: PyTree, batch: Batch) -> Any:
-        return self._logits(self.model.apply(variables, drop_rows(batch.streams, batch.weight), train=False))
+        return self._logits(predict(self.model, variables, batch))
 
     def _encode(self, variables: PyTree, batch: Batch) -> Any:
         streams = drop_rows(batch.streams, batch.weight)

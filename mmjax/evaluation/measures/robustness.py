@@ -27,7 +27,7 @@ from mmjax.evaluation.measures.degradation import (
 )
 from mmjax.evaluation.measures.noise import Noise
 from mmjax.evaluation.scores import score
-from mmjax.stream import Batch, Stream, by_index
+from mmjax.stream import Batch, Stream, by_index, target_items
 from mmjax.training import compile_effort
 from mmjax.typing import Float, Int, Key, Mapping
 
@@ -249,7 +249,7 @@ def sweep(
     _check_target(target, sorted(noises))
     chosen = dict(noises) if target == ALL else {target: noises[target]}
     real = np.asarray(batch.index) >= 0
-    truth = by_index(np.asarray(batch.target), batch.index)
+    truth = target_items(batch)
     items, known = int(real.sum()), 0 if clean is None else sum(level == 0 for level in severities)
     levels = [level for level in severities if level != 0 or not known]
     if not levels or draws < 1:

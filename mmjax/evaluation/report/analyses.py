@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from mmjax.evaluation.measures import calibration, degradation
@@ -36,7 +37,7 @@ def _spread(values: Any) -> dict[str, Any]:
     return {"mean": float(values.mean()), "interval": seed_interval(values)}
 
 
-def _by_pattern(analysis: Analysis, target: np.ndarray, metric: Score) -> dict[tuple[str, ...], np.ndarray]:
+def _by_pattern(analysis: Analysis, target: Any, metric: Score) -> dict[tuple[str, ...], np.ndarray]:
     """Mean scores ``[seeds]`` of every presence pattern."""
     found = {}
     for name, outputs in analysis.items():
@@ -46,7 +47,7 @@ def _by_pattern(analysis: Analysis, target: np.ndarray, metric: Score) -> dict[t
     return found
 
 
-def _missing(analysis: Analysis, target: np.ndarray, metric: Score, touched: str) -> np.ndarray:
+def _missing(analysis: Analysis, target: Any, metric: Score, touched: str) -> np.ndarray:
     """The curve ``[rates, seeds]`` where items lose a modality at random; a metric of the whole set is taken of all
     patterns' outputs together, each item as often as it meets the pattern."""
     patterns = _by_pattern(analysis, target, metric)
@@ -54,11 +55,13 @@ def _missing(analysis: Analysis, target: np.ndarray, metric: Score, touched: str
         return expected_missing(patterns, touched)
     chances = [expected_missing({one: float(one == kept) for one in patterns}, touched) for kept in patterns]
     outputs = np.concatenate([analysis["pattern/" + "+".join(kept)] for kept in patterns], axis=1)
-    weight = np.repeat(np.stack(chances, axis=1), len(target), axis=1)  # [rates, patterns * items]
-    return metric.worth_of(metric.resampled(outputs, np.concatenate([target] * len(patterns)), weight)).T
+    items = outputs.shape[1] // len(patterns)
+    weight = np.repeat(np.stack(chances, axis=1), items, axis=1)  # [rates, patterns * items]
+    repeated = jax.tree.map(lambda values: np.concatenate([values] * len(patterns)), target)
+    return metric.worth_of(metric.resampled(outputs, repeated, weight)).T
 
 
-def pattern_cells(analysis: Analysis, target: np.ndarray, metric: Score) -> dict[str, Any]:
+def pattern_cells(analysis: Analysis, target: Any, metric: Score) -> dict[str, Any]:
     """Score and, of classes, calibration error of every presence pattern, by ``audio+text``."""
     cells = {}
     for pattern, scores in _by_pattern(analysis, target, metric).items():
@@ -74,7 +77,7 @@ def pattern_cells(analysis: Analysis, target: np.ndarray, metric: Score) -> dict
 
 def robustness_cells(
     analysis: Analysis,
-    target: np.ndarray,
+    target: Any,
     *,
     metric: Score,
     chance: float,
@@ -192,9 +195,7 @@ def _without_interactions(analysis: Analysis) -> Analysis:
     return {name: values for name, values in analysis.items() if name.startswith(("pattern/", "noise/"))}
 
 
-def record_fields(
-    analysis: Analysis, streams: Sequence[str], target: np.ndarray, metric: Score
-) -> list[dict[str, Any]]:
+def record_fields(analysis: Analysis, streams: Sequence[str], target: Any, metric: Score) -> list[dict[str, Any]]:
     """What was measured of each seed of a row, as fields of its record; those that were not measured are not there.
 
     Interactions are measured of the first seeds only.

@@ -22,7 +22,7 @@ from mmjax.errors import UsageError
 from mmjax.evaluation.measures import calibration
 from mmjax.evaluation.protocol import ROLES
 from mmjax.evaluation.report.write import write_report
-from mmjax.evaluation.scores import OUTPUTS, Score, score
+from mmjax.evaluation.scores import OUTPUTS, Score, score, scores
 from mmjax.evaluation.scores.classes import right
 from mmjax.evaluation.store.records import RecordStore
 from mmjax.evaluation.store.schema import HELD_OUT, make_record
@@ -81,6 +81,11 @@ def report_logits(
     if isinstance(logits, (str, os.PathLike)):
         logits, target, group, presence = _load(logits, target, group, presence)
     metric = score(primary)
+    if metric.outputs in ("tokens", "other"):
+        fitting = ", ".join(name for name, one in scores().items() if one.outputs not in ("tokens", "other"))
+        raise UsageError(
+            f"a report from logits has one class, number or set of labels an item: {primary!r} is none of {fitting}"
+        )
     truth = _truth(target, group, metric)
     if not logits:
         raise UsageError("no logits: give {row: {'validation': array, 'test': array}} of at least one row")

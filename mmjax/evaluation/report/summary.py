@@ -84,7 +84,7 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "group": card.get("group", "group"),
         "groups": int(units),
         "groups_cross": bool(card.get("groups_cross", False)),
-        "items": {split: len(target) for split, (target, _) in targets.items()},
+        "items": {split: len(groups) for split, (_, groups) in targets.items()},
         "unit": "group" if units >= significance.MIN_GROUPS else "item",
         "primary": primary,
         "score": score.describe(),
@@ -129,9 +129,9 @@ def _read(store: RecordStore, config: Mapping, row: Mapping, targets: Mapping, s
         return None
     seeds = [there[place] for place in places]
     logits = {split: store.logits(name, split)[places].astype(np.float64) for split in targets}
-    for split, (target, _) in targets.items():
-        if logits[split].shape[1] != len(target):
-            raise UsageError(f"row {name!r} has {logits[split].shape[1]} {split} items, the targets have {len(target)}")
+    for split, (target, groups) in targets.items():
+        if logits[split].shape[1] != len(groups):
+            raise UsageError(f"row {name!r} has {logits[split].shape[1]} {split} items, the targets have {len(groups)}")
         score.check(logits[split], target, name)
     scores = score.per_item(logits["test"], targets["test"][0])
     held_out = logits["validation"], targets["validation"][0]
@@ -234,7 +234,7 @@ def _add_measured(
     rows: list[dict],
     runs: Mapping[str, _Run | None],
     scored: Mapping[str, Scored],
-    targets: tuple[np.ndarray, np.ndarray],
+    targets: tuple[Any, np.ndarray],
     config: Mapping[str, Any],
     score: Score,
 ) -> None:

@@ -1,7 +1,7 @@
 """Primary metrics by their names, each with its convention; ``register`` adds one of your own."""
 
 from mmjax.errors import UsageError
-from mmjax.evaluation.scores import classes, labels, ranks, values
+from mmjax.evaluation.scores import classes, labels, ranks, tokens, values
 from mmjax.evaluation.scores.score import OUTPUTS as OUTPUTS
 from mmjax.evaluation.scores.score import Outputs as Outputs
 from mmjax.evaluation.scores.score import Score as Score
@@ -39,5 +39,5 @@ def scores(outputs: str | None = None) -> dict[str, Score]:
     return {name: one for name, one in _SCORES.items() if outputs in (None, one.outputs)}
 
 
-for _one in (*classes.SCORES, *values.SCORES, *labels.SCORES, *ranks.SCORES):
+for _one in (*classes.SCORES, *values.SCORES, *labels.SCORES, *ranks.SCORES, *tokens.SCORES):
     register(_one)

@@ -13,18 +13,28 @@ from typing import Any, Literal
 import numpy as np
 
 from mmjax.errors import UsageError
+from mmjax.stream import Stream
 from mmjax.typing import Float, Shaped
 
 __all__ = ["OUTPUTS", "Outputs", "Score"]
 
-Outputs = Literal["classes", "values", "labels", "ranks"]
-OUTPUTS: dict[str, tuple[int, int]] = {"classes": (3, 1), "values": (2, 1), "labels": (3, 2), "ranks": (2, 1)}
+Outputs = Literal["classes", "values", "labels", "ranks", "tokens", "other"]
+OUTPUTS: dict[str, tuple[int, int]] = {
+    "classes": (3, 1),
+    "values": (2, 1),
+    "labels": (3, 2),
+    "ranks": (2, 1),
+    "tokens": (4, 2),
+    "other": (0, 0),
+}
 """Kinds of outputs: number of axes of the outputs of all seeds and of the target.
 
 ``classes``: logits ``[seeds, items, classes]`` of one class an item, target ``[items]``. ``values``: predictions
 ``[seeds, items]`` of a number. ``labels``: logits ``[seeds, items, labels]`` of any number of labels an item, target
 ``[items, labels]`` of 0 and 1. ``ranks``: ``[seeds, items]``, the place of the right answer among the candidates,
-counted from 0; the target is not read.
+counted from 0; the target is not read. ``tokens``: logits ``[seeds, items, steps, classes]`` of a class per step,
+target a ``Stream`` ``[items, steps]``. ``other``: whatever a task keeps, ``[seeds, items, ...]``, with a target of any
+tree of arrays: the score knows what they are.
 """
 _NUMBERS = 4_000_000  # of a block held at once: 32 MB
 
@@ -107,14 +117,20 @@ class Score:
         Raises:
           UsageError: naming the row, its shapes and the right ones.
         """
+        if self.outputs == "other":
+            return
         axes, of_target = OUTPUTS[self.outputs]
-        shape, right = np.shape(outputs), np.shape(target)
+        steps = isinstance(target, Stream)
+        shape, right = np.shape(outputs), np.shape(target.mask if steps else target)
         same = shape[1 : 1 + of_target] == right or self.outputs == "ranks"
-        if len(shape) != axes or (len(right) != of_target and self.outputs != "ranks") or not same:
-            names = ("seeds", "items", "classes" if self.outputs == "classes" else "labels")[:axes]
+        fits = self.outputs == "ranks" or (len(right) == of_target and steps == (self.outputs == "tokens"))
+        if len(shape) != axes or not fits or not same:
+            last = {"labels": ["labels"], "classes": ["classes"], "tokens": ["steps", "classes"]}
+            names = ["seeds", "items", *last.get(self.outputs, [])]
+            what = "target, a Stream," if self.outputs == "tokens" else "target"
             raise UsageError(
-                f"row {row!r}: {self.name} needs outputs [{', '.join(names)}] with a target of the same items, got "
-                f"outputs {shape} and target {right}"
+                f"row {row!r}: {self.name} needs outputs [{', '.join(names)}] with a {what} of the same items, got "
+                f"outputs {shape} and {'a Stream' if steps else 'target'} {right}"
             )
 
     def of(

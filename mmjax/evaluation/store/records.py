@@ -17,6 +17,7 @@ import numpy as np
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.store.schema import HELD_OUT, Record, format_line, json_sha256, json_text, parse_line
+from mmjax.evaluation.store.targets import flatten_target, rebuild_target
 from mmjax.files import DamagedFile, arrays_sha256, file_sha256, read_json, read_npz, replace_file
 from mmjax.typing import Mapping
 
@@ -60,31 +61,34 @@ class RecordStore:
     def write_targets(self, targets: Mapping[str, Mapping[str, Any]]) -> None:
         """Writes ``targets.npz``: ``{"validation": {"target": [items], "group": [items]}, "test": ...}``.
 
-        Several labels an item are a target ``[items, labels]``.
+        Several labels an item are a target ``[items, labels]``; a target may also be a ``Stream`` or another tree of
+        such, see ``mmjax.evaluation.store.targets``.
 
         Raises:
-          UsageError: a group that is not ``[items]``, a target that is neither.
+          UsageError: a group that is not ``[items]``, a target part of which has not as many items.
         """
         arrays = {}
         for split in HELD_OUT:
-            for name in ("target", "group"):
-                values = np.asarray(targets[split][name])
-                axes = (1, 2) if name == "target" else (1,)
-                if values.ndim not in axes or len(values) != len(targets[split]["target"]):
+            parts = flatten_target("target", targets[split]["target"])
+            items = len(first) if (first := next(iter(parts.values()))).ndim else 0
+            for name, values in {**parts, "group": np.asarray(targets[split]["group"])}.items():
+                axes = 1 if name == "group" else max(values.ndim, 1)
+                if values.ndim != axes or len(values) != items:
                     raise UsageError(f"{name} of {split} must be [items], one value an item; got {values.shape}")
                 arrays[f"{split}/{name}"] = values.astype(str) if values.dtype == object else values
         replace_file(self.workdir / "targets.npz", _npz(arrays))
 
-    def targets(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Target and group of each item of a split, ``[items]`` each; several labels are ``[items, labels]``.
+    def targets(self, split: str) -> tuple[Any, np.ndarray]:
+        """Target and group of each item of a split, ``[items]`` each; several labels are ``[items, labels]``, and a
+        target that was a tree is one again.
 
         Raises:
           UsageError: there are none, or the file is damaged.
         """
         arrays = read_npz(self._existing("targets.npz"))
         try:
-            return arrays[f"{split}/target"], arrays[f"{split}/group"]
-        except KeyError as error:
+            return rebuild_target(f"{split}/target", arrays), arrays[f"{split}/group"]
+        except (KeyError, ValueError) as error:
             raise DamagedFile(self.workdir / "targets.npz", f"it lacks {error}") from None
 
     def targets_sha256(self) -> str:
@@ -105,7 +109,7 @@ class RecordStore:
         Args:
           records: one per seed, in the order of the first axis of the arrays.
           logits: ``validation`` and ``test``, ``[seeds, items, classes]`` (scores: ``[seeds, items]``; labels: in
-            place of classes).
+            place of classes; of a label per step ``[seeds, items, steps, classes]``; whatever a task keeps).
           timing: what the clock said.
           history: metrics by name, ``[epochs, seeds]``.
           files: paths in the work directory of what else was kept of the row, so that damage to it is seen.
@@ -116,7 +120,7 @@ class RecordStore:
         arrays = {split: np.asarray(logits[split], np.float32) for split in HELD_OUT}
         if not records or any(record["row"] != name for record in records):
             raise UsageError(f"row {name!r} needs a record per seed, all its own; got {[r['row'] for r in records]}")
-        if wrong := {k: v.shape for k, v in arrays.items() if v.ndim not in (2, 3) or len(v) != len(records)}:
+        if wrong := {k: v.shape for k, v in arrays.items() if v.ndim < 2 or len(v) != len(records)}:
             raise UsageError(f"row {name!r} has {len(records)} records; its logits need as many seeds, got {wrong}")
         arrays["seeds"] = np.asarray([record["seed"] for record in records], np.int64)
         data, path = _npz(arrays), f"logits/{_slug(name)}.npz"
