@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 import flax.linen as nn
+import numpy as np
 
 from mmjax import fusion
 from mmjax.datasets import views
@@ -94,8 +95,8 @@ def default_table(
     if not array or batch.index.ndim > 1 or (batch.target.ndim > 1 and not labels):
         form = str(batch.target.shape) if array else f"of type {type(batch.target).__name__}"
         raise UsageError(
-            f"{dataset.card.name} has targets {form}: the default table is for a class, a score or labels of 0 and 1 an "
-            "example"
+            f"{dataset.card.name} has targets {form}: the default table is for a class, a score or labels of 0 and 1 "
+            "an example"
         )
     names = dataset.streams
     row = functools.partial(_row, dataset)

@@ -385,12 +385,12 @@ def scoped(scores, interactions="scope", primary="accuracy", test=None):
     names = {**dict.fromkeys(roles, 0.0), **scores}
     subjects = {
         name: types.SimpleNamespace(
-            row=Row(name, fit=small.guess, role=roles.get(name, "")), streams=("a", "b"), per_step=False
+            row=Row(name, fit=small.guess, role=roles.get(name, "")), streams=("a", "b"), per_step=False, in_parts=False
         )
         for name in names
     }
     subjects["steps"] = types.SimpleNamespace(
-        row=Row("steps", fit=small.guess, role="concatenation"), streams=("a", "b"), per_step=True
+        row=Row("steps", fit=small.guess, role="concatenation"), streams=("a", "b"), per_step=True, in_parts=False
     )
     subjects["alone"] = types.SimpleNamespace(row=Row("alone", fit=small.guess), streams=("a",))
     names = {**names, "alone": 1.0}
