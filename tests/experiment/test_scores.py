@@ -69,6 +69,7 @@ def test_a_table_of_numbers_has_error_correlation_and_constants(tmp_path):
     assert f"{np.abs(target - np.median(train)).mean():.3f}" in line
     assert rows["mean of scores"]["robustness"] is None or "patterns" in rows["mean of scores"]["robustness"]
     assert rows["both"]["gain"]["mean"] > 0 and rows["both"]["calibration"] is None
+    assert sum(line.startswith("Left out") and line.endswith("is a number.") for line in text.splitlines()) == 1
 
 
 def test_a_table_of_numbers_by_correlation(tmp_path):
@@ -87,7 +88,7 @@ def test_a_table_of_classes_by_macro_f1(tmp_path):
     (target, _), logits = store.targets("test"), store.logits("both", "test")[0]
     expected = sklearn.metrics.f1_score(target, logits.argmax(-1), average="macro")
     assert rows["both"]["mean"] == pytest.approx(expected) and "Macro F1 in percent" in text
-    assert rows["both"]["calibration"] is not None
+    assert rows["both"]["calibration"] is not None and "Left out" not in text
 
 
 def test_a_card_without_a_metric_takes_the_first_of_the_task():
@@ -143,7 +144,7 @@ def test_a_table_of_labels_has_f1_area_and_the_shares_of_train(tmp_path):
     assert {"left", "right", "left+right"} == set(network["robustness"]["patterns"]) and network["robustness"]["noise"]
     gap = network["interaction"]["emap"]
     assert gap["score"] + gap["gap"] == pytest.approx(network["mean"], abs=0.1) and network["calibration"] is None
-    assert "Micro F1 in percent" in text
+    assert "Micro F1 in percent" in text and "The answer here is any number of labels" in text
 
 
 def test_rows_for_one_class_are_refused_where_items_have_several_labels(tmp_path):

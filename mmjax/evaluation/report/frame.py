@@ -135,6 +135,16 @@ def _marks(row: Mapping[str, Any], notes: Sequence[str], seeds: int) -> list[str
     return marks
 
 
+ANSWERS = {
+    "values": "a number",
+    "labels": "any number of labels, each with a logit of its own",
+    "ranks": "a place among candidates",
+    "tokens": "a class for every step of an item",
+    "other": "what the task keeps of its outputs",
+}
+"""What an item's answer is, by the kind of outputs; without one class an item some of the report is not defined."""
+
+
 def _facts(summary: Mapping[str, Any]) -> list[str]:
     data, items, seeds = summary["dataset"], summary["items"], usual_seeds(summary)
     of = "" if summary["groups"] == items["test"] else f" in {summary['groups']} groups ({summary['group']})"
@@ -149,6 +159,11 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
         facts.append(
             f"Fewer than {MIN_GROUPS} test groups ({summary['group']}): intervals and tests draw items instead and "
             "speak for these groups only."
+        )
+    if answer := ANSWERS.get((summary.get("score") or {}).get("outputs", "classes")):
+        facts.append(
+            "Left out, since they are of probabilities of one class an item: calibration, what the single modalities' "
+            f"decisions share, and decision-level rules other than a mean. The answer here is {answer}."
         )
     return facts
 
