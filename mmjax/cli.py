@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from mmjax import table_file, tables
 from mmjax.allocator import keep_freed_memory
+from mmjax.blas import keep_blas_to_one_thread
 from mmjax.extras import extra
 
 SUCCESS, USAGE, INTERRUPTED, TERMINATED = 0, 2, 130, 143
@@ -275,4 +276,5 @@ def script(prog: str = "mmjax") -> NoReturn:
     """The whole process of the console script."""
     speak_when_terminated()
     keep_freed_memory()
+    keep_blas_to_one_thread()
     leave(main(prog=prog))

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("MMJAX_CHECK_SHAPES", "1")  # shapes in signatures are checked under test
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as on the command line
 os.environ.setdefault("NPROC", "16")  # a batch of LAPACK calls waits for threads of XLA:CPU's pool: give it more than 2
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
