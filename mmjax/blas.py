@@ -12,7 +12,7 @@ def keep_blas_to_one_thread() -> bool:
     """Tells BLAS libraries that are not loaded yet to use one thread; returns whether that is early enough.
 
     The fit of a stacking of 20 scores by 10 classes on 360 items is a thousand products of microseconds each: with two
-    threads of OpenBLAS it takes fifteen times the processor's time, all of it spent on waiting (``benchmarks/README.md``).
+    threads of OpenBLAS it takes fifteen times the CPU seconds, spent on waiting (``benchmarks/README.md``).
     The numbers stay the same. It holds for the whole process, so that programs call it at their start and the library
     never does. What the environment says of threads (``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``) stays as it is.
     """

@@ -34,7 +34,8 @@ def test_a_product_takes_one_thread_unless_the_user_says_otherwise():
 
 def test_it_is_too_late_once_numpy_is_there():
     program = "import numpy; from mmjax.blas import keep_blas_to_one_thread as keep; print(keep())"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_the_command_line_begins_with_it():
