@@ -235,6 +235,7 @@ def fit_streaming(
     mesh: Mesh | None = None,
     patience: int | None = None,
     transforms: Sequence[Transform] = (),
+    follow: Sequence[str] = (),
     checkpoint_every: int = 1000,
     log_every: int = 10,
     config: Mapping[str, Any] | None = None,
@@ -255,6 +256,7 @@ def fit_streaming(
       mesh: devices; None = all of them along ``data``.
       patience: epochs without a better validation score after which to stop; None = never.
       transforms: ``(batch, generator) -> batch``, on training batches in memory.
+      follow: splits that are measured after every epoch, as validation is; they select nothing.
       checkpoint_every: steps between checkpoints; the end of an epoch always is one.
       log_every: steps between lines of training metrics.
       config: JSON data that identifies the run; a workdir of another run is refused.
@@ -266,8 +268,11 @@ def fit_streaming(
         loss, a gradient or an output for held-out data was not finite.
       SystemExit: with 77 after SIGTERM or SIGUSR1, with 130 after Ctrl-C; the state is saved.
     """
-    if missing := {"train", "validation"} - set(splits):
-        raise UsageError(f"fit_streaming needs the splits train and validation, there is no {sorted(missing)[0]!r}")
+    if missing := {"train", "validation", *follow} - set(splits):
+        raise UsageError(
+            f"fit_streaming needs the splits train and validation, and those it is to follow; there is no "
+            f"{sorted(missing)[0]!r}"
+        )
     for name, value in (("checkpoint_every", checkpoint_every), ("log_every", log_every)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, got {value}")
@@ -334,7 +339,14 @@ def fit_streaming(
                     scores = programs.evaluate(state.variables, "validation", splits["validation"], train.batch_size)
                     state = programs.after_epoch(state, scores)
                     scores = {f"validation/{name}": value for name, value in scores.items()}
-                    log.write(step, scores)
+                    followed = {
+                        f"{split}/{name}": value
+                        for split in follow
+                        for name, value in programs.evaluate(
+                            state.variables, split, splits[split], train.batch_size
+                        ).items()
+                    }
+                    log.write(step, scores | followed)
                     score = sign * scores[f"validation/{train.select}"]
                     progress.say(f"epoch {epoch}/{train.epochs}, validation {train.select} {sign * score:.4f}")
                     if score < (np.inf if best.score is None else best.score):

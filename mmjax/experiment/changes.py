@@ -7,6 +7,7 @@ from mmjax.datasets.views import refit_splits
 from mmjax.errors import UsageError
 from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment.data import row_data
+from mmjax.experiment.streaming_rows import fit_seeds
 from mmjax.experiment.table import Row, Table
 from mmjax.experiment.trials import describe_trials, fit_chosen, penalties, search_fit
 from mmjax.resident import Prepared, prepare
@@ -22,6 +23,7 @@ ON_CHANGE = {
 }
 """What to do with results that other code has made."""
 NETWORK = (prepare, Prepared, fit_chosen, describe_trials, row_data, refit_splits)
+STREAMED = (fit_seeds, row_data)
 FIT = (search_fit, penalties, row_data)
 SHOWN = 6
 
@@ -40,7 +42,7 @@ def training_code(table: Table, row: Row) -> Definitions:
     """The definitions that made the scores of a row: its method, its view, how it is trained, and its members'."""
     reached = reached_definitions(
         row.model, row.fit, row.view, table.view, row.task or table.task, row.train or table.train,
-        *(FIT if row.model is None else NETWORK),
+        *(FIT if row.model is None else STREAMED if table.streams_batches(row) else NETWORK),
     )  # fmt: skip
     for member in table.pick(row.members):
         reached |= training_code(table, member)

@@ -31,7 +31,8 @@ def config_hash(table: Table, row: Row, dataset: Dataset) -> str:
     versions = {package: importlib.metadata.version(package) for package in ("jax", "flax", "optax")}
     data = [dataset.card.name, dataset.version, dataset.sha256, dataset.split_id, describe(table.view)]
     data += [table.limit] if table.limit else []
-    del method["trials"]
+    del method["trials"], method["feed"]
+    data += [{"feed": "streaming"}] if table.streams_batches(row) else []
     trials = table.trials if row.trials is None else row.trials
     data += [{"trials": trials}] if trials > 1 and has_settings(row) else []
     data += [{"fraction": table.fraction}] if table.fraction is not None else []

@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -37,6 +37,7 @@ from mmjax.experiment.data import load_raw, row_data, viewed
 from mmjax.experiment.equal_parameters import resolve
 from mmjax.experiment.identity import config_hash, table_config
 from mmjax.experiment.parts import PART, is_part, lender_of
+from mmjax.experiment.streaming_rows import check_streamable, fit_seeds
 from mmjax.experiment.table import Member, Row, Table
 from mmjax.experiment.trials import SEEDS, Search, describe_trials, fit_chosen, penalties, search_fit
 from mmjax.experiment.workdir import claim
@@ -249,6 +250,8 @@ def _finish_row(run: _Run, row: Row, data: Dataset, prepared: Callable[[], "_Pre
         network = prepared()
         if network is None:
             result = _run_fit(run, row, data)
+        elif network.first is None:
+            result = _run_streaming(run, row, data, network, label)
         else:
             result = _run_network(run, row, data, network, label)
     result.timing["total_seconds"] = seconds = time.perf_counter() - clock
@@ -293,9 +296,11 @@ class _Result:
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
-    """The compiled programs of a network: of its fit, of its refit if it has one; what it costs; the trials, if any."""
+    """The compiled programs of a network: of its fit (None = on the streaming feed, which compiles seed by seed), of
+    its refit if it has one; what it costs; the trials, if any.
+    """
 
-    first: Prepared
+    first: Prepared | None
     refit: Prepared | None
     cost: dict[str, Any]
     trials: list[dict[str, float | None]]
@@ -308,6 +313,9 @@ def _prepare(run: _Run, row: Row, data: Dataset) -> _Prepared | None:
     model, task, train = row.network, row.task or run.table.task, row.train or run.table.train
     check_model(model, task, train, data)
     count = run.trials(row)
+    if run.table.streams_batches(row):
+        check_streamable(train, count)
+        return _Prepared(None, None, _cost(model, task, train, data), [])
     make = functools.partial(prepare, model, task, train, search=count > 1, name=data.card.name, arrays=run.arrays)
     first = make(data.splits, run.seeds(row))
     refit = make(row_data(run.dataset, row, run.viewed, refit=True).splits, run.seeds(row)) if train.refit else None
@@ -328,13 +336,13 @@ def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: 
             kept: dict[str, Any] = {"snapshots": snapshots, "snapshot_seconds": run.snapshot_seconds}
             return prepared.run(on_epoch=on_epoch, **kept, **arguments)
 
-    search, of_trial = None, {}
+    search, of_trial, prepared = None, {}, cast(Prepared, network.first)
     if network.trials:
         lower = is_error(train.select, task.lower_is_better)
-        some = functools.partial(once, network.first)
-        first, search, of_trial["trials"] = fit_chosen(network.first, network.trials, lower, some)
+        some = functools.partial(once, prepared)
+        first, search, of_trial["trials"] = fit_chosen(prepared, network.trials, lower, some)
     else:
-        first = once(network.first, "fit")
+        first = once(prepared, "fit")
     fitted = first
     if (first.epoch < 0).any():
         raise UsageError(f"validation {train.select} was no number in any epoch of seed {int(np.argmin(first.epoch))}")
@@ -346,15 +354,9 @@ def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: 
         k: np.stack([by_index(np.asarray(kept_logits(task, o), np.float32), index[k]) for o in _unstack(outputs[k])])
         for k in HELD_OUT
     }
-    folder = run.store.workdir / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    params = f"{run.hashes[row.name]}.safetensors"
-    run.store.remove_records(row.name, [run.hashes[row.name]])
-    export_params(folder / params, fitted.variables)
+    params = _write_params(run, row, fitted.variables)
     runs = [first, fitted] if train.refit else [first]
     seconds = {f"{key}_seconds": sum(one.seconds[key] for one in runs) for key in ("compile", "train")}
-    primary = fitted.history.get(f"test/{data.card.primary_metric}")
-    best = np.max if score(data.card.primary_metric).higher_is_better else np.min
     return _Result(
         logits=logits,
         timing={
@@ -365,16 +367,50 @@ def _run_network(run: _Run, row: Row, data: Dataset, network: _Prepared, label: 
             "mapped": fitted.mapped,
         },
         history=first.history,
-        metrics=_seen(first, fitted) if hasattr(task, "keep") else None,
+        metrics=_seen(first.epoch, first.history, fitted.history) if hasattr(task, "keep") else None,
         epoch=first.epoch,
-        test_selected=None if primary is None else best(primary, axis=0),  # of a score that is no state
+        test_selected=_test_selected(fitted.history, data),
         cost=network.cost,
         selection_rule=f"epoch of best validation {train.select}"
         + (", refit on train + validation" * train.refit)
         + (f"; {search.rule}" if search else ""),
         search=search,
-        files=(f"checkpoints/{params}",),
+        files=(params,),
     )
+
+
+def _run_streaming(run: _Run, row: Row, data: Dataset, network: _Prepared, label: str) -> _Result:
+    """The seeds of a network one after the other, each continued where it was killed."""
+    task, train, folder = row.task or run.table.task, row.train or run.table.train, run.snapshots(row)
+    say = lambda line: run.say(f"{label}: {line}\r")  # noqa: E731
+    streamed = fit_seeds(row.network, task, train, data, run.seeds(row), folder=folder, say=say)
+    return _Result(
+        logits=streamed.logits,
+        timing={"train_seconds": streamed.seconds, "mapped": "streaming"},
+        history=streamed.history,
+        metrics=_seen(streamed.epoch, streamed.history, streamed.history) if hasattr(task, "keep") else None,
+        epoch=streamed.epoch,
+        test_selected=_test_selected(streamed.history, data),
+        cost=network.cost,
+        selection_rule=f"epoch of best validation {train.select}",
+        files=(_write_params(run, row, streamed.variables),),
+    )
+
+
+def _write_params(run: _Run, row: Row, variables: PyTree) -> str:
+    """The path in the work directory of the parameters of all seeds; records of what stood there are taken back."""
+    path = f"checkpoints/{run.hashes[row.name]}.safetensors"
+    (run.store.workdir / path).parent.mkdir(parents=True, exist_ok=True)
+    run.store.remove_records(row.name, [run.hashes[row.name]])
+    export_params(run.store.workdir / path, variables)
+    return path
+
+
+def _test_selected(history: Mapping[str, np.ndarray], data: Dataset) -> np.ndarray | None:
+    """The primary metric of each seed with the epoch chosen on test; None of a score that is no state."""
+    primary = history.get(f"test/{data.card.primary_metric}")
+    best = np.max if score(data.card.primary_metric).higher_is_better else np.min
+    return None if primary is None else best(primary, axis=0)
 
 
 def _run_fit(run: _Run, row: Row, data: Dataset) -> _Result:
@@ -416,18 +452,22 @@ def _run_fit(run: _Run, row: Row, data: Dataset) -> _Result:
     return _Result(logits=logits, timing={}, search=search, selection_rule=rule)
 
 
-def _seen(first: Fit, fitted: Fit) -> list[dict[str, dict[str, float]]]:
-    """The task's metrics of the chosen epoch by seed and split: of validation by the fit, of test by its refit."""
+def _seen(
+    epochs: np.ndarray, first: Mapping[str, np.ndarray], fitted: Mapping[str, np.ndarray]
+) -> list[dict[str, dict[str, float]]]:
+    """The task's metrics of the chosen epoch by seed and split: of validation in the history of the fit, of test in
+    that of its refit.
+    """
     return [
         {
             split: {
                 name.removeprefix(f"{split}/"): float(values[epoch, seed])
-                for name, values in fit.history.items()
+                for name, values in history.items()
                 if name.startswith(f"{split}/")
             }
-            for split, fit in (("validation", first), ("test", fitted))
+            for split, history in (("validation", first), ("test", fitted))
         }
-        for seed, epoch in enumerate(first.epoch)
+        for seed, epoch in enumerate(epochs)
     ]
 
 

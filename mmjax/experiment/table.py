@@ -18,6 +18,7 @@ __all__ = ["Matched", "Member", "Paper", "Row", "Table"]
 View = Callable[[Dataset], Dataset]
 NAMED = ("mean of logits", "prior-corrected product", "concatenation", "joint transformer")
 """Roles that a row of that name has without being told."""
+FEEDS = ("resident", "streaming")
 Outputs = Mapping[str, Any]
 """``{"validation": [items, classes], "test": [items, classes]}``, rows by the index of the item."""
 
@@ -111,6 +112,7 @@ class Row:
       task: instead of the table's.
       seeds: number of seeds, instead of the table's.
       trials: number of trials, instead of the table's: of a row that takes hours.
+      feed: instead of the table's.
       paper: the published number it stands beside.
       notes: what a reader must know of this row.
     """
@@ -130,6 +132,7 @@ class Row:
     task: Task | None = None
     seeds: int | None = None
     trials: int | None = None
+    feed: str | None = None
     paper: Paper | None = None
     notes: str = ""
 
@@ -187,6 +190,8 @@ class Table:
       seeds: number of seeds; they are 0, 1, 2, ...
       trials: settings among which that of each row is chosen on validation, the given one first: of a network learning
         rate, weight decay and dropout, of a fit with a penalty ``C`` that; see ``mmjax.experiment.trials``.
+      feed: of the networks: ``resident`` trains all seeds of a row at once with the data on the device, ``streaming``
+        one after the other, each over all devices on batches from the host; it has neither refit nor trials.
       references: published rows that are not run here: ``(name, Paper)``.
       note: printed under the title.
       extra: rows left out unless named with ``--rows`` (long ones).
@@ -204,6 +209,7 @@ class Table:
     train: Train = dataclasses.field(default_factory=Train)
     seeds: int = 5
     trials: int = 1
+    feed: str = "resident"
     references: Sequence[tuple[str, Paper]] = ()
     note: str = ""
     extra: tuple[str, ...] = ()
@@ -220,10 +226,16 @@ class Table:
             for name, count in (("trials", part.trials), ("seeds", part.seeds)):
                 if count is not None and count < 1:
                     raise UsageError(f"{name} of {owner} must be at least 1, got {count}")
+            if part.feed not in (*FEEDS, *([None] if isinstance(part, Row) else [])):
+                raise UsageError(f"feed of {owner} must be {' or '.join(FEEDS)}, got {part.feed!r}")
         for row in self.rows:
             self.pick(row.members)
             if isinstance(row.model, Matched) and not isinstance(self.pick([row.model.like])[0].model, nn.Module):
                 raise UsageError(f"row {row.name!r} is to match {row.model.like!r}, which is no network of given width")
+
+    def streams_batches(self, row: Row) -> bool:
+        """Whether the row is a network on the streaming feed."""
+        return row.model is not None and (row.feed or self.feed) == "streaming"
 
     def pick(self, names: Sequence[str]) -> tuple[Row, ...]:
         """The named rows, in the order of the table.
