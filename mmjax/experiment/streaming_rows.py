@@ -1,4 +1,4 @@
-"""A row of a table on the streaming feed: seed by seed, each over all devices. What it leaves is as of the resident feed.
+"""A row of a table on the streaming feed: seed by seed, each over all devices, to what the resident feed would leave.
 
 For networks of which all seeds at once, or the data, do not fit on a device.
 """

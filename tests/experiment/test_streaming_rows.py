@@ -109,7 +109,7 @@ def test_a_seed_that_was_finished_is_not_trained_again(whole, tmp_path, monkeypa
 
 def test_what_it_cannot_do_is_refused(tmp_path):
     refit = dataclasses.replace(table(), train=dataclasses.replace(TRAIN, refit=True))
-    with pytest.raises(UsageError, match="row 'left': feed='streaming' has no refit: say train.refit=False"):
+    with pytest.raises(UsageError, match=r"row 'left': feed='streaming' has no refit: say train\.refit=False"):
         finished(tmp_path, refit)
     with pytest.raises(UsageError, match="row 'left': feed='streaming' searches no setting: say trials=1, not 2"):
         finished(tmp_path, table(trials=2))
