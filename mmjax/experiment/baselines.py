@@ -300,14 +300,19 @@ def _has_labels(dataset: Dataset) -> bool:
 
 def constants(dataset: Dataset) -> dict[str, float]:
     """What ignoring the input reaches on test: of scores mean and median of train, of labels each one's share of train
-    as its probability. A constant has no correlation, and an area of a half.
+    as its probability (a rare label is then never given, which F1 counts as 0), and every label. A constant has no
+    correlation, and an area of a half.
     """
     train, test = dataset.splits["train"], dataset.splits["test"]
     if _has_labels(dataset):
         share = np.asarray(by_index(train.target, train.index), np.float64).mean(0)
         logits, truth = np.log(share + 1e-9) - np.log(1 - share + 1e-9), by_index(test.target, test.index)
-        values_of = score(dataset.card.primary_metric).of(np.broadcast_to(logits, (1, *truth.shape)), truth)
-        return {"share of each label of train": float(values_of[0])}
+        answers = {"share of each label of train": logits, "every label": np.ones(logits.shape)}
+        metric = score(dataset.card.primary_metric)
+        return {
+            name: float(metric.of(np.broadcast_to(answer, (1, *truth.shape)), truth)[0])
+            for name, answer in answers.items()
+        }
     if (
         dataset.card.num_classes
         or np.shape(train.target) != np.shape(train.index)

@@ -140,6 +140,8 @@ def test_a_table_of_labels_has_f1_area_and_the_shares_of_train(tmp_path):
     given = np.broadcast_to(share > 0.5, target.shape)
     line = next(line for line in text.splitlines() if "share of each label of train" in line)
     assert f"{100 * sklearn.metrics.f1_score(target, given, average='micro'):.1f}" in line
+    line = next(line for line in text.splitlines() if "| every label " in line)
+    assert f"{100 * sklearn.metrics.f1_score(target, np.ones_like(target), average='micro'):.1f}" in line
     network = rows["network"]
     assert {"left", "right", "left+right"} == set(network["robustness"]["patterns"]) and network["robustness"]["noise"]
     gap = network["interaction"]["emap"]
