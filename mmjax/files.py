@@ -14,7 +14,17 @@ import numpy as np
 from mmjax.errors import UsageError
 from mmjax.typing import Mapping
 
-__all__ = ["DamagedFile", "arrays_sha256", "file_sha256", "read_json", "read_npz", "replace_file"]
+__all__ = [
+    "DamagedFile",
+    "arrays_sha256",
+    "as_json",
+    "file_sha256",
+    "read_json",
+    "read_npz",
+    "replace_file",
+    "rounded",
+    "write_json",
+]
 
 
 class DamagedFile(UsageError):
@@ -38,6 +48,33 @@ def read_json(path: str | os.PathLike) -> Any:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedFile(path, _why(error)) from None
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON data, sorted and indented; NumPy's numbers and arrays are plain ones.
+
+    Raises:
+      UsageError: as ``replace_file``.
+    """
+    replace_file(path, (json.dumps(value, sort_keys=True, indent=1, default=as_json) + "\n").encode())
+
+
+def as_json(value: Any) -> Any:
+    """A NumPy number or array as JSON data, for ``json.dumps(default=...)``."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"{value!r} of type {type(value).__name__} cannot be written as JSON")
+
+
+def rounded(value: Any) -> Any:
+    """JSON data at ten digits, beyond which numbers are noise; NaN and infinity become null."""
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [rounded(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.10g}") if np.isfinite(value) else None
+    return value
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The rules of the protocol: what a table must hold before a gain in it may be believed, and what one lacks."""
+"""Rules of the protocol: the rows that a table needs before a gain in it can be trusted, and which ones it lacks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,20 +18,20 @@ ROLES = {
     "shuffled control": "the same method trained with the other modalities shuffled among the examples",
     "ensemble control": "as many models of the best single modality as there are modalities",
 }
-"""What a row stands for in the protocol. All but the controls are baselines; every role must be filled, ``linear`` in a
-table of sequences."""
+"""Roles of rows. All but the controls are baselines; a table needs a row of every role, ``linear`` only for sequences.
+"""
 
 CONTROLS = ("shuffled control", "ensemble control")
-"""Roles that test what a gain comes from; no method is among them."""
+"""Roles that test the source of a gain; these rows are no methods."""
 
 VALIDATION = ("held out", "cross-fitted", "fitted")
-"""What the validation scores of a row may be: of items it never saw, each by a fit on other items, or of its own."""
+"""Kinds of validation scores of a row: of unseen items, each by a fit on other items, or of items it was fitted on."""
 
 
 def is_fitted_on_validation(row: Mapping[str, Any]) -> bool:
-    """Whether the validation scores of a row of a configuration or a summary are those of items it was fitted on.
+    """Whether a row of a configuration or a summary was fitted on its validation items.
 
-    Tables of before there was a field for it have stacking fitted so, and it is told by its name.
+    Older tables have no field for it: there stacking was, which its name tells.
     """
     if scores := row.get("validation_scores"):
         return scores == "fitted"
@@ -46,14 +46,14 @@ def missing_parts(
     sequences: bool = False,
     higher_is_better: bool = True,
 ) -> list[str]:
-    """What a table lacks, in words; empty = it conforms.
+    """What a table lacks, in words; empty if it conforms.
 
     Args:
       rows: of the summary, with ``role``, ``single``, ``streams``, ``status`` and ``best_single``.
       streams: the modalities of the data.
-      majority: the share of the most frequent class; None where there are no classes.
-      sequences: whether an example holds several items of some modality; then a linear row is asked for.
-      higher_is_better: of the validation scores, by which the best fusion is found.
+      majority: the share of the most frequent class; None without classes.
+      sequences: whether an example has several items of some modality; then a linear row is required.
+      higher_is_better: of the validation scores, which choose the best fusion.
     """
     done = [row for row in rows if row["status"] == "done"]
     missing = [
@@ -63,8 +63,8 @@ def missing_parts(
         return missing
     classes = majority is not None
     decision = ("mean of logits", "prior-corrected product")
-    spared = ("single", "matched", *(() if classes else decision), *(() if sequences else ("linear",)))
-    wanted = [role for role in ROLES if role not in spared]
+    optional = ("single", "matched", *(() if classes else decision), *(() if sequences else ("linear",)))
+    wanted = [role for role in ROLES if role not in optional]
     missing += [f"{role} ({ROLES[role]})" for role in wanted if not any(row["role"] == role for row in done)]
     best = [row["streams"] for row in done if row["best_single"]]
     if not any(row["role"] == "matched" and row["streams"] in best for row in done):
@@ -75,8 +75,8 @@ def missing_parts(
 
 
 def best_fusion(rows: Sequence[Mapping[str, Any]], *, higher_is_better: bool = True) -> Mapping[str, Any] | None:
-    """The network beside the concatenation that gets a shuffled control: of the same section and modalities the best
-    on validation; None where there is none.
+    """The network besides the concatenation that gets a shuffled control: the best on validation of its section and
+    modalities; None without one.
 
     Args:
       rows: of the summary.
@@ -99,9 +99,9 @@ def best_fusion(rows: Sequence[Mapping[str, Any]], *, higher_is_better: bool = T
 
 
 def _without_control(rows: Sequence[Mapping[str, Any]], higher_is_better: bool) -> str | None:
-    """The name of the best fusion where its shuffled control is not among the rows.
+    """The name of the best fusion if its shuffled control is missing.
 
-    Controls are named after their rows; where none is, as in rows of a user's own, the role alone tells.
+    Controls are named after their rows; if none is, as in custom rows, the role is enough.
     """
     fusion = best_fusion(rows, higher_is_better=higher_is_better)
     if fusion is None:

@@ -1,4 +1,4 @@
-"""Tables of methods: rows as data, one protocol, records on disk. ``run_table`` works on one's own arrays too."""
+"""Tables of methods: rows as data, one protocol, records on disk. ``run_table`` also works on custom arrays."""
 
 from mmjax.experiment.runner import run_table as run_table
 from mmjax.experiment.table import Matched as Matched

@@ -1,6 +1,6 @@
-"""What is measured of trained rows beyond their scores: presence patterns, noise, and interaction. Nothing is trained.
+"""Analyses of trained rows: presence patterns, noise, and interactions of modalities. Nothing is trained.
 
-Everything is kept in ``analysis/`` of the work directory, row by row, so that the report is made from files alone.
+Results are stored row by row in ``analysis/`` of the work directory; the report needs only files.
 """
 
 import dataclasses
@@ -17,15 +17,15 @@ from mmjax.errors import UsageError
 from mmjax.evaluation.measures import interactions, item_scores
 from mmjax.evaluation.measures.degradation import ALL
 from mmjax.evaluation.measures.robustness import pattern_rows, patterns
+from mmjax.evaluation.protocol import CONTROLS
 from mmjax.evaluation.report.analyses import record_fields
 from mmjax.evaluation.scores import score as find_score
 from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment.changes import same_but_code
-from mmjax.experiment.controls import CONTROLS
 from mmjax.experiment.identity import modality_dropout
 from mmjax.experiment.noise_sweep import side_by_side, sweep, targets
 from mmjax.experiment.table import Row, Table
-from mmjax.experiment.trained_rows import Subject, find_subjects, pattern_name, truth
+from mmjax.experiment.trained_rows import Subject, load_subjects, pattern_name, truth
 from mmjax.source_code import Definitions, changed_definitions, code_digest, reached_definitions
 from mmjax.typing import Mapping
 
@@ -41,16 +41,16 @@ BASELINES = ("mean of logits", "prior-corrected product", "concatenation", "join
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """What is measured.
+    """Which analyses to run.
 
     Attributes:
-      noise: ``scope`` = swept over rows with one label an example; ``all`` = also over those with a label per step,
-        whose networks loop over long examples; ``none``.
-      interactions: ``scope`` = EMAP, Shapley values and perceptual scores of the baselines, the controls and the three
+      noise: ``scope`` = rows with one label an example; ``all`` = also rows with a label per step, whose networks loop
+        over long examples; ``none``.
+      interactions: EMAP, Shapley values and perceptual scores; ``scope`` = of the baselines, the controls and the three
         best fusions by validation; ``all`` = of every row; ``none``.
-      levels: of noise, above none.
+      levels: of noise above 0.
       draws: of the noise, the same at every level; each seed meets some of them (``draws_of_seed``).
-      seeds: of interactions, the first ones: EMAP alone takes ``M 200^2`` passes a seed and draw.
+      seeds: the first ones, for interactions: EMAP alone takes ``M 200^2`` passes a seed and draw.
     """
 
     noise: str = "scope"
@@ -69,7 +69,7 @@ class Measure:
 
     @property
     def severities(self) -> list[float]:
-        """Of the levels, none first: 0 to 1."""
+        """Of the levels, from 0 to 1."""
         return np.linspace(0, 1, self.levels + 1).tolist()
 
 
@@ -84,11 +84,10 @@ def analyse(
     on_change: str = "ask",
     say: Callable[[str], None],
 ) -> dict[str, float]:
-    """Measures every finished row that was not measured in this way before.
+    """Analyses every finished row that lacks these analyses.
 
-    A method whose fit sees the data itself has none of these quantities; a row with a label per step has no
-    interactions, since an item is no row of its own, and none has a row whose target is no array, since its network may
-    read it.
+    Only networks and rows that combine them are analysed. Rows with a label per step have no interactions, nor have
+    rows whose target is no array, since their networks may read it.
 
     Args:
       table: with its networks resolved.
@@ -96,21 +95,20 @@ def analyse(
       dataset: after it.
       store: with the finished rows.
       hashes: of the rows.
-      measure: what to measure.
-      on_change: ``keep`` = what other code has measured stays; else it is measured anew.
+      measure: what to run.
+      on_change: ``keep`` = use results of other code; else compute them anew.
       say: takes a line of progress.
 
     Returns:
-      the seconds that each row took.
+      Seconds by row.
     """
-    subjects = find_subjects(table, dataset, store, hashes)
-    keep = functools.partial(_keep, store, hashes)
+    subjects = load_subjects(table, dataset, store, hashes)
+    write = functools.partial(_write, store, hashes)
     same = same_but_code if on_change == "keep" else operator.eq
     how_patterns = {"code": _code("patterns")}
-    _find_patterns(
-        [one for one in subjects.values() if not same(one.parts.get("patterns"), how_patterns)], how_patterns, keep, say
-    )
-    _find_noise(table, raw, dataset, subjects.values(), measure, same, keep, say)
+    pending = [one for one in subjects.values() if not same(one.parts.get("patterns"), how_patterns)]
+    _run_all("presence patterns", pending, lambda one: write(one, "patterns", how_patterns, _patterns(one)), say)
+    _sweep_noise(table, raw, dataset, subjects.values(), measure, same, write, say)
     scope = _scope(store, subjects, measure)
     hows = {name: _how(subject, measure) for name, subject in subjects.items()}
     in_scope = {name: one for name, one in subjects.items() if name in scope}
@@ -119,22 +117,18 @@ def analyse(
     def interact(subject: Subject) -> None:
         how = hows[subject.row.name]
         mixed = subject.mixed(measure.seeds)
-        found = interactions.measure(
-            mixed, subject.streams, truth(subject), rule=how["rule"], score=item_scores.score_of(subject.metric)
-        )
-        keep(subject, "interactions", how, found)
+        score = item_scores.score_of(subject.metric)
+        arrays = interactions.measure(mixed, subject.streams, truth(subject), rule=how["rule"], score=score)
+        write(subject, "interactions", how, arrays)
         say(f"interactions of {subject.row.name}\r")
 
-    if asked:
-        clock = time.perf_counter()
-        side_by_side(interact, asked)
-        say(f"interactions of {len(asked)} rows in {time.perf_counter() - clock:.1f} s")
+    _run_all("interactions", asked, interact, say)
     for subject in subjects.values():
         note = _no_interactions(subject)
         if note and len(subject.streams) > 1 and subject.parts.get("interactions") != note:
-            keep(subject, "interactions", note, {"interactions/note": np.asarray(note)})
+            write(subject, "interactions", note, {"interactions/note": np.asarray(note)})
     store.annotate(
-        {name: record_fields(one.found, one.streams, truth(one), one.metric) for name, one in subjects.items()}
+        {name: record_fields(one.analysis, one.streams, truth(one), one.metric) for name, one in subjects.items()}
     )
     return {name: one.seconds for name, one in subjects.items()}
 
@@ -145,20 +139,20 @@ def _no_interactions(subject: Subject) -> str | None:
 
 
 def _how(subject: Subject, measure: Measure) -> dict[str, Any]:
-    """How interactions are measured: absence is blank only to a model that met it in training."""
+    """How interactions are measured: blanking is for models that met absent modalities in training."""
     rule = "null" if modality_dropout(subject.row) else "permutation"
     how = {"rule": rule, "seeds": measure.seeds, "emap": "backgrounds of each seed", "code": _code("interactions")}
     return how | _metric(subject.metric.name)
 
 
 def _metric(name: str) -> dict[str, str]:
-    """What was measured, by which metric."""
+    """The metric of a part, unless it is one of those that older versions left out."""
     return {} if name in ASSUMED else {"metric": name}
 
 
 @functools.cache
 def _definitions(part: str) -> Definitions:
-    """What measures a part of an analysis; asked for at every file that is written."""
+    """The definitions that compute a part of an analysis; cached, since every written file needs them."""
     reached = {"patterns": (_patterns,), "noise": (sweep,), "interactions": (interactions.measure, Subject)}
     return reached_definitions(*reached[part.partition("/")[0]])
 
@@ -168,7 +162,7 @@ def _code(part: str) -> str:
 
 
 def changed_measures(store: RecordStore, names: Iterable[str]) -> dict[str, list[str]]:
-    """The rows of which other code has measured something, with the definitions that differ."""
+    """The rows with analyses by other code, and the definitions that differ."""
     changed = {}
     for name in names:
         digest, _ = store.analysis(name) or ({}, {})
@@ -181,17 +175,17 @@ def changed_measures(store: RecordStore, names: Iterable[str]) -> dict[str, list
     return changed
 
 
-def _keep(
+def _write(
     store: RecordStore,
     hashes: Mapping[str, str],
     subject: Subject,
     part: str,
     how: Any,
-    found: Mapping[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray],
 ) -> None:
-    """Writes a part of what is measured of a row as soon as it is there."""
+    """Adds a part to the analysis of a row and writes it at once."""
     subject.parts[part] = how
-    subject.found |= found
+    subject.analysis |= arrays
     if isinstance(how, dict):
         store.write_code(how["code"], _definitions(part))
     digest = {
@@ -200,59 +194,59 @@ def _keep(
         "logits": store.records(subject.row.name)[0]["logits_sha256"],
         "parts": subject.parts,
     }
-    store.write_analysis(subject.row.name, digest, subject.found)
+    store.write_analysis(subject.row.name, digest, subject.analysis)
 
 
-def _find_patterns(pending: Sequence[Subject], how: Any, keep: Callable[..., None], say: Callable[[str], None]) -> None:
+def _run_all(
+    what: str, pending: Sequence[Subject], function: Callable[[Subject], None], say: Callable[[str], None]
+) -> None:
     if pending:
         clock = time.perf_counter()
-        for subject, found in zip(pending, side_by_side(_patterns, pending)):
-            keep(subject, "patterns", how, found)
-        say(f"presence patterns of {len(pending)} rows in {time.perf_counter() - clock:.1f} s")
+        side_by_side(function, pending)
+        say(f"{what} of {len(pending)} rows in {time.perf_counter() - clock:.1f} s")
 
 
-def _find_noise(
+def _sweep_noise(
     table: Table,
     raw: Dataset,
     dataset: Dataset,
     subjects: Iterable[Subject],
     measure: Measure,
     same: Callable[[Any, Any], bool],
-    keep: Callable[..., None],
+    write: Callable[..., None],
     say: Callable[[str], None],
 ) -> None:
-    """Sweeps the noise that rows in scope have not met."""
+    """Sweeps noise over the rows in scope that lack it."""
     if measure.noise == "none":
         return
     how = {"levels": measure.levels, "draws": measure.draws, "key": "by draw", "seeds": "two draws each"}
     how |= {"code": _code("noise")} | _metric(dataset.card.primary_metric)
     scope = [one for one in subjects if measure.noise == "all" or not one.per_step]
     for target in targets(dataset):
-        touched = {target} if target != ALL else set(dataset.streams)
-        seen = [one for one in scope if touched & set(one.streams)]
+        noisy = {target} if target != ALL else set(dataset.streams)
+        seen = [one for one in scope if noisy & set(one.streams)]
         if pending := [one for one in seen if not same(one.parts.get(f"noise/{target}"), how)]:
             needed = {s.row.name for s in pending} | {m.row.name for s in pending for m in s.members}
             active = [one for one in seen if one.row.name in needed]
             severities, draws = measure.severities[1:], measure.draws
             curves = sweep(table, raw, dataset, active, target, severities=severities, draws=draws, say=say)
             for subject in pending:
-                keep(subject, f"noise/{target}", how, {f"noise/{target}": curves[subject.row.name]})
+                write(subject, f"noise/{target}", how, {f"noise/{target}": curves[subject.row.name]})
 
 
 def _patterns(subject: Subject) -> dict[str, np.ndarray]:
-    """Test logits under every pattern of presence, nothing present among them."""
-    kept, test = [*patterns(subject.streams), ()], subject.data.splits["test"]
+    """Test logits under every pattern of presence, including nothing present."""
+    present, test = [*patterns(subject.streams), ()], subject.data.splits["test"]
     if subject.probe is not None:
-        outputs = list(subject.probe.patterns(test, kept))
+        outputs = list(subject.probe.patterns(test, present))
     else:
         mixed = subject.mixed()
-        outputs = [mixed(pattern_rows(names, subject.streams, subject.items)) for names in kept]
-    return {pattern_name(names): one for names, one in zip(kept, outputs)}
+        outputs = [mixed(pattern_rows(names, subject.streams, subject.items)) for names in present]
+    return {pattern_name(names): one for names, one in zip(present, outputs)}
 
 
 def _scope(store: RecordStore, subjects: Mapping[str, Subject], measure: Measure) -> set[str]:
-    """Rows of which interactions are measured: baselines, controls, and the three best fusions on validation; or all
-    rows of several modalities, or none."""
+    """Rows whose interactions are measured, see ``Measure.interactions``."""
     rows = [s.row for s in subjects.values() if len(s.streams) > 1 and not _no_interactions(s)]
     if measure.interactions != "scope":
         return {row.name for row in rows} if measure.interactions == "all" else set()
@@ -262,6 +256,6 @@ def _scope(store: RecordStore, subjects: Mapping[str, Subject], measure: Measure
         values = [record["validation_metrics"][record["primary"]] for record in records]
         return float(np.mean(values)) * find_score(records[0]["primary"]).sign
 
-    honest = [row for row in rows if row.role not in BASELINES and row.validation_scores != "fitted"]
-    fused = sorted(honest, key=score, reverse=True)[:3]
+    candidates = [row for row in rows if row.role not in BASELINES and row.validation_scores != "fitted"]
+    fused = sorted(candidates, key=score, reverse=True)[:3]
     return {row.name for row in rows if row.role in BASELINES} | {row.name for row in fused}

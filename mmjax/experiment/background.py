@@ -1,4 +1,4 @@
-"""What comes next is begun while this goes on: compiling the next rows is most of what a small table waits for."""
+"""Runs the next items ahead in threads: compilation takes most of the time of a small table."""
 
 import collections
 import concurrent.futures
@@ -14,13 +14,13 @@ U = TypeVar("U")
 def ahead(
     function: Callable[[T], U], items: Iterable[T], *, count: int = 2
 ) -> Generator[tuple[T, Callable[[], U]], None, None]:
-    """Each item, and a call that waits for what the function makes of it or raises what it raised.
+    """Each item, and a call that waits for the result of the function or raises its error.
 
-    The items stay in their order, and up to ``count`` of those to come are worked on in threads meanwhile. Left early,
-    what has begun is not waited for.
+    Items keep their order; up to ``count`` following ones are computed in threads meanwhile. Closing the generator does
+    not wait for them.
 
     Args:
-      function: safe to call from several threads.
+      function: thread-safe.
       items: of any number.
       count: at least 1.
     """

@@ -1,4 +1,4 @@
-"""Rows that are no networks: linear classifiers on features, and combinations of trained models' outputs."""
+"""Rows without networks: linear classifiers on features, and combinations of trained models' outputs."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment.table import Matched, Member, Row, Table
 from mmjax.extras import extra
 from mmjax.fusion import decision
-from mmjax.stream import Batch, by_index, target_items
+from mmjax.stream import Batch, by_index, target_items, where_mask
 from mmjax.typing import Mapping
 
 __all__ = [
@@ -44,16 +44,12 @@ NOTHING: Mapping[str, int] = types.MappingProxyType({})
 
 def _design(batch: Batch) -> np.ndarray:
     """All features of an example side by side, zeros where an item is missing."""
-    parts = [np.where(_expand(s.mask, s.values), s.values, 0) for _, s in sorted(batch.streams.items())]
+    parts = [np.where(where_mask(s.mask, s.values), s.values, 0) for _, s in sorted(batch.streams.items())]
     return np.concatenate([part.reshape(batch.size, -1) for part in parts], axis=1).astype(np.float64)
 
 
-def _expand(mask: Any, values: Any) -> np.ndarray:
-    return np.asarray(mask).reshape(*mask.shape, *(1,) * (values.ndim - mask.ndim))
-
-
 def _scores(classifier: Any, features: np.ndarray, classes: int) -> np.ndarray:
-    """Decision values ``[items, classes]``; a class that train lacks gets the lowest score."""
+    """Decision values ``[items, classes]``; classes absent from train get the lowest score."""
     values = classifier.decision_function(features)
     if values.ndim == 1:
         values = np.stack([-values / 2, values / 2], axis=1)
@@ -65,7 +61,7 @@ def _scores(classifier: Any, features: np.ndarray, classes: int) -> np.ndarray:
 def _linear(
     make: Callable[[], Any], data: Dataset, refit: bool, components: Mapping[str, int]
 ) -> dict[str, np.ndarray]:
-    """Validation scores by a fit on train; test scores by a fit on train, with ``refit`` on train and validation."""
+    """Validation scores of a fit on train; test scores of the same fit or, with ``refit``, of one on both splits."""
     with extra():
         from sklearn.compose import make_column_transformer
         from sklearn.decomposition import PCA
@@ -95,9 +91,9 @@ def linear_svm(
     """Linear support vector machine on standardised features (scikit-learn's ``LinearSVC``), fixed ``C``.
 
     Args:
-      refit: test scores by a fit on train and validation; validation scores are always by a fit on train.
-      components: per modality, the number of whitened principal components that replace its features; at most as many
-        as there are features and examples.
+      refit: test scores come from a fit on train and validation; validation scores always from a fit on train.
+      components: by modality, the number of whitened principal components that replace its features; at most the
+        number of features and examples.
     """
     from sklearn.svm import LinearSVC
 
@@ -129,7 +125,7 @@ def decide(
 
     Args:
       rule: ``(logits by member, presence by member) -> scores``.
-      prior: whether the rule takes ``log_prior``, the class frequencies of train (with one count added each).
+      prior: whether the rule takes ``log_prior``, the class frequencies of train (add-one smoothing).
     """
     arguments: dict[str, Any] = {}
     if prior:
@@ -152,13 +148,13 @@ def of_steps(rule: Callable, logits: Mapping[str, np.ndarray], present: Mapping[
 def stack(data: Dataset, seed: int, members: Mapping[str, Member]) -> dict[str, np.ndarray]:
     """Stacking (Wolpert 1992): weights fitted on the members' validation outputs, never on train.
 
-    Test scores are by a fit on all of validation; those of validation are cross-fitted, each item by a fit on other
-    groups, so that an epoch, a row or a temperature may be chosen by them.
+    Test scores come from a fit on all of validation; validation scores are cross-fitted, each item by a fit on other
+    groups, so they may select an epoch, a row or a temperature.
     """
     logits, present = _outputs(members, "validation")
     batch = data.splits["validation"]
     target, group = target_items(batch), by_index(batch.group, batch.index)
-    # Under noise the same fit is asked for again and again: validation stays clean.
+    # Cached: noise changes test alone, so a sweep repeats the same fit.
     parts = [np.ascontiguousarray(part) for _, part in sorted({**logits, " target": target, " group": group}.items())]
     parts += [np.ascontiguousarray(part) for _, part in sorted(present.items())]
     key = hashlib.sha256(repr(sorted(logits)).encode() + b"".join(part.tobytes() for part in parts)).hexdigest()
@@ -168,7 +164,7 @@ def stack(data: Dataset, seed: int, members: Mapping[str, Member]) -> dict[str, 
             _STACKED.clear()
         whole = decision.fit_stacking(logits, target, present)
         crossed = decision.cross_fit_stacking(logits, target, present, group=group)
-        fitted = _STACKED[key] = whole, crossed  # rows are measured in threads
+        fitted = _STACKED[key] = whole, crossed  # one assignment: rows are analysed in threads
     return {"validation": fitted[1], "test": fitted[0](*_outputs(members, "test"))}
 
 
@@ -176,7 +172,7 @@ def decision_rows(members: Sequence[str], *, section: str = "", suffix: str = ""
     """The five ways of combining trained single-modality rows; only stacking fits anything, on validation.
 
     Args:
-      scores: whether the data have scores instead of classes, of which the only way is their mean.
+      scores: whether the data have scores instead of classes; scores have one way, their mean.
     """
     if scores:
         fit = functools.partial(decide, rule=decision.mean_of_scores)
@@ -205,12 +201,12 @@ def statistics_rows(
     streams: Sequence[str], *, C: float = 0.01, refit: bool = False, section: str = "", scores: bool = False
 ) -> list[Row]:
     """Logistic regression (of scores: ridge) on means, deviations and quantiles of the items (``statistics``), of each
-    modality alone and of all. A network on the sequences that stays below it says nothing of fusion.
+    modality alone and of all. Networks on the sequences that score below it are too weak to judge fusion.
 
     Args:
       streams: all modalities of the table.
       C: inverse strength of the ridge.
-      refit: as the table's ``Train.refit``, so that these rows see the examples that its networks see.
+      refit: as the table's ``Train.refit``, so that these rows see the same examples as its networks.
       scores: whether the data have scores instead of classes.
     """
     method, name = (ridge, "ridge") if scores else (logistic, "logistic")
@@ -230,9 +226,9 @@ def statistics_rows(
 
 
 def with_baselines(table: Table, dataset: Dataset) -> Table:
-    """The table with the baselines that its kind of data asks for and that it does not have.
+    """The table with missing baselines for its kind of data.
 
-    Of sequences with a label per example these are ``statistics_rows``, where no row has the role ``linear``.
+    For sequences with a label per example these are ``statistics_rows``, unless a row has the role ``linear``.
 
     Args:
       dataset: the table's, after its view.
@@ -249,10 +245,10 @@ def with_baselines(table: Table, dataset: Dataset) -> Table:
 
 
 def check_fits(rows: Sequence[Row], dataset: Dataset) -> None:
-    """Passes if no row fits or combines classes where the data have scores, before anything is trained.
+    """Passes if no row fits or combines classes where the data have scores or several labels.
 
     Raises:
-      UsageError: the row, and what to put in its place.
+      UsageError: names the row and its replacement.
     """
     if not isinstance(dataset.splits["train"].target, np.ndarray):
         _check_fits_of_parts(rows, dataset)
@@ -299,9 +295,9 @@ def _has_labels(dataset: Dataset) -> bool:
 
 
 def constants(dataset: Dataset) -> dict[str, float]:
-    """What ignoring the input reaches on test: of scores mean and median of train, of labels each one's share of train
-    as its probability (a rare label is then never given, which F1 counts as 0), and every label. A constant has no
-    correlation, and an area of a half.
+    """The metric of constant predictions on test: of scores mean and median of train, of labels their shares of train
+    as probabilities (a rare label is then never predicted, and its F1 is 0), and every label. Undefined metrics, as the
+    correlation with a constant, are left out.
     """
     train, test = dataset.splits["train"], dataset.splits["test"]
     if _has_labels(dataset):
@@ -334,7 +330,7 @@ def matched_rows(
     suffix: str = ", as many parameters",
     **fields: Any,
 ) -> list[Row]:
-    """Each modality alone with as many parameters as a fusion: what of its gain is size.
+    """Each modality alone with as many parameters as a fusion, to tell its gain from that of size.
 
     Args:
       build: ``(modality, width) -> network``.
@@ -355,6 +351,6 @@ def matched_rows(
 
 
 def _outputs(members: Mapping[str, Member], split: str) -> tuple[dict, dict]:
-    """Logits in float64 and presence, by member; a member whose modalities are all absent does not vote."""
+    """Logits in float64 and presence, by member."""
     logits = {name: np.asarray(member.outputs[split], np.float64) for name, member in members.items()}
     return logits, {name: member.present[split] for name, member in members.items()}

@@ -1,4 +1,4 @@
-"""Which stored results were made by other code than what would make them now, and what to do with them."""
+"""Detects stored results of other code than the present one, and decides what to do with them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,10 +18,10 @@ __all__ = ["ON_CHANGE", "changed_rows", "check_choice", "refuse", "same_but_code
 
 ON_CHANGE = {
     "ask": "stop and say what differs",
-    "keep": "use what is stored as it is",
-    "again": "make it anew",
+    "keep": "use stored results",
+    "again": "compute them anew",
 }
-"""What to do with results that other code has made."""
+"""What to do with results of other code."""
 NETWORK = (prepare, Prepared, fit_chosen, describe_trials, row_data, refit_splits)
 STREAMED = (fit_seeds, row_data)
 FIT = (search_fit, penalties, row_data)
@@ -39,7 +39,7 @@ def check_choice(on_change: str) -> None:
 
 
 def training_code(table: Table, row: Row) -> Definitions:
-    """The definitions that made the scores of a row: its method, its view, how it is trained, and its members'."""
+    """The definitions behind the scores of a row: its method, view and training, and those of its members."""
     reached = reached_definitions(
         row.model, row.fit, row.view, table.view, row.task or table.task, row.train or table.train,
         *(FIT if row.model is None else STREAMED if table.streams_batches(row) else NETWORK),
@@ -53,8 +53,8 @@ def changed_rows(store: RecordStore, codes: Mapping[str, Definitions], names: It
     """The finished rows that other code has trained, with the definitions that differ.
 
     Args:
-      codes: by row, what would train it now.
-      names: of rows that are finished.
+      codes: present definitions by row.
+      names: of finished rows.
     """
     changed = {}
     for name in names:
@@ -66,11 +66,11 @@ def changed_rows(store: RecordStore, codes: Mapping[str, Definitions], names: It
 
 
 def refuse(changed: Mapping[str, Sequence[str]], what: str) -> None:
-    """Stops, naming what differs.
+    """Raises an error that names the definitions that differ.
 
     Args:
       changed: definitions that differ, by row.
-      what: was made by them, for the message: ``trained``, ``measured``.
+      what: ``trained`` or ``measured``, for the message.
 
     Raises:
       UsageError: always.
@@ -80,10 +80,10 @@ def refuse(changed: Mapping[str, Sequence[str]], what: str) -> None:
         for one in definitions:
             rows.setdefault(one, []).append(row)
     by_reach = sorted(rows, key=lambda one: (len(rows[one]), one))
-    said = [f"{one} ({_few(rows[one])})" for one in by_reach[:SHOWN]]
+    shown = [f"{one} ({_few(rows[one])})" for one in by_reach[:SHOWN]]
     more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
     raise UsageError(
-        f"code has changed since these rows were {what}: {', '.join(said)}{more}; --keep uses what is stored, --again "
+        f"code has changed since these rows were {what}: {', '.join(shown)}{more}; --keep uses what is stored, --again "
         f"makes it anew ({len(changed)} row{'s' * (len(changed) > 1)})"
     )
 
@@ -93,7 +93,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def same_but_code(one: Any, other: Any) -> bool:
-    """Whether two ways of measuring differ in nothing but the code that did it."""
+    """Whether two descriptions of an analysis are equal apart from the digest of code."""
 
     def plain(how: Any) -> Any:
         return {key: value for key, value in how.items() if key != "code"} if isinstance(how, Mapping) else how

@@ -1,7 +1,6 @@
 """What the commands do, for the command line and for a notebook alike."""
 
 import contextlib
-import json
 import pathlib
 import re
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from mmjax.experiment.identity import config_hash
 from mmjax.experiment.runner import run_table
 from mmjax.experiment.table import Row, Table
 from mmjax.experiment.workdir import claim
-from mmjax.files import read_json, replace_file
+from mmjax.files import read_json, write_json
 from mmjax.sharding import make_mesh
 from mmjax.streaming import evaluate_streaming, fit_streaming
 from mmjax.typing import Mapping
@@ -49,7 +48,7 @@ def fractions(
     rows: Sequence[str] | None = None,
     **arguments: Any,
 ) -> str:
-    """Data efficiency: the main rows on nested parts of train; arguments as ``run_fractions``."""
+    """Data efficiency: the main rows on nested subsets of train; arguments as ``run_fractions``."""
     workdir = workdir or pathlib.Path("runs") / f"{name}-fractions"
     with contextlib.closing(Lines()) as say:
         return run_fractions(run_table, table, name, workdir, fractions, rows, say=say, **arguments)
@@ -128,7 +127,7 @@ def train(
     patience: int | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> str:
-    """Trains one row with the streaming feed over all devices; the same call continues a run that was killed.
+    """Trains one row with the streaming feed over all devices; the same call resumes a killed run.
 
     Args:
       table: where the row stands.
@@ -137,12 +136,12 @@ def train(
       seed: of initialisation, order of the data and dropout.
       workdir: default ``runs/NAME-ROW-SEED``, of a smoke run ``runs/NAME-ROW-SEED-smoke``; see ``fit_streaming`` for
         what it holds.
-      data_dir: folder of the source files, only ever read.
-      cache_dir: where what is prepared from them is kept.
+      data_dir: folder of the source files, read only.
+      cache_dir: folder of data prepared from them.
       fsdp: devices over which parameters are split.
       tensor: devices over which layers are split.
-      patience: epochs without a better validation score after which to stop; None = never.
-      config: JSON data by which ``evaluate`` makes the table again, kept in ``config.json``.
+      patience: number of epochs without a better validation score before stopping; None = never.
+      config: JSON data from which ``evaluate`` rebuilds the table, stored in ``config.json``.
 
     Returns:
       The metrics of the chosen epoch, a line a split.
@@ -197,8 +196,8 @@ def evaluate(
     Args:
       table: as it was given to ``train``.
       workdir: of that run.
-      data_dir: folder of the source files, only ever read.
-      cache_dir: where what is prepared from them is kept.
+      data_dir: folder of the source files, read only.
+      cache_dir: folder of data prepared from them.
 
     Raises:
       UsageError: no such run, no checkpoint, or one of another model.
@@ -213,7 +212,7 @@ def evaluate(
             split: evaluate_streaming(row.network, task, how, data.splits[split], workdir=workdir, mesh=mesh)
             for split in ("validation", "test")
         }
-    replace_file(workdir / "evaluation.json", (json.dumps(scores, indent=1, sort_keys=True) + "\n").encode())
+    write_json(workdir / "evaluation.json", scores)
     return _lines(scores)
 
 
@@ -227,7 +226,7 @@ def _model_row(table: Table, name: str | None) -> Row:
 
 
 def _data(table: Table, row: Row, data_dir: Any, cache_dir: Any) -> tuple[Row, Dataset, str]:
-    """The row with its network, what it sees, and the digest by which row and data are known again."""
+    """The row with its network, its data, and the digest that identifies both."""
     whole = load_dataset(table, data_dir=data_dir, cache_dir=cache_dir)
     row = resolve(row, table, whole)
     with naming(row.name):

@@ -1,4 +1,4 @@
-"""Progress of a table: whole lines everywhere, and on a terminal one line that changes."""
+"""Progress of a table: lines, and on a terminal also a line that is overwritten."""
 
 import shutil
 import sys
@@ -27,7 +27,7 @@ class Lines:
         self.stream.flush()
 
     def close(self) -> None:
-        """Ends a line that would have been overwritten, so that what follows stands on its own."""
+        """Ends a line that the next one would overwrite."""
         if self.width:
             self.stream.write("\n")
             self.width = 0

@@ -1,6 +1,6 @@
-"""Controls: what of a gain is left when the other modalities say nothing, and what more models of one would give.
+"""Controls: the gain that is left with uninformative other modalities, and the gain of more models of one modality.
 
-Which rows they are for follows from the scores on validation, so they run after all others.
+The rows that they belong to are chosen by validation scores, so they run after all others.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import numpy as np
 
 from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
+from mmjax.evaluation.protocol import best_fusion
 from mmjax.evaluation.scores import score
 from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment.baselines import of_steps
@@ -18,9 +19,7 @@ from mmjax.experiment.table import Member, Row, Table, View
 from mmjax.fusion.decision import mean_of_logits, mean_of_probabilities, mean_of_scores
 from mmjax.typing import Mapping
 
-__all__ = ["CONTROLS", "control_rows", "ensemble"]
-
-CONTROLS = ("shuffled control", "ensemble control")
+__all__ = ["control_rows", "ensemble"]
 
 
 def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
@@ -43,20 +42,11 @@ def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
     streams = done[plain[0].name]["streams"]
     if not best or best[0]["streams"][0] not in streams:
         return []
-    sign = 1 if summary["higher_is_better"] else -1
-    fused = [
-        row
-        for row in table.rows
-        if row.name in done
-        and row.model is not None
-        and row is not plain[0]
-        and done[row.name]["section"] == section
-        and set(done[row.name]["streams"]) == set(streams)
-    ]
-    chosen = plain + sorted(fused, key=lambda row: -sign * done[row.name]["validation"])[:1]
-    kept = best[0]["streams"][0]
-    others = tuple(name for name in streams if name != kept)
-    shuffled = " and ".join(others) if len(others) < 3 else f"all but {kept}"
+    fusion = best_fusion(summary["rows"], higher_is_better=summary["higher_is_better"])
+    chosen = plain + [row for row in table.rows if fusion is not None and row.name == fusion["name"]]
+    informative = best[0]["streams"][0]
+    others = tuple(name for name in streams if name != informative)
+    shuffled = " and ".join(others) if len(others) < 3 else f"all but {informative}"
     rows = [
         dataclasses.replace(
             row,
@@ -74,7 +64,7 @@ def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
         Row(
             f"{count} models of {best[0]['name']}",
             fit=functools.partial(ensemble, count=count),
-            streams=(kept,),
+            streams=(informative,),
             members=(best[0]["name"],),
             section=section,
             seeds=table.pick([best[0]["name"]])[0].seeds,
@@ -85,11 +75,11 @@ def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
 
 
 def ensemble(data: Dataset, seed: int, members: Mapping[str, Member], *, count: int) -> dict[str, Any]:
-    """Mean of the outputs of ``count`` seeds of one row: this one and the next, in a circle. Of classes it is that of
-    their probabilities, of numbers, labels (each has a logit of its own) and whatever else a task keeps a plain mean.
+    """Mean of the outputs of ``count`` seeds of one row, this and the following ones, cyclic: of the probabilities of
+    classes, else (numbers, labels, other outputs) a plain mean.
 
-    With fewer seeds than models there are as many models as seeds. Neighbouring seeds share models, so the spread over
-    seeds is somewhat too small.
+    There are at most as many models as seeds. Neighbouring seeds share models, so the spread over seeds is somewhat too
+    small.
     """
     (member,) = members.values()
     runs = member.runs[:count]

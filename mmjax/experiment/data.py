@@ -1,4 +1,4 @@
-"""The data of a table: as the builder gives them, after the table's view, and as a row sees them."""
+"""The data of a table: as built, after the table's view, and as a row sees them."""
 
 import dataclasses
 from typing import Any
@@ -11,14 +11,17 @@ from mmjax.evaluation.measures import efficiency
 from mmjax.experiment.table import Row, Table
 from mmjax.stream import select
 
-__all__ = ["load_dataset", "load_raw", "row_data", "viewed"]
+__all__ = ["Viewed", "apply_view", "load_dataset", "load_raw", "row_data"]
+
+Viewed = dict[tuple[int, bool], Dataset]
+"""Data by the id of a view, and whether for a refit."""
 
 
 def load_raw(table: Table, **folders: Any) -> Dataset:
-    """The data of a table before its view, where noise enters pictures, waveforms and words.
+    """The data of a table before its view; noise on images, waveforms and words is applied to these.
 
     Raises:
-      UsageError: options that the data set does not have, data that are unsound, or a fraction too small.
+      UsageError: unknown options, invalid data, or a fraction too small.
     """
     dataset = table.dataset
     if isinstance(dataset, str):
@@ -42,34 +45,32 @@ def load_dataset(table: Table, **folders: Any) -> Dataset:
       UsageError: as ``load_raw``.
     """
     dataset = load_raw(table, **folders)
-    return viewed(table, dataset)
+    return apply_view(table, dataset)
 
 
-def viewed(table: Table, dataset: Dataset) -> Dataset:
+def apply_view(table: Table, dataset: Dataset) -> Dataset:
     """The data after the table's view, targets of one length in all splits."""
     return views.pad_targets(table.view(dataset)) if table.view else dataset
 
 
-def row_data(
-    dataset: Dataset, row: Row, known: dict[tuple[int, bool], Dataset] | None = None, *, refit: bool = False
-) -> Dataset:
-    """What a row sees: the data after its view, its streams alone.
+def row_data(dataset: Dataset, row: Row, viewed: Viewed | None = None, *, refit: bool = False) -> Dataset:
+    """The data of a row: after its view, with its streams alone.
 
     Args:
       dataset: of the table.
       row: which row.
-      known: keeps what the views of other rows gave, so that each is computed once and lies in memory once.
+      viewed: cache of the data after each view, which keeps them in memory once.
       refit: train and validation as one, see ``mmjax.datasets.views.refit_splits``.
     """
-    known = {} if known is None else known
+    viewed = {} if viewed is None else viewed
     key = id(row.view), refit
-    if key not in known:
+    if key not in viewed:
         if refit:
-            known[key] = views.refit_splits(row_data(dataset, dataclasses.replace(row, streams=None), known))
+            viewed[key] = views.refit_splits(row_data(dataset, dataclasses.replace(row, streams=None), viewed))
         else:
-            known[key] = views.pad_targets(row.view(dataset)) if row.view else dataset
-    data = known[key]
+            viewed[key] = views.pad_targets(row.view(dataset)) if row.view else dataset
+    data = viewed[key]
     if row.streams is None:
         return data
-    kept = {k: batch.replace(streams=select(batch.streams, row.streams)) for k, batch in data.splits.items()}
-    return dataclasses.replace(data, splits=kept)
+    splits = {k: batch.replace(streams=select(batch.streams, row.streams)) for k, batch in data.splits.items()}
+    return dataclasses.replace(data, splits=splits)

@@ -1,6 +1,6 @@
-"""A table for any data set: an encoder per kind of modality, each alone, the usual fusions, what they must beat.
+"""A table for any data set: an encoder per modality, single modalities, common fusions, and baselines.
 
-Small models that train in minutes on a laptop; what is learned from such a table is where to look further.
+Small models that train in minutes on a laptop, as a starting point.
 """
 
 import functools
@@ -28,14 +28,14 @@ __all__ = ["default_encoder", "default_table", "default_train"]
 DIM = 64
 DROPOUT = 0.2
 STEPS = 1_500
-"""Updates that a small model gets, in at least 5 and at most 200 passes over train."""
+"""Updates of a small model, in 5 to 200 epochs."""
 
 
 def default_encoder(dataset: Dataset, name: str, dim: int = DIM) -> nn.Module:
-    """The encoder of a modality by its kind: its parameters grow with ``dim``.
+    """The encoder for a modality's kind; its parameters grow with ``dim``.
 
-    Text: a bag of words; pictures: a LeNet of up to three stages; waveforms and spectrograms: convolutions over time
-    and frequency; vectors: an MLP; sequences of vectors: convolutions over time; videos: a LeNet a frame, then these.
+    Text: a bag of words; images: a LeNet of up to three stages; waveforms and spectrograms: convolutions over time and
+    frequency; vectors: an MLP; sequences of vectors: convolutions over time; videos: a LeNet per frame, then these.
     """
     stream, kind = dataset.splits["train"].streams[name], dataset.card.kinds[name]
     shape = stream.values.shape[stream.mask.ndim :]
@@ -43,8 +43,8 @@ def default_encoder(dataset: Dataset, name: str, dim: int = DIM) -> nn.Module:
         return BagOfWords(dim, _vocabulary(dataset, name), (dim,), unknown_id=0, dropout_rate=DROPOUT)
     if kind in ("image", "video") and len(shape) == 3:
         stages = max(min(3, int(math.log2(min(shape[:2]))) - 1), 0)
-        pictures = LeNet(dim, (16, 32, 64)[:stages], (2 * dim,), dropout_rate=DROPOUT)
-        return pictures if kind == "image" else FrameVideo(dim, pictures, TemporalConv(dim, dropout_rate=DROPOUT))
+        image = LeNet(dim, (16, 32, 64)[:stages], (2 * dim,), dropout_rate=DROPOUT)
+        return image if kind == "image" else FrameVideo(dim, image, TemporalConv(dim, dropout_rate=DROPOUT))
     if kind == "audio" and not shape:
         rate = dataset.sample_rates.get(name, 16_000)
         frontend = LogMel(rate, n_mels=32, n_fft=2 ** math.ceil(math.log2(0.032 * rate)))
@@ -63,11 +63,11 @@ def _vocabulary(dataset: Dataset, name: str) -> int:
 
 
 def default_train(dataset: Dataset) -> Train:
-    """About 1,500 updates in however many epochs they take, gradients clipped at norm 1, the epoch by accuracy.
+    """About 1,500 updates in 5 to 200 epochs, gradients clipped at norm 1, the epoch selected by accuracy.
 
-    Chosen on halves of the validation splits of five small data sets (``benchmarks/recipes.md``): what helped there was
-    the number of updates and label smoothing of 0.1, which the default table has too; clipping and the choice of the
-    epoch by accuracy changed little, and a learning rate that falls by a cosine lost a little, so it stays constant.
+    Chosen on halves of the validation splits of five small data sets (``benchmarks/recipes.md``): the number of updates
+    and label smoothing of 0.1 (also in the default table) helped; clipping and selection by accuracy changed little; a
+    cosine schedule lost a little, so the learning rate is constant.
     """
     steps = math.ceil(dataset.splits["train"].size / 32)
     epochs = min(max(math.ceil(STEPS / steps), 5), 200)
@@ -84,11 +84,11 @@ def default_table(
       dataset: of ``from_table``, ``from_arrays`` or ``load``, one label, or one of 0 and 1 for each class, an example.
       title: default: the data set's name.
       seeds: number of seeds.
-      trials: settings among which that of each row is chosen on validation.
+      trials: number of settings of each row to choose from on validation.
       train: default: ``default_train``.
 
     Raises:
-      UsageError: several scores an example or a label a step, which need rows of one's own.
+      UsageError: several scores an example, or a label a step.
     """
     batch, labels = dataset.splits["train"], _has_labels(dataset)
     array = isinstance(batch.target, np.ndarray)
@@ -112,7 +112,7 @@ def default_table(
             Row("joint transformer", model=row(fusion.JointTransformer(DIM), names), role="joint transformer"),
             Row("concatenation, modality dropout", model=row(ModalityDropout(concat), names)),
         ]
-    if not has_sequences(dataset) and not labels:  # of sequences every table has such rows
+    if not has_sequences(dataset) and not labels:  # with_baselines adds such rows for sequences
         label, method = ("logistic regression", logistic) if dataset.card.num_classes else ("ridge regression", ridge)
         fit = functools.partial(method, C=0.01, refit=False)
         rows.append(Row(label, fit=fit, view=statistics, varies=False, baseline=False, role="linear"))
@@ -130,7 +130,7 @@ def default_table(
 
 
 def _plain(dataset: Dataset) -> tuple[str, ...]:
-    """Modalities of vectors, which come in any units."""
+    """Modalities of vectors, which may have any units."""
     train = dataset.splits["train"].streams
     numbers = [n for n, kind in dataset.card.kinds.items() if kind == "feature" or train[n].values.ndim == 3]
     return tuple(sorted(name for name in numbers if train[name].values.dtype.kind == "f"))

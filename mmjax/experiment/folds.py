@@ -1,7 +1,6 @@
 """``fold=all``: the same table on every fold, and a report that pools them and shows the spread between folds."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +10,10 @@ import numpy as np
 from mmjax.errors import UsageError
 from mmjax.evaluation.report.cells import Unit, value
 from mmjax.evaluation.report.write import write_report
+from mmjax.experiment.markdown import markdown_table
 from mmjax.experiment.parts import PART, is_part
 from mmjax.experiment.table import Table
-from mmjax.files import read_json, replace_file
+from mmjax.files import read_json, replace_file, rounded, write_json
 from mmjax.typing import Mapping
 
 __all__ = ["is_pooled", "run_folds", "write_pooled_report"]
@@ -40,7 +40,7 @@ def run_folds(run: Callable[..., str], table: Table, name: str, workdir: pathlib
         place = workdir / PART
     if rows is not None or place != workdir:
         config["part"] = True
-    replace_file(place / "config.json", _json(config))
+    write_json(place / "config.json", config)
     for fold in table.folds:
         one = dataclasses.replace(table, options={**table.options, "fold": fold})
         run(one, name=name, workdir=workdir / f"fold-{fold}", **arguments)
@@ -52,7 +52,7 @@ def write_pooled_report(workdir: pathlib.Path, *, again: bool = False) -> str:
 
     Args:
       workdir: of a run with ``fold=all``.
-      again: makes the folds' reports anew as well, from their records.
+      again: also writes the folds' reports again from their records.
 
     Raises:
       UsageError: no fold has been run.
@@ -72,31 +72,30 @@ def write_pooled_report(workdir: pathlib.Path, *, again: bool = False) -> str:
         raise UsageError(f"{str(workdir)!r} holds no finished fold yet; run the table's command again")
     pooled = _pool(config, tables)
     text = _markdown(pooled)
-    replace_file(workdir / "table.json", _json(pooled))
+    write_json(workdir / "table.json", pooled)
     replace_file(workdir / "table.md", text.encode())
     return text
 
 
 def _pool(config: Mapping[str, Any], tables: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows by section and name: the controls of a fold are named after its own best rows, so that folds differ in
-    them. A row that stands in some folds only has no mean.
+    """Rows by section and name. Controls are named after the best rows of a fold, so folds may have different ones; a
+    row that some folds lack has no mean.
     """
     first = next(iter(tables.values()))
     named = [{(row["section"], row["name"]): row for row in table["rows"]} for table in tables.values()]
-    every = dict.fromkeys(key for there in named for key in there)  # in the order of the first, then of the others
+    every = dict.fromkeys(key for rows in named for key in rows)  # in the order of the first, then of the others
     rows = []
     for key in every:
-        row = next(there[key] for there in named if key in there)
-        means: list[Any] = [there[key].get("mean") if key in there else None for there in named]
+        row = next(rows_of[key] for rows_of in named if key in rows_of)
+        means: list[Any] = [rows_of[key].get("mean") if key in rows_of else None for rows_of in named]
         cells = {name: row[name] for name in ("name", "section", "streams", "extra")} | {"folds": means}
         if None not in means:
             spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
             cells |= {"mean": float(np.mean(means)), "sd": spread, "min": min(means), "max": max(means)}
-            cells = {name: _rounded(value) for name, value in cells.items()}
+            cells = {name: rounded(value) for name, value in cells.items()}
         rows.append(cells)
-    kept = ("table", "title", "note")
     return {
-        **{name: config[name] for name in kept},
+        **{name: config[name] for name in ("table", "title", "note")},
         **{name: first[name] for name in ("primary", "score") if name in first},
         "wanted_folds": config["folds"],
         "folds": list(tables),
@@ -113,35 +112,20 @@ def _markdown(pooled: Mapping[str, Any]) -> str:
     done, wanted = len(pooled["folds"]), len(pooled["wanted_folds"])
     head = ["row", "mean of folds", "sd between folds", "lowest", "highest", *(f"fold {f}" for f in pooled["folds"])]
     body = [
-        [row["name"].replace("|", "\\|"), *(show(row.get(key)) for key in ("mean", "sd", "min", "max"))]
+        [row["name"], *(show(row.get(key)) for key in ("mean", "sd", "min", "max"))]
         + [show(mean) for mean in row["folds"]]
         for row in pooled["rows"]
         if any(mean is not None for mean in row["folds"])
     ]
     idle = [row["name"] for row in pooled["rows"] if not any(mean is not None for mean in row["folds"])]
-    widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
-    lines = [[cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(x, widths))] for x in body]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    top = [cell.ljust(width) for cell, width in zip(head, widths)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in [top, rule, *lines])
     unit = Unit.of(pooled).heading
-    said = (
-        f"{done} of {wanted} folds, each tested on what no other fold is tested on; {unit}, the mean over "
-        f"{len(pooled['seeds'])} seeds in each fold. The spread between folds is what another test group would change; "
-        "each fold's own table, with its intervals and tests, stands in its folder fold-K."
+    legend = (
+        f"{done} of {wanted} folds, whose test items are disjoint; {unit}, the mean over {len(pooled['seeds'])} seeds "
+        "in each fold. The spread between folds is what another test group would change; each fold's own table, with "
+        "its intervals and tests, stands in its folder fold-K."
     )
-    parts = [f"# {pooled['title']}: folds pooled", *filter(None, [pooled["note"]]), said, table]
+    parts = [f"# {pooled['title']}: folds pooled", *filter(None, [pooled["note"]]), legend, markdown_table(head, body)]
     if any(None in row["folds"] and any(mean is not None for mean in row["folds"]) for row in pooled["rows"]):
-        parts.append("A row without a mean stands in some folds only: controls are those of each fold's own best rows.")
+        parts.append("A row without a mean is missing in some folds: controls are those of each fold's own best rows.")
     parts += [f"Not run: {'; '.join(idle)}."] if idle else []
     return "\n\n".join(parts) + "\n"
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_rounded(one) for one in value]
-    return float(f"{value:.10g}") if isinstance(value, float) else value
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, sort_keys=True, indent=1) + "\n").encode()

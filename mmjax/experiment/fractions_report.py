@@ -1,27 +1,39 @@
 """The report of a run over fractions of train: curves, areas, gains, data saved and power laws, from files alone."""
 
 import dataclasses
-import json
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.measures import efficiency
 from mmjax.evaluation.report import cells
+from mmjax.evaluation.report.plots.style import sections
 from mmjax.evaluation.scores import Score, score
 from mmjax.evaluation.statistics import significance
 from mmjax.evaluation.store.records import RecordStore
-from mmjax.files import replace_file
+from mmjax.experiment.markdown import markdown_table
+from mmjax.files import read_json, replace_file, rounded, write_json
 from mmjax.typing import Mapping
 
-__all__ = ["MEASURED", "folder", "skips", "to_json", "write_fractions"]
+__all__ = ["SWEEP", "folder", "skips", "write_fractions"]
 
-MEASURED = "fractions"
-"""What ``config.json`` says is measured here."""
+SWEEP = "fractions"
+"""``measured`` in ``config.json``."""
+
+
+ROW_KEYS = ("name", "section", "streams", "role", "kind", "single", "best_single", "status", "validation")
+
+
+class _Curve(NamedTuple):
+    """A row of the whole table, the seeds it has at all sizes, and its scores ``[sizes, seeds, items]``."""
+
+    row: dict[str, Any]
+    seeds: list[int]
+    scores: np.ndarray
 
 
 def write_fractions(workdir: str | pathlib.Path) -> str:
@@ -32,43 +44,38 @@ def write_fractions(workdir: str | pathlib.Path) -> str:
     """
     workdir = pathlib.Path(workdir)
     config = RecordStore(workdir).config()
-    if config.get("measured") != MEASURED:
+    if config.get("measured") != SWEEP:
         raise UsageError(f"{str(workdir)!r} holds no run over fractions of train")
     done = [place for place, f in enumerate(config["fractions"]) if (folder(workdir, f) / "table.json").is_file()]
     if len(done) < 2 or config["fractions"][done[-1]] != 1:
-        raise UsageError(f"{str(workdir)!r} holds {len(done)} finished fractions yet; run the command again")
+        raise UsageError(f"{str(workdir)!r} holds {len(done)} finished fractions; run the command again")
     summary = _summarise(workdir, config, done)
     text = _markdown(summary)
-    replace_file(workdir / "efficiency.json", to_json(summary))
+    write_json(workdir / "efficiency.json", summary)
     replace_file(workdir / "efficiency.md", text.encode())
     _write_plots(workdir, summary)
     return text
 
 
 def folder(workdir: pathlib.Path, fraction: float) -> pathlib.Path:
-    """Where the rows trained on that share of train lie."""
+    """Work directory of the rows trained on that share of train."""
     return workdir / f"fraction-{fraction:g}"
 
 
 def skips(skipped: Sequence[Mapping[str, Any]]) -> str:
-    """The fractions that are not measured, and why."""
+    """The fractions that are left out, with reasons."""
     return "; ".join(f"{100 * one['fraction']:g} %: {one['reason']}" for one in skipped)
 
 
-def to_json(value: Any) -> bytes:
-    """As it stands in a file."""
-    return (json.dumps(value, sort_keys=True, indent=1) + "\n").encode()
-
-
 def _summarise(workdir: pathlib.Path, config: Mapping[str, Any], done: Sequence[int]) -> dict[str, Any]:
-    """What ``efficiency.json`` holds, of the finished fractions."""
+    """The content of ``efficiency.json``, from the finished fractions."""
     fractions, items = ([config[key][place] for place in done] for key in ("fractions", "items"))
     stores = [RecordStore(folder(workdir, fraction)) for fraction in fractions]
-    tables = [json.loads((store.workdir / "table.json").read_bytes()) for store in stores]
+    tables = [read_json(store.workdir / "table.json") for store in stores]
     whole = tables[-1]
     target, groups = stores[-1].targets("test")
     metric = score(whole["primary"])
-    found: dict[str, tuple[dict[str, Any], list[int], np.ndarray]] = {}
+    curves: dict[str, _Curve] = {}
     for row in whole["rows"]:
         per_size = [one for table in tables for one in table["rows"] if one["name"] == row["name"]]
         if row["name"] not in config["rows"] or [one["status"] for one in per_size] != ["done"] * len(tables):
@@ -76,15 +83,13 @@ def _summarise(workdir: pathlib.Path, config: Mapping[str, Any], done: Sequence[
         seeds = sorted(set.intersection(*(set(one["seeds"]) for one in per_size)))
         if seeds:
             scores = np.stack([_scores(store, row["name"], seeds, target, metric) for store in stores])
-            found[row["name"]] = row, seeds, scores
+            curves[row["name"]] = _Curve(row, seeds, scores)
     rows = []
-    for row, seeds, scores in found.values():
-        kept = ("name", "section", "streams", "role", "kind", "single", "best_single", "status", "validation")
-        cell = {key: row[key] for key in kept} | {"seeds": seeds}
-        cell |= _curve(scores, groups, items, metric)
-        rows.append(cell | _against(row, found, seeds, scores, groups, fractions))
+    for curve in curves.values():
+        row = {key: curve.row[key] for key in ROW_KEYS} | {"seeds": curve.seeds}
+        rows.append(row | _efficiency(curve, groups, items, metric) | _gains(curve, curves, groups, fractions))
     of_table = ("dataset", "primary", "metric_name", "higher_is_better", "group", "groups")
-    return _plain(
+    return rounded(
         {
             **{key: config[key] for key in ("table", "title", "note", "skipped", "small_batches")},
             **{key: whole[key] for key in (*of_table, "score") if key in whole},
@@ -98,62 +103,54 @@ def _summarise(workdir: pathlib.Path, config: Mapping[str, Any], done: Sequence[
 
 
 def _scores(store: RecordStore, name: str, seeds: Sequence[int], target: Any, metric: Score) -> np.ndarray:
-    there = store.seeds(name)
-    return metric.per_item(store.logits(name, "test")[[there.index(seed) for seed in seeds]], target)
+    stored = store.seeds(name)
+    return metric.per_item(store.logits(name, "test")[[stored.index(seed) for seed in seeds]], target)
 
 
-def _curve(scores: np.ndarray, groups: np.ndarray, items: Sequence[int], metric: Score) -> dict[str, Any]:
-    """Mean, intervals, area and power law of scores ``[sizes, seeds, items]``, in the direction of the metric."""
-    sign = metric.sign
+def _efficiency(curve: _Curve, groups: np.ndarray, items: Sequence[int], metric: Score) -> dict[str, Any]:
+    """Mean, intervals, area and power law, in the direction of the metric."""
+    sign, scores = metric.sign, curve.scores
     mean = sign * scores.mean((1, 2))
-    areas = efficiency.area_under_curve(items, np.moveaxis(scores, 0, -1))  # it is linear: one for each seed and item
+    areas = efficiency.area_under_curve(items, np.moveaxis(scores, 0, -1))  # linear: one per seed and item
     intervals = [_both(one, groups, metric) for one in [*scores, areas]]
     error = 1 - mean if metric.higher_is_better else mean
     law = None
     if len(items) > 2:
         width = [high - low for (low, high), _ in intervals[:-1]]
         law = dataclasses.asdict(efficiency.fit_power_law(items, error, sd=width if min(width) > 0 else None))
-    curve = {
+    points = {
         "n": list(items), "mean": mean, "interval": [one for one, _ in intervals[:-1]],
         "seed_interval": [one for _, one in intervals[:-1]], "alc": sign * areas.mean(),
         "alc_interval": intervals[-1][0], "alc_seed_interval": intervals[-1][1],
     }  # fmt: skip
-    return {"data_efficiency": curve, "power_law": law}
+    return {"data_efficiency": points, "power_law": law}
 
 
 def _both(scores: np.ndarray, groups: np.ndarray, metric: Score) -> tuple[list[float], list[float] | None]:
-    """The interval over seeds and test items, and that over seeds alone."""
+    """Intervals over seeds and test items, and over seeds alone."""
     sign = metric.sign
     whole = significance.crossed_interval(scores, groups, share=metric.is_share)
     seeds = significance.seed_interval(sign * scores.mean(1))
     return sorted((sign * whole.lower, sign * whole.upper)), None if seeds is None else list(seeds)
 
 
-def _against(
-    row: Mapping[str, Any],
-    found: Mapping[str, tuple[Mapping[str, Any], list[int], np.ndarray]],
-    seeds: Sequence[int],
-    scores: np.ndarray,
-    groups: np.ndarray,
-    fractions: Sequence[float],
+def _gains(
+    curve: _Curve, curves: Mapping[str, _Curve], groups: np.ndarray, fractions: Sequence[float]
 ) -> dict[str, Any]:
     """The gain at each size over the section's best single modality at that size, and the data saved."""
-    best = [one for one in found.values() if one[0]["best_single"] and one[0]["section"] == row["section"]]
-    if not best or len(row["streams"]) < 2:
+    row, best = curve.row, [one for one in curves.values() if one.row["best_single"]]
+    single = next((one for one in best if one.row["section"] == row["section"]), curve)
+    seeds = [seed for seed in curve.seeds if seed in single.seeds]
+    if len(row["streams"]) < 2 or single is curve or not seeds:
         return {"gains": None, "data_saved": None}
-    single, theirs, reference = best[0]
-    common = [seed for seed in seeds if seed in theirs]
-    if not common:
-        return {"gains": None, "data_saved": None}
-    ours = scores[:, [seeds.index(seed) for seed in common]]
-    reference = reference[:, [theirs.index(seed) for seed in common]]
-    gains = efficiency.gain_curve(list(ours), list(reference), groups)
-    at_all = efficiency.gain_curve(list(ours), [reference[-1]] * len(ours), groups)
-    saved = efficiency.data_saved(fractions, [one.mean for one in at_all], 0.0)
-    surely = efficiency.data_saved(fractions, [one.lower for one in at_all], 0.0)
-    over = {"over": single["name"], "seeds": common}
+    ours, reference = (one.scores[:, [one.seeds.index(seed) for seed in seeds]] for one in (curve, single))
+    gains = [significance.paired_gain(*pair, groups) for pair in zip(ours, reference)]
+    over_whole = [significance.paired_gain(one, reference[-1], groups) for one in ours]
+    saved = efficiency.data_saved(fractions, [gain.mean for gain in over_whole], 0.0)
+    surely = efficiency.data_saved(fractions, [gain.lower for gain in over_whole], 0.0)
+    over = {"over": single.row["name"], "seeds": seeds}
     return {
-        "gains": [over | dataclasses.asdict(one) | {"p": one.p} for one in gains],
+        "gains": [over | dataclasses.asdict(gain) | {"p": gain.p} for gain in gains],
         "data_saved": over | saved._asdict() | {"surely": surely._asdict()},
     }
 
@@ -164,14 +161,14 @@ def _markdown(summary: Mapping[str, Any]) -> str:
     metric = cells.Unit.of(summary)
     unit = metric.heading if metric.percent else metric.name
     seeds = sorted({len(row["seeds"]) for row in summary["rows"]})
-    said = (
+    legend = (
         f"{unit} on the {summary['test_items']} test items after training on {', '.join(sizes)} items of train: nested "
         "parts, whole groups, class by class. Hyper-parameters are those of the table, the number of epochs among "
         "them, so that a smaller part is also trained in fewer steps. Validation, on which epochs are chosen, stays "
         f"whole and is never trained on. {' or '.join(map(str, seeds))} seeds; there is one part of each size, the "
         "same for all of them, so no interval covers which items it happens to hold."
     )
-    parts = [f"# {summary['title']}: data efficiency", *filter(None, [summary["note"]]), said]
+    parts = [f"# {summary['title']}: data efficiency", *filter(None, [summary["note"]]), legend]
     if summary["skipped"]:
         parts.append(f"Skipped: {skips(summary['skipped'])}.")
     if summary["unfinished"]:
@@ -181,10 +178,7 @@ def _markdown(summary: Mapping[str, Any]) -> str:
         f"{one['batch']} items of a batch, what is left at the end of an epoch. A dip may come from that."
         for one in summary["small_batches"]
     ]
-    sections: dict[str, list[Mapping[str, Any]]] = {}
-    for row in summary["rows"]:
-        sections.setdefault(row["section"], []).append(row)
-    for section, rows in sections.items():
+    for section, rows in sections(summary["rows"]):
         parts += [f"## {section}"] if section else []
         parts += [_scores_table(summary, rows, sizes), _gains_table(summary, rows, shares), _laws_table(summary, rows)]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -205,7 +199,7 @@ def _scores_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
         "The score with its 95 % interval over seeds, where they differ. ALC: the area under it over the logarithm of "
         "the number of items, divided by the range of the latter: the mean score along the curve in the plot."
     )
-    return legend + "\n\n" + _grid(["row", *sizes, "ALC"], body)
+    return legend + "\n\n" + markdown_table(["row", *sizes, "ALC"], body)
 
 
 def _gains_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shares: Sequence[str]) -> str:
@@ -228,7 +222,7 @@ def _gains_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], 
         "train at the smallest size where the row reaches what that modality has with all of train; surely: where the "
         "interval of the difference lies at or above zero."
     )
-    return legend + "\n\n" + _grid(["row", *shares, "data saved", "surely"], body)
+    return legend + "\n\n" + markdown_table(["row", *shares, "data saved", "surely"], body)
 
 
 def _laws_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -248,7 +242,7 @@ def _laws_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
         else "The error as a n^−b + c of the number n of items (Hestness et al. 2017)"
     )
     few = "" if len(summary["items"]) >= 5 else f"; {len(summary['items'])} sizes give b no interval, 5 would"
-    return f"{legend}; sizes weighted by their intervals{few}." + "\n\n" + _grid(
+    return f"{legend}; sizes weighted by their intervals{few}." + "\n\n" + markdown_table(
         ["row", "a", "b", "95 % interval of b", "c"], body
     )  # fmt: skip
 
@@ -256,7 +250,7 @@ def _laws_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
 def _write_plots(workdir: pathlib.Path, summary: Mapping[str, Any]) -> None:
     from mmjax.evaluation.report.plots import efficiency_figure, png
     from mmjax.evaluation.report.plots.efficiency import efficiency_lines
-    from mmjax.evaluation.report.plots.style import label, scale, sections
+    from mmjax.evaluation.report.plots.style import label, scale
 
     by_section = sections(summary["rows"])
     for section, rows in by_section:
@@ -265,24 +259,3 @@ def _write_plots(workdir: pathlib.Path, summary: Mapping[str, Any]) -> None:
             title = "data efficiency" + f" {section or 'methods'}" * (len(by_section) > 1)
             stem = re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
             replace_file(workdir / "plots" / f"{stem}.png", png(figure))
-
-
-def _grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table that reads as plain text too."""
-    body = [[row[0].replace("|", "\\|"), *row[1:]] for row in body]
-    widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [[cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(x, widths))] for x in body]
-    top = [cell.ljust(width) for cell, width in zip(head, widths)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [top, rule, *lines])
-
-
-def _plain(value: Any) -> Any:
-    """JSON data at ten digits, as in ``table.json``; infinity becomes null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(one) for one in value]
-    if isinstance(value, (float, np.floating)):
-        return float(f"{value:.10g}") if np.isfinite(value) else None
-    return value

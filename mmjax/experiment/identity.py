@@ -1,4 +1,4 @@
-"""What a table and its rows are, in JSON: the configuration on disk, and the digest by which a row is known again."""
+"""A table and its rows as JSON: the configuration on disk, and the digest that identifies a row."""
 
 import dataclasses
 import importlib.metadata
@@ -24,7 +24,7 @@ __all__ = ["config_hash", "modality_dropout", "table_config"]
 
 
 def config_hash(table: Table, row: Row, dataset: Dataset) -> str:
-    """Changes with anything that could change the row's numbers, what is printed beside them excepted."""
+    """Digest of all configuration that can change the numbers of a row; texts are left out."""
     method = describe(dataclasses.replace(row, paper=None, notes="", section="", train=row.train or table.train))
     del method["role"]
     members = [config_hash(table, member, dataset) for member in table.pick(row.members)]
@@ -40,12 +40,12 @@ def config_hash(table: Table, row: Row, dataset: Dataset) -> str:
 
 
 def modality_dropout(row: Row) -> float:
-    """The rate at which the row's network loses modalities in training; 0 = it is trained on all there are."""
+    """The rate of modality dropout of the row's network; 0 = none."""
     return max((part.rate for part in _modules(row.model) if isinstance(part, ModalityDropout)), default=0.0)
 
 
 def _modules(value: Any) -> Iterator[nn.Module]:
-    """The module and all that stand in its fields."""
+    """The module and all modules in its fields."""
     if isinstance(value, nn.Module):
         yield value
         value = [getattr(value, field.name) for field in dataclasses.fields(value) if field.name != "parent"]
@@ -56,8 +56,8 @@ def _modules(value: Any) -> Iterator[nn.Module]:
             yield from _modules(part)
 
 
-def _known_answers(dataset: Dataset) -> list[dict[str, Any]]:
-    """What constants reach where there are scores; accuracies that no classifier can pass, where they are known."""
+def _reference_values(dataset: Dataset) -> list[dict[str, Any]]:
+    """Metrics of constant predictions, and Bayes accuracies of synthetic data."""
     answers = [("Bayes accuracy, all modalities", dataset.facts.get("bayes_accuracy"))]
     alone = dataset.facts.get("bayes_accuracy_alone", {})
     answers += [(f"Bayes accuracy, {name} alone", value) for name, value in alone.items()]
@@ -66,7 +66,7 @@ def _known_answers(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str, str]) -> dict[str, Any]:
-    """What ``config.json`` holds; see ``mmjax.evaluation.report.summary`` for what the report reads of it."""
+    """The content of ``config.json``; ``mmjax.evaluation.report.summary`` lists what the report reads."""
     of_classes = score(dataset.card.primary_metric).outputs == "classes"
     classes = dataset.card.num_classes if of_classes else None
     return {
@@ -88,7 +88,7 @@ def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str,
         "noise": {name: noise.scale for name, noise in default_noises(dataset.card.kinds).items()},
         "majority": dataset.majority() if classes else None,
         "chance": 1 / classes if classes else None,
-        "known": _known_answers(dataset),
+        "known": _reference_values(dataset),
         "seeds": list(range(table.seeds)),
         "train": describe(table.train),
         "rows": [

@@ -1,11 +1,10 @@
-"""Trains two small models and shows what they look at: pictures, and numbers that say whether to believe them.
+"""Trains two small models and explains them: pictures of attributions, and numbers on how faithful these are.
 
-Moving digits with a sentence (where the evidence is, is known), and a picture with sound: degraded written and spoken
-digits where their files are there, else scikit-learn's digits with a chirp that rises for odd ones.
+Moving digits with a sentence (the location of the evidence is known), and an image with sound: degraded written and
+spoken digits if their files are available, else scikit-learn's digits with a chirp that rises for odd ones.
 """
 
 import functools
-import json
 import os
 import pathlib
 from typing import Any
@@ -22,13 +21,13 @@ from mmjax.datasets.sources import data_folder
 from mmjax.encoders import FrameVideo, LeNet, LogMel, TemporalConv, TransformerText
 from mmjax.encoders.spectrogram import mel_filterbank
 from mmjax.evaluation import interpretation
-from mmjax.evaluation.interpretation import pictures
+from mmjax.evaluation.interpretation import charts, pictures
 from mmjax.experiment.console import Lines
-from mmjax.files import replace_file
+from mmjax.files import replace_file, write_json
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
 from mmjax.resident import fit
-from mmjax.stream import Batch, Stream
+from mmjax.stream import Batch, Stream, where_mask
 from mmjax.tasks import Classification
 from mmjax.training import Train
 from mmjax.typing import PyTree
@@ -60,7 +59,7 @@ def interpret(
       smoke: tiny; shows that everything runs.
 
     Returns:
-      What was found, as lines to be printed.
+      The results as text.
 
     Raises:
       UsageError: files that are damaged.
@@ -75,8 +74,7 @@ def interpret(
     sounding = datasets.load("fsdd_digits", data_dir=data_dir, cache_dir=cache_dir) if real else chirping_digits()
     results[sounding.card.name] = _sounding(folder / "pictures", sounding, seed, smoke)
     say.close()
-    text = json.dumps({"smoke": smoke, "seed": seed, **results}, indent=1, sort_keys=True)
-    replace_file(folder / "interpretation.json", (text + "\n").encode())
+    write_json(folder / "interpretation.json", {"smoke": smoke, "seed": seed, **results})
     return _report(results, folder)
 
 
@@ -85,24 +83,24 @@ def chirping_digits(seed: int = 0) -> Dataset:
     rises if the digit is odd and falls if it is even."""
     from sklearn.datasets import load_digits
 
-    known, random = load_digits(), np.random.RandomState(seed)
+    digits, random = load_digits(), np.random.RandomState(seed)
     time = np.arange(RATE // 5) / RATE
-    sounds = 0.05 * random.standard_normal((len(known.target), RATE // 2))
-    for sound, label in zip(sounds, known.target):
+    sounds = 0.05 * random.standard_normal((len(digits.target), RATE // 2))
+    for sound, label in zip(sounds, digits.target):
         sweep = time if label % 2 else time[::-1]
         start = random.randint(len(sound) - len(time))
         # the phase is the integral of 500 + 10,000 t Hz: from 500 to 2,500 Hz
         sound[start : start + len(time)] += 0.3 * np.sin(2 * np.pi * (500 * sweep + 5_000 * sweep**2))
     return datasets.from_arrays(
-        {"image": known.images[..., None] / 16, "audio": sounds.astype(np.float32)},
-        known.target.astype(np.int32),
+        {"image": digits.images[..., None] / 16, "audio": sounds.astype(np.float32)},
+        digits.target.astype(np.int32),
         kinds={"image": "image", "audio": "audio"},
         name="digits with chirps",
     )
 
 
 def _train(model: nn.Module, data: Dataset, train: Train, seed: int) -> tuple[PyTree, float]:
-    """Parameters of the epoch that validation chose, and their accuracy on test."""
+    """Parameters of the epoch chosen on validation, and their test accuracy."""
     task: Any = Classification(10)
     done = fit(model, task, train, data.splits, [seed])
     accuracy = float(done.history["test/accuracy"][done.epoch[0], 0])
@@ -113,14 +111,14 @@ def _explain(model: nn.Module, variables: PyTree, batch: Batch, fine: tuple[str,
     """Attributions of the predicted class's logit, and how faithful they are.
 
     Args:
-      fine: streams that are shown and ranked by their single values (pixels, bands); the others by item.
+      fine: streams that are shown and ranked by value (pixels, bands); the others by item.
     """
     score, inputs = interpretation.model_score(model, variables, batch.streams)
-    found = interpretation.integrated_gradients(score, inputs, steps=steps)
-    total, change = interpretation.completeness(score, inputs, found)
-    items = interpretation.per_item(found, inputs)
-    units = {name: np.asarray(found[name] if name in fine else items[name]) for name in found}
-    # of pictures the channels count together
+    attributions = interpretation.integrated_gradients(score, inputs, steps=steps)
+    total, change = interpretation.completeness(score, inputs, attributions)
+    items = interpretation.per_item(attributions, inputs)
+    units = {name: np.asarray(attributions[name] if name in fine else items[name]) for name in attributions}
+    # channels of images are summed
     units = {name: value.sum(-1) if value.ndim == 5 else value for name, value in units.items()}
     curves = interpretation.removal_curves(score.replace(kind="probability"), inputs, units)
     attribute = functools.partial(interpretation.integrated_gradients, steps=max(steps // 4, FEW))
@@ -144,7 +142,7 @@ def _explain(model: nn.Module, variables: PyTree, batch: Batch, fine: tuple[str,
         },
     }
     predicted = np.asarray(score.target)
-    labels = [f"true {true}, predicted {said}" for true, said in zip(batch.target, predicted)]
+    labels = [f"true {true}, predicted {guess}" for true, guess in zip(batch.target, predicted)]
     return {"units": units, "curves": curves, "numbers": numbers, "labels": labels, "inputs": inputs}
 
 
@@ -159,43 +157,43 @@ def _moving(folder: pathlib.Path, seed: int, smoke: bool) -> dict[str, Any]:
     small = views.limit(data, SMOKE) if smoke else data
     train = Train(epochs=1 if smoke else 20, batch_size=32, learning_rate=3e-3)
     variables, accuracy = _train(model, small, train, seed)
-    said = _explain(model, variables, batch, ("video",), FEW if smoke else STEPS)
+    explanation = _explain(model, variables, batch, ("video",), FEW if smoke else STEPS)
     tokens = {
         name: np.asarray(value) for name, value in interpretation.token_weights(model, variables, batch.streams).items()
     }
     inside = truth.inside[:count]
-    speaks = np.arange(batch.streams["text"].mask.shape[1]) == truth.word[:count, None]
-    pixels, words = said["units"]["video"], said["units"]["text"]
+    word = np.arange(batch.streams["text"].mask.shape[1]) == truth.word[:count, None]
+    pixels, words = explanation["units"]["video"], explanation["units"]["text"]
     evidence = {
         "digit": _share(interpretation.relevance_mass(pixels, inside), inside, batch.streams["video"].mask, pixels),
-        "word": _share(interpretation.relevance_mass(words, speaks), speaks, batch.streams["text"].mask, words),
+        "word": _share(interpretation.relevance_mass(words, word), word, batch.streams["text"].mask, words),
         "word_by_attention": _share(
-            interpretation.relevance_mass(tokens["text"], speaks), speaks, batch.streams["text"].mask, words
+            interpretation.relevance_mass(tokens["text"], word), word, batch.streams["text"].mask, words
         ),
     }
     for i in range(SHOWN):
-        drawn = pictures.video_picture(
-            said["inputs"]["video"].values[i], pixels[i], batch.streams["video"].mask[i],
-            title=f"moving digit: {said['labels'][i]}", limit=_end(pixels[i]),
+        figure = pictures.video_picture(
+            explanation["inputs"]["video"].values[i], pixels[i], batch.streams["video"].mask[i],
+            title=f"moving digit: {explanation['labels'][i]}", limit=_end(pixels[i]),
         )  # fmt: skip
-        _write(folder / f"moving_digits_video_{i}.png", drawn)
-    masks = batch.streams["text"].mask[:SHOWN]
+        _write(folder / f"moving_digits_video_{i}.png", figure)
+    masks, labels = batch.streams["text"].mask[:SHOWN], explanation["labels"][: 2 * SHOWN]
     sentences = [
         [moving_digits.VOCABULARY[word] for word in ids[mask]]
         for ids, mask in zip(batch.streams["text"].values[:SHOWN], masks)
     ]
     shown = [values[mask] for values, mask in zip(words, masks)]
-    _write(folder / "moving_digits_text.png", pictures.text_picture(sentences, shown, labels=said["labels"][:SHOWN]))
+    _write(folder / "moving_digits_text.png", pictures.text_picture(sentences, shown, labels=labels[:SHOWN]))
     shown = [values[mask] for values, mask in zip(tokens["text"], masks)]
-    drawn = pictures.text_picture(
-        sentences, shown, labels=said["labels"][:SHOWN], signed=False, name="attention rollout (share)"
+    figure = pictures.text_picture(
+        sentences, shown, labels=labels[:SHOWN], signed=False, name="attention rollout (share)"
     )
-    _write(folder / "moving_digits_text_attention.png", drawn)
+    _write(folder / "moving_digits_text_attention.png", figure)
     shares = {name: value.sum(1)[: 2 * SHOWN] for name, value in tokens.items()}
-    drawn = pictures.modality_picture(shares, labels=said["labels"][: 2 * SHOWN], name="attention rollout (share)")
-    _write(folder / "moving_digits_modalities.png", drawn)
-    _curves(folder / "moving_digits_removal.png", said, f"moving digits, {batch.size} test videos")
-    return {"test_accuracy": round(accuracy, 4), "evidence": evidence, **said["numbers"]}
+    figure = charts.modality_chart(shares, labels=labels, name="attention rollout (share)")
+    _write(folder / "moving_digits_modalities.png", figure)
+    _curves(folder / "moving_digits_removal.png", explanation, f"moving digits, {batch.size} test videos")
+    return {"test_accuracy": round(accuracy, 4), "evidence": evidence, **explanation["numbers"]}
 
 
 def _sounding(folder: pathlib.Path, data: Dataset, seed: int, smoke: bool) -> dict[str, Any]:
@@ -211,31 +209,31 @@ def _sounding(folder: pathlib.Path, data: Dataset, seed: int, smoke: bool) -> di
     train = Train(epochs=1 if smoke else 10, batch_size=50, learning_rate=2e-3)
     variables, accuracy = _train(model, data, train, seed)
     batch = jax.tree.map(lambda x: x[: SMOKE if smoke else EXAMPLES], data.splits["test"])
-    said = _explain(model, variables, batch, ("image", "audio"), FEW if smoke else STEPS)
+    explanation = _explain(model, variables, batch, ("image", "audio"), FEW if smoke else STEPS)
     audio, image = batch.streams["audio"], batch.streams["image"]
     bank = mel_filterbank(RATE, FFT, MELS)
     centres = (np.arange(len(bank))[:, None] * (RATE / FFT) * bank).sum(0) / bank.sum(0)
     name = data.card.name.replace(" ", "_")
     for i in range(SHOWN):
-        title = f"{data.card.name}: {said['labels'][i]}"
-        pixels, bands = said["units"]["image"][i, 0], said["units"]["audio"][i]
-        # degraded pictures leave [0, 1]
+        title = f"{data.card.name}: {explanation['labels'][i]}"
+        pixels, bands = explanation["units"]["image"][i, 0], explanation["units"]["audio"][i]
+        # degraded images exceed [0, 1]
         low, high = image.values[i, 0].min(), image.values[i, 0].max()
-        drawn = pictures.image_picture(
+        figure = pictures.image_picture(
             (image.values[i, 0] - low) / max(high - low, 1e-6), pixels, title=title, limit=_end(pixels)
         )
-        _write(folder / f"{name}_image_{i}.png", drawn)
-        drawn = pictures.spectrogram_picture(
+        _write(folder / f"{name}_image_{i}.png", figure)
+        figure = pictures.spectrogram_picture(
             audio.values[i], bands, audio.mask[i], hop_seconds=HOP / RATE, frequencies=centres, title=title,
             limit=_end(bands), unit="log power (s.d.)",
         )  # fmt: skip
-        _write(folder / f"{name}_audio_{i}.png", drawn)
+        _write(folder / f"{name}_audio_{i}.png", figure)
     gates = interpretation.modality_weights(model, variables, batch.streams)
     shown = {key: np.asarray(value)[: 2 * SHOWN] for key, value in gates.items()}
-    drawn = pictures.modality_picture(shown, labels=said["labels"][: 2 * SHOWN], name="mean gate")
-    _write(folder / f"{name}_modalities.png", drawn)
-    _curves(folder / f"{name}_removal.png", said, f"{data.card.name}, {batch.size} test pairs")
-    return {"test_accuracy": round(accuracy, 4), **said["numbers"]}
+    figure = charts.modality_chart(shown, labels=explanation["labels"][: 2 * SHOWN], name="mean gate")
+    _write(folder / f"{name}_modalities.png", figure)
+    _curves(folder / f"{name}_removal.png", explanation, f"{data.card.name}, {batch.size} test pairs")
+    return {"test_accuracy": round(accuracy, 4), **explanation["numbers"]}
 
 
 def _spectrogram(front: Any, stream: Stream) -> Stream:
@@ -244,45 +242,45 @@ def _spectrogram(front: Any, stream: Stream) -> Stream:
 
 
 def _share(mass: np.ndarray, evidence: np.ndarray, mask: Any, units: np.ndarray) -> dict[str, float]:
-    """The mean share of the attribution that lies on the evidence, and by chance: the evidence's share of the units."""
-    real = np.broadcast_to(np.asarray(mask).reshape(*mask.shape, *(1,) * (units.ndim - mask.ndim)), units.shape)
+    """Mean share of the attribution on the evidence, and by chance: the evidence's share of the units."""
+    real = np.broadcast_to(where_mask(np.asarray(mask), units), units.shape)
     chance = evidence.reshape(len(units), -1).sum(1) / real.reshape(len(units), -1).sum(1)
     return {"attribution": round(float(np.nanmean(mass)), 4), "chance": round(float(chance.mean()), 4)}
 
 
 def _end(attribution: np.ndarray) -> float:
-    """Where the colours end: a few extreme values must not make everything else pale."""
+    """Limit of the colour scale: a quantile, so that a few extreme values do not make the rest pale."""
     return float(np.quantile(np.abs(attribution), 0.995)) or 1.0
 
 
-def _curves(path: pathlib.Path, said: dict[str, Any], title: str) -> None:
-    curves = said["curves"]
-    drawn = pictures.removal_picture(
+def _curves(path: pathlib.Path, explanation: dict[str, Any], title: str) -> None:
+    curves = explanation["curves"]
+    figure = charts.removal_chart(
         curves.fraction, curves.deletion, curves.insertion, curves.random, title=title,
         name="probability of the predicted class",
     )  # fmt: skip
-    _write(path, drawn)
+    _write(path, figure)
 
 
 def _write(path: pathlib.Path, figure: Any) -> None:
-    replace_file(path, pictures.png(figure))
+    replace_file(path, charts.png(figure))
 
 
 def _report(results: dict[str, Any], folder: pathlib.Path) -> str:
     lines = []
-    for name, found in results.items():
-        lines.append(f"{name}: test accuracy {100 * found['test_accuracy']:.1f} %")
-        for what, share in found.get("evidence", {}).items():
+    for name, result in results.items():
+        lines.append(f"{name}: test accuracy {100 * result['test_accuracy']:.1f} %")
+        for what, share in result.get("evidence", {}).items():
             lines.append(
                 f"  on the {what.replace('_', ' ')}: {100 * share['attribution']:.0f} % of the attribution, "
                 f"{100 * share['chance']:.0f} % by chance"
             )
-        areas = found["areas"]
+        areas = result["areas"]
         lines.append(
             f"  area under deletion {areas['deletion']:.3f}, random order {areas['random']:.3f}, "
             f"insertion {areas['insertion']:.3f}"
         )
-        for kind, stages in found["rank_correlation_after_randomising"].items():
+        for kind, stages in result["rank_correlation_after_randomising"].items():
             values = ", ".join(f"{name} {value:.2f}" for name, value in stages["all"].items())
             lines.append(f"  rank correlation with those of fresh weights, {kind}: {values}")
     return "\n".join([*lines, f"pictures: {folder / 'pictures'}", ""])

@@ -1,7 +1,7 @@
-"""Noise in the test split at every severity, and what all rows of a table make of it.
+"""Scores of the rows of a table under noise in the test split, at every severity.
 
-Each seed meets some of the draws, all seeds together all of them: as many passes as that takes give the mean over seeds
-nearly the precision of every seed under every draw, and an interval over seeds holds what the draw adds.
+Each seed meets some of the draws, all seeds together all of them. The mean over seeds is nearly as precise as with
+every seed under every draw, for fewer passes, and an interval over seeds includes the variance of the draw.
 """
 
 import concurrent.futures
@@ -20,7 +20,7 @@ from mmjax.datasets.moments import feature_moments
 from mmjax.evaluation.measures.degradation import ALL
 from mmjax.evaluation.measures.noise import Noise, default_noises
 from mmjax.evaluation.measures.robustness import corrupted, presence
-from mmjax.experiment.data import row_data, viewed
+from mmjax.experiment.data import Viewed, apply_view, row_data
 from mmjax.experiment.table import Table
 from mmjax.experiment.trained_rows import Subject, combine, pattern_name, scores
 from mmjax.stream import Batch, where_mask
@@ -29,7 +29,7 @@ from mmjax.typing import Mapping
 __all__ = ["draws_of_seed", "side_by_side", "sweep", "targets"]
 
 DRAWS_OF_SEED = 2
-COPIES_BYTES = 2**25  # 32 MB of noisy copies, which a view and its scales hold a few times over
+COPIES_BYTES = 2**25  # 32 MB of noisy copies, of which a view and scales hold several
 
 
 def sweep(
@@ -43,27 +43,27 @@ def sweep(
     draws: int,
     say: Callable[[str], None],
 ) -> dict[str, np.ndarray]:
-    """Scores ``[levels, draws, seeds]`` of the rows under noise on one modality, or on all at once; none at level 0.
+    """Scores of the rows under noise on one modality, or on all at once; level 0 is without noise.
 
-    All rows meet the same noise, and "all" the noise that each modality meets by itself.
+    All rows meet the same noise; under "all" each modality meets the noise that it meets alone.
 
     Args:
       table, raw, dataset: as in ``analyse``.
       active: the rows, with the members of those that combine others.
       target: one of ``targets``.
-      severities: of the levels, without none.
-      draws: of the noise; how many of them each seed meets says ``draws_of_seed``.
+      severities: of the levels above 0.
+      draws: of the noise; each seed meets those of ``draws_of_seed``.
       say: takes a line of progress.
 
     Returns:
-      by row ``[levels, draws of a seed, seeds]``.
+      By row ``[levels, draws of a seed, seeds]``.
     """
     clock, noises = time.perf_counter(), default_noises(raw.card.kinds)
-    touched = {name: noises[name] for name in (dataset.streams if target == ALL else (target,))}
+    noises_on = {name: noises[name] for name in (dataset.streams if target == ALL else (target,))}
     met = {s.row.name: [draws_of_seed(seed, draws, table.seeds) for seed in s.seeds] for s in active}
     curves = {name: np.full((len(severities), len(of[0]), len(of)), np.nan) for name, of in met.items()}
     width = _at_once(raw, dataset, len(severities))
-    scales = {name: _scale(dataset, name) for name, noise in touched.items() if noise.kind == "feature"}
+    scales = {name: _scale(dataset, name) for name, noise in noises_on.items() if noise.kind == "feature"}
     for draw in range(draws):
         places = {name: [place for place, numbers in enumerate(of) if draw in numbers] for name, of in met.items()}
         seen = [subject for subject in active if places[subject.row.name]]
@@ -72,37 +72,38 @@ def sweep(
         key = jax.random.fold_in(jax.random.key(0), draw)
         for start in range(0, len(severities), width):
             some = [*severities[start : start + width], *[severities[-1]] * width][:width]  # one shape, one program
-            noisy = _noisy(table, raw, dataset, touched, scales, some, key)
+            noisy = _noisy(table, raw, dataset, noises_on, scales, some, key)
             for name, values in _scores_under(seen, noisy, width, places):
                 for place, column in zip(places[name], values.T):
-                    kept = curves[name][start : start + width, met[name][place].index(draw), place]
-                    kept[:] = column[: len(kept)]
+                    part = curves[name][start : start + width, met[name][place].index(draw), place]
+                    part[:] = column[: len(part)]
         say(f"noise on {target}: draw {draw + 1}/{draws}\r")
-    found = {}
+    result = {}
     for subject in active:
-        clean = scores(subject, subject.found[pattern_name(subject.streams)], 1)  # [1, seeds]
+        clean = scores(subject, subject.analysis[pattern_name(subject.streams)], 1)  # [1, seeds]
         values = curves[subject.row.name]
-        found[subject.row.name] = np.concatenate([np.broadcast_to(clean, (1, *values.shape[1:])), values])
-    said = f"{len(severities)} levels, {draws} draws, {len(active)} rows"
-    say(f"noise on {target}: {said}: {time.perf_counter() - clock:.1f} s")
-    return found
+        result[subject.row.name] = np.concatenate([np.broadcast_to(clean, (1, *values.shape[1:])), values])
+    size = f"{len(severities)} levels, {draws} draws, {len(active)} rows"
+    say(f"noise on {target}: {size}: {time.perf_counter() - clock:.1f} s")
+    return result
 
 
 def draws_of_seed(seed: int, draws: int, seeds: int) -> list[int]:
-    """Which draws of the noise a seed meets: two, or as many as it takes for ``seeds`` seeds to meet all of them; each
-    as often as any other, and the same of every row."""
+    """The draws of the noise that a seed meets: two, or as many as ``seeds`` seeds need to cover all of them equally.
+    They do not depend on the row.
+    """
     each = min(draws, max(DRAWS_OF_SEED, math.ceil(draws / seeds)))
     return [(seed * each + number) % draws for number in range(each)]
 
 
 def _at_once(raw: Dataset, dataset: Dataset, levels: int) -> int:
-    """Levels whose copies of the test split are in memory at the same time; all of a small one."""
+    """Number of levels whose copies of the test split are in memory together; all for a small split."""
     size = max(sum(leaf.nbytes for leaf in jax.tree.leaves(data.splits["test"].streams)) for data in (raw, dataset))
     return math.ceil(levels / math.ceil(levels / min(max(1, COPIES_BYTES // max(size, 1)), levels)))
 
 
 def targets(dataset: Dataset) -> list[str]:
-    """What noise is put on: each modality, and all at once where there are several."""
+    """What noise is applied to: each modality, and all at once if there are several."""
     return [*dataset.streams, *([ALL] if len(dataset.streams) > 1 else [])]
 
 
@@ -115,14 +116,14 @@ def _noisy(
     severities: Sequence[float],
     key: Any,
 ) -> Dataset:
-    """The data with a copy of the test split for every severity, as the table's rows see it.
+    """The data, after the table's view, with a copy of the test split for every severity.
 
-    Noise on features is in units of their deviation on train, whether or not the table's view standardised them.
+    Noise on features is in units of their deviation on train, whether or not the view standardised them.
     """
 
     def view(copies: Batch) -> Batch:
         seen = dataclasses.replace(raw, splits={**raw.splits, "test": copies})
-        return _rescaled(viewed(table, seen).splits["test"], scales)
+        return _rescaled(apply_view(table, seen).splits["test"], scales)
 
     if any(noise.raw for noise in noises.values()):
         test = corrupted(raw.splits["test"], noises, severities, key, view=view)
@@ -133,7 +134,7 @@ def _noisy(
 
 
 def _scale(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and deviation of each feature over the real items of train; None where they are standardised already."""
+    """Mean and deviation of each feature over the real items of train; None if already standardised."""
     stream = dataset.splits["train"].streams[name]
     mean, deviation = feature_moments(np.asarray(stream.values), np.asarray(stream.mask))
     deviation = np.where(deviation > 1e-6, deviation, 1.0)
@@ -142,7 +143,7 @@ def _scale(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _rescaled(batch: Batch, scales: Mapping[str, Any], back: bool = False) -> Batch:
-    """The batch with features in units of ``scales``, or back from them; padding stays as it is."""
+    """The batch with features in units of ``scales``, or ``back`` from them; padding is unchanged."""
     streams = dict(batch.streams)
     for name, scale in scales.items():
         if scale is None:
@@ -157,16 +158,16 @@ def _rescaled(batch: Batch, scales: Mapping[str, Any], back: bool = False) -> Ba
 def _scores_under(
     seen: Sequence[Subject], noisy: Dataset, copies: int, places: Mapping[str, Sequence[int]]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and ``[levels, seeds]`` of every row, of its seeds at these places; networks first, whose outputs the
-    combining rows take."""
-    known: dict[tuple[int, bool], Dataset] = {}
+    """Name and scores ``[levels, seeds]`` of every row, for its seeds at these places; networks come before the rows
+    that combine their outputs."""
+    viewed: Viewed = {}
     test = noisy.splits["test"]
     trained = [subject for subject in seen if subject.probe is not None]
     combined = {member.row.name for subject in seen for member in subject.members}
-    batches = {subject.row.name: row_data(noisy, subject.row, known).splits["test"] for subject in trained}
+    batches = {subject.row.name: row_data(noisy, subject.row, viewed).splits["test"] for subject in trained}
 
     def forward(subject: Subject) -> np.ndarray:
-        name = subject.row.name  # a rule may look at any seed of its members
+        name = subject.row.name  # a rule may use any seed of its members
         return subject.network.outputs(batches[name], None if name in combined else places[name])
 
     outputs = {s.row.name: logits for s, logits in zip(trained, side_by_side(forward, trained))}
@@ -178,7 +179,7 @@ def _scores_under(
             of, present = {}, {}
             for member in subject.members:
                 (stream,) = member.streams
-                clean = member.found[pattern_name(member.streams)]
+                clean = member.analysis[pattern_name(member.streams)]
                 noise_free = np.tile(clean, (1, copies, *(1,) * (clean.ndim - 2)))
                 of[member.row.name] = outputs.get(member.row.name, noise_free)
                 present[member.row.name] = presence(test.replace(streams={stream: test.streams[stream]}))
@@ -188,10 +189,9 @@ def _scores_under(
 
 
 def side_by_side(function: Callable[[Subject], Any], subjects: Sequence[Subject]) -> list[Any]:
-    """The function of every subject, in their order; on a CPU several at once, since a probe keeps one core busy.
+    """``map`` over subjects; on a CPU several at once, since a probe keeps one core busy.
 
-    Models that scan or convolve go one by one: they use several cores themselves. The time that a subject takes is
-    added to its ``seconds``.
+    Models that scan or convolve use several cores and run one by one. The time is added to each subject's ``seconds``.
     """
 
     def timed(subject: Subject) -> Any:

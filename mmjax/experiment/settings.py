@@ -1,4 +1,4 @@
-"""Configurations as plain data: a description that can be hashed, and typed changes from the command line."""
+"""Configurations as plain data: hashable descriptions, and typed changes from the command line."""
 
 import ast
 import collections.abc
@@ -25,12 +25,12 @@ __all__ = ["apply_settings", "describe", "digest"]
 
 
 def describe(value: Any) -> Any:
-    """JSON data that says what a configuration is: equal configurations give equal descriptions, in any process.
+    """A configuration as JSON data; equal configurations give equal descriptions in any process.
 
-    Functions and classes are named, with what they hold; their code is ``mmjax.source_code``'s to tell.
+    Functions and classes are described by name and state; ``mmjax.source_code`` covers their code.
 
     Raises:
-      UsageError: a value that nothing but its address in memory tells from another.
+      UsageError: a value that is identified only by its address in memory.
     """
     if isinstance(value, functools.partial):
         positional = {"args": describe(value.args)} if value.args else {}
@@ -56,7 +56,7 @@ def describe(value: Any) -> Any:
         return {"call": value.__func__.__qualname__, "of": describe(value.__self__)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    value = inspect.unwrap(value) if inspect.isfunction(value) else value  # the suite wraps them to check shapes
+    value = inspect.unwrap(value) if inspect.isfunction(value) else value  # tests wrap functions to check shapes
     name = getattr(value, "__qualname__", None)
     if name is None or not hasattr(value, "__module__"):
         return _describe_object(value)
@@ -70,13 +70,13 @@ def describe(value: Any) -> Any:
 
 
 def _describe_object(value: Any) -> Any:
-    """An instance of a class that is no dataclass: what it holds, or its text where that says it all."""
+    """An instance of a class that is no dataclass: its attributes, or its repr without any."""
     if hasattr(value, "__dict__"):
         state = {name: describe(part) for name, part in sorted(vars(value).items())}
         return {"class": describe(type(value)), **state}
     text = repr(value)
     if re.search(r" at 0x[0-9a-f]+", text):
-        raise UsageError(f"{text} cannot be described: results with it could not be told from those with another")
+        raise UsageError(f"{text} cannot be described: its results could not be told from those of another object")
     return text
 
 
@@ -92,13 +92,13 @@ def _fields(value: Any) -> list[str]:
 
 
 def apply_settings(value: Any, settings: Sequence[str]) -> Any:
-    """The configuration with ``path.to.field=value`` applied, one after the other.
+    """The configuration with each ``path.to.field=value`` applied in turn.
 
-    A path goes through fields of dataclasses and modules, keys of mappings, keyword arguments of a partial, and rows
-    by name.
+    Paths lead through fields of dataclasses and modules, keys of mappings, keyword arguments of partials, and names of
+    rows.
 
     Raises:
-      UsageError: no ``=``, a name that is not there (listing those that are), or a value of another type.
+      UsageError: no ``=``, an unknown name (listing the right ones), or a value of the wrong type.
     """
     for setting in settings:
         path, equals, text = setting.partition("=")
@@ -111,11 +111,11 @@ def apply_settings(value: Any, settings: Sequence[str]) -> Any:
 def _set(value: Any, parts: list[str], text: str, path: str) -> Any:
     name, rest = parts[0], parts[1:]
     children = _children(value)
-    # The data set's builder knows more options than the table, the model more losses than are weighted.
+    # Builders have more options than the table sets, models more losses than are weighted.
     free = path == f"options.{name}" or path.endswith(f"train.loss_weights.{name}")
     if name not in children and not free:
-        known = "; ".join(map(str, children)) or "nothing to set"
-        raise UsageError(f"no field {name!r} in {path!r}; there is: {known}")
+        fields = "; ".join(map(str, children)) or "nothing to set"
+        raise UsageError(f"no field {name!r} in {path!r}; there is: {fields}")
     old = children.get(name)
     new = _set(old, rest, text, path) if rest else _parse(text, old, _hint(value, name), path)
     if isinstance(value, functools.partial):
@@ -176,7 +176,7 @@ def _parse(text: str, old: Any, hint: Any, path: str) -> Any:
 
 
 def _kinds(old: Any, hint: Any) -> tuple[Any, ...]:
-    """The types that a setting may have: those declared, else that of the present value."""
+    """The types that a setting may have: as declared, else that of the current value."""
     if hint is None:
         return (Any,) if old is None else (type(old),) if isinstance(old, (bool, int, float, str, tuple, list)) else ()
     if hint is Any:

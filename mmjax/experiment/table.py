@@ -1,4 +1,4 @@
-"""What a table is: rows as data. A file in ``experiments/`` is one of these and the lab note above it."""
+"""Tables as data: rows of methods on one data set. Files in ``experiments/`` each define one, with a lab note."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ __all__ = ["Matched", "Member", "Paper", "Row", "Table"]
 
 View = Callable[[Dataset], Dataset]
 NAMED = ("mean of logits", "prior-corrected product", "concatenation", "joint transformer")
-"""Roles that a row of that name has without being told."""
+"""Roles that rows of these names have by default."""
 FEEDS = ("resident", "streaming")
 Outputs = Mapping[str, Any]
 """``{"validation": [items, classes], "test": [items, classes]}``, rows by the index of the item."""
@@ -29,15 +29,15 @@ class Paper:
 
     Attributes:
       value: in the units of the table's metric, percent for accuracy.
-      source: where it stands.
-      checked: whether someone read it there; recalled numbers are shown as unchecked.
+      source: publication, and place in it.
+      checked: whether it was verified there; else it is shown as unchecked.
       metric: its name with its convention (see ``mmjax.evaluation.statistics.published``); None = that of the data.
-      split: on which split it was measured, where that is not the table's.
-      tolerance: how far a reproduction may lie from it, same units; None = 1 point (of errors 1 % of the number).
-      sd: its standard deviation over the paper's runs, same units; None = not published, the number counts as exact.
-      runs: how many those were.
-      cannot_run: why nothing here can reproduce it; empty = the row does, or does not.
-      reason: why the row does not reproduce it, where that is known.
+      split: the split that it is of, if not the table's.
+      tolerance: largest deviation of a reproduction, same units; None = 1 point (for errors 1 % of the number).
+      sd: standard deviation over the paper's runs, same units; None = not published, the number counts as exact.
+      runs: number of those.
+      cannot_run: why it cannot be reproduced here; empty = it can be attempted.
+      reason: why the row does not reproduce it, if known.
     """
 
     value: float
@@ -54,12 +54,12 @@ class Paper:
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """What a row that combines others sees of one of them, for one seed.
+    """One of the rows that a row combines, for one seed.
 
     Attributes:
       outputs: logits ``[items, classes]`` by split (``validation``, ``test``), in the order of the items.
       present: whether the item has any of the member's modalities, ``[items]`` by split.
-      runs: the outputs of all its seeds: this one's first, then the next ones', round to the one before.
+      runs: the outputs of all its seeds, in cyclic order from this one.
     """
 
     outputs: Outputs
@@ -68,7 +68,7 @@ class Member:
 
     @classmethod
     def of_seed(cls, outputs: Outputs, seeds: Sequence[int], seed: int, present: Outputs) -> "Member":
-        """What one seed sees of a row whose outputs are ``[seeds, items, classes]`` by split."""
+        """The member for one seed, from outputs ``[seeds, items, classes]`` by split."""
         place = seeds.index(seed)
         order = [*range(place, len(seeds)), *range(place)]
         runs = tuple({split: values[one] for split, values in outputs.items()} for one in order)
@@ -77,7 +77,7 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Matched:
-    """A network made as wide as it takes to have as many parameters as another row's.
+    """A network whose width is chosen to have as many parameters as another row.
 
     Attributes:
       build: ``width -> network``, larger with the width.
@@ -98,23 +98,21 @@ class Row:
       fit: a method that is none: ``(data, seed, members) -> {"validation": logits, "test": logits}``, where
         ``members`` is a ``Member`` for each row named in the field of that name, for the same seed.
       streams: the modalities it sees, after its view; None = all.
-      section: heading under which it stands; gains are taken within a section.
-      view: changes the table's data for this row (packs a video's utterances into one example, say).
+      section: its heading; gains are computed within a section.
+      view: changes the table's data for this row (for example, packs a video's utterances into one example).
       members: rows whose stored outputs ``fit`` combines; they run first.
-      varies: whether the seed matters to ``fit``; where not, it runs once.
+      varies: whether ``fit`` depends on the seed; if not, it runs once.
       baseline: whether the row may be "the best single modality" when it has one stream.
-      role: what it stands for in the protocol (see ``mmjax.evaluation.protocol``); empty = a method, or the role that
-        its name says.
-      validation_scores: what its scores on validation are: ``held out`` (nothing was fitted there), ``cross-fitted``
-        (of each item by a fit on others) or ``fitted`` (of the items it was fitted on: no evidence, so nothing is
-        chosen by them and no temperature is fitted on them).
+      role: in the protocol (see ``mmjax.evaluation.protocol``); empty = a method, or the role of its name.
+      validation_scores: ``held out`` (nothing was fitted on validation), ``cross-fitted`` (each item by a fit on
+        others) or ``fitted`` (on the same items: they select nothing, and no temperature is fitted on them).
       train: instead of the table's.
       task: instead of the table's.
       seeds: number of seeds, instead of the table's.
-      trials: number of trials, instead of the table's: of a row that takes hours.
+      trials: number of trials, instead of the table's, for rows that take hours.
       feed: instead of the table's.
-      paper: the published number it stands beside.
-      notes: what a reader must know of this row.
+      paper: the published number to compare with.
+      notes: for the reader.
     """
 
     name: str
@@ -153,7 +151,7 @@ class Row:
         """The model.
 
         Raises:
-          UsageError: the row is no network, or its width is not known yet.
+          UsageError: the row is no network, or its width is not resolved yet.
         """
         if self.model is None:
             raise UsageError(f"row {self.name!r} is no network: nothing is trained")
@@ -171,7 +169,7 @@ class Row:
           UsageError: the row is a network.
         """
         if self.fit is None:
-            raise UsageError(f"row {self.name!r} is a network: it fits nothing from others")
+            raise UsageError(f"row {self.name!r} is a network: it has no fit=")
         return self.fit
 
 
@@ -188,10 +186,10 @@ class Table:
       view: prepares the data for all rows (standardising, whitening).
       train: how models are trained.
       seeds: number of seeds; they are 0, 1, 2, ...
-      trials: settings among which that of each row is chosen on validation, the given one first: of a network learning
-        rate, weight decay and dropout, of a fit with a penalty ``C`` that; see ``mmjax.experiment.trials``.
-      feed: of the networks: ``resident`` trains all seeds of a row at once with the data on the device, ``streaming``
-        one after the other, each over all devices on batches from the host; it has neither refit nor trials.
+      trials: number of settings of each row to choose from on validation, the row's own first: learning rate, weight
+        decay and dropout of a network, the penalty ``C`` of a fit; see ``mmjax.experiment.trials``.
+      feed: of the networks: ``resident`` trains all seeds of a row at once with the data on the device; ``streaming``
+        one after the other, each over all devices on batches from the host, without refit or trials.
       references: published rows that are not run here: ``(name, Paper)``.
       note: printed under the title.
       extra: rows left out unless named with ``--rows`` (long ones).
@@ -243,21 +241,21 @@ class Table:
         Raises:
           UsageError: an unknown name; the message lists the right ones.
         """
-        known = {row.name for row in self.rows}
+        own = {row.name for row in self.rows}
         for name in names:
-            if name not in known:
+            if name not in own:
                 raise UsageError(f"no row {name!r}; the rows are: {'; '.join(row.name for row in self.rows)}")
         return tuple(row for row in self.rows if row.name in set(names))
 
     def split_names(self, text: str) -> list[str]:
-        """Names of rows separated by commas, in a text; a name may hold commas itself.
+        """Names of rows in a text separated by commas; names may contain commas.
 
         Raises:
           UsageError: an unknown name, or none at all.
         """
-        parts, names = text.split(","), []
+        own, parts, names = {row.name for row in self.rows}, text.split(","), []
         while parts:
-            ends = [n for n in range(len(parts), 0, -1) if self._has(",".join(parts[:n]).strip())]
+            ends = [n for n in range(len(parts), 0, -1) if ",".join(parts[:n]).strip() in own]
             count = ends[0] if ends else 1
             if name := ",".join(parts[:count]).strip():
                 names.append(name)
@@ -267,16 +265,12 @@ class Table:
         self.pick(names)
         return names
 
-    def _has(self, name: str) -> bool:
-        return any(row.name == name for row in self.rows)
-
     def chosen(self, names: Sequence[str] | None) -> tuple[Row, ...]:
-        """The rows to run: those named, with the members they need; or all but the extra ones. Members first."""
-        wanted = {r.name for r in self.rows if r.name not in self.extra} if names is None else set()
-        pending = list(self.pick(names or ()))
+        """The rows to run: the named ones with their members, or all but the extra ones. Members come first."""
+        wanted: set[str] = set()
+        pending = [row.name for row in self.rows if row.name not in self.extra] if names is None else list(names)
         while pending:
-            row = pending.pop()
+            (row,) = self.pick([pending.pop()])
             wanted.add(row.name)
-            pending += [member for member in self.pick(row.members) if member.name not in wanted]
-        rows = self.pick(tuple(wanted))
-        return tuple(sorted(rows, key=lambda row: bool(row.members)))
+            pending += [name for name in row.members if name not in wanted]
+        return tuple(sorted(self.pick(tuple(wanted)), key=lambda row: bool(row.members)))

@@ -1,4 +1,4 @@
-"""Trained rows as they lie on disk, as functions to be probed: networks, and rows that combine them."""
+"""Trained rows read from disk as functions of their input: networks, and rows that combine them."""
 
 import dataclasses
 import functools
@@ -16,17 +16,24 @@ from mmjax.evaluation.scores import Score, score
 from mmjax.evaluation.store.records import RecordStore
 from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment.checks import abstract_variables
-from mmjax.experiment.data import row_data
+from mmjax.experiment.data import Viewed, row_data
 from mmjax.experiment.table import Member, Row, Table
 from mmjax.stream import target_items
 from mmjax.typing import Mapping
 
-__all__ = ["Subject", "combine", "find_subjects", "pattern_name", "scores", "truth"]
+__all__ = ["Subject", "combine", "load_subjects", "pattern_name", "scores", "truth"]
 
 
 @dataclasses.dataclass
 class Subject:
-    """A finished row that can be probed."""
+    """A finished row as a function of its input.
+
+    Attributes:
+      load: reads the trained network; None for a row that combines others.
+      parts: how each part of its analysis was computed.
+      analysis: the arrays of that.
+      seconds: spent on it.
+    """
 
     row: Row
     seeds: list[int]
@@ -36,12 +43,12 @@ class Subject:
     load: Callable[[], Probe] | None
     members: tuple["Subject", ...] = ()
     parts: dict[str, Any] = dataclasses.field(default_factory=dict)
-    found: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    analysis: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
 
     @property
     def per_step(self) -> bool:
-        """Whether an example has a label per step, so that an item is no row of its own."""
+        """Whether an example has a label per step, and so several items."""
         return self.data.splits["test"].index.ndim > 1 or any(member.per_step for member in self.members)
 
     @property
@@ -56,12 +63,12 @@ class Subject:
 
     @property
     def items(self) -> int:
-        """Labelled items of test."""
+        """Number of labelled test items."""
         return int((np.asarray(self.data.splits["test"].index) >= 0).sum())
 
     @functools.cached_property
     def probe(self) -> Probe | None:
-        """The trained networks, read when they are first needed; None for a row that combines others."""
+        """The trained networks, read on first use; None for a row that combines others."""
         return self.load() if self.load else None
 
     @property
@@ -81,22 +88,22 @@ class Subject:
         return self.probe is not None and self.probe.loops(self.data.splits["test"])
 
     def mixed(self, seeds: int | None = None) -> Mixed:
-        """The first seeds of the row on mixtures of the test items."""
+        """The first ``seeds`` seeds of the row on mixtures of the test items."""
         if self.probe is not None:
             return self.probe.mixed(self.data.splits["test"], seeds)
         return _vote(self.row, self.seeds[:seeds], self.data, self.members)
 
 
-def find_subjects(table: Table, dataset: Dataset, store: RecordStore, hashes: Mapping[str, str]) -> dict[str, Subject]:
-    """The finished rows that can be probed, networks first: a method whose fit sees the data itself cannot."""
-    known: dict[tuple[int, bool], Dataset] = {}
+def load_subjects(table: Table, dataset: Dataset, store: RecordStore, hashes: Mapping[str, str]) -> dict[str, Subject]:
+    """The finished networks and rows that combine them, networks first; other fits cannot be applied to new input."""
+    viewed: Viewed = {}
     subjects: dict[str, Subject] = {}
     for row in sorted(table.rows, key=lambda row: bool(row.members)):
         records = [r for r in store.records(row.name) if r["method"]["config_hash"] == hashes[row.name]]
         if not records or not store.verify(row.name):
             continue
         seeds = store.seeds(row.name)
-        data = row_data(dataset, row, known)
+        data = row_data(dataset, row, viewed)
         logits = {split: store.logits(row.name, split) for split in HELD_OUT}
         if row.model is not None:
             load = functools.partial(_probe, table, row, store, hashes[row.name], data, len(seeds))
@@ -106,11 +113,11 @@ def find_subjects(table: Table, dataset: Dataset, store: RecordStore, hashes: Ma
             streams = tuple(sorted({name for m in members for name in m.streams}))
             subjects[row.name] = Subject(row, seeds, streams, data, logits, None, members)
         if row.name in subjects:
-            digest, found = store.analysis(row.name) or ({}, {})
+            digest, analysis = store.analysis(row.name) or ({}, {})
             same = digest.get("logits", records[0]["logits_sha256"]) == records[0]["logits_sha256"]
             if same and digest.get("config_hash") == hashes[row.name] and digest.get("seeds") == seeds:
                 subjects[row.name].parts |= digest.get("parts", {})
-                subjects[row.name].found |= found
+                subjects[row.name].analysis |= analysis
     return subjects
 
 
@@ -120,28 +127,28 @@ def _probe(table: Table, row: Row, store: RecordStore, config_hash: str, data: D
     try:
         variables = import_params(store.workdir / "checkpoints" / f"{config_hash}.safetensors", like)
     except UsageError as error:
-        said = f"row {row.name!r} cannot be measured: {error}; without its file in logits/ it is trained again"
-        raise UsageError(said) from None
+        why = f"row {row.name!r} cannot be measured: {error}; without its file in logits/ it is trained again"
+        raise UsageError(why) from None
     return Probe(row.network, row.task or table.task, variables, chunk=equal_parts(data.splits["test"].size))
 
 
 def _vote(row: Row, seeds: Sequence[int], data: Dataset, members: Sequence[Subject]) -> Mixed:
-    """A row that combines others, as a function of which item each modality comes from."""
+    """A row that combines others, as a function of item numbers."""
 
     def of_seeds(rows: Mapping[str, np.ndarray], some: Sequence[int]) -> np.ndarray:
         outputs, present = {}, {}
         for member in members:
-            taken = np.asarray(rows[member.streams[0]])
-            outputs[member.row.name] = member.logits["test"][:, np.maximum(taken, 0)]
-            present[member.row.name] = taken >= 0
+            numbers = np.asarray(rows[member.streams[0]])
+            outputs[member.row.name] = member.logits["test"][:, np.maximum(numbers, 0)]
+            present[member.row.name] = numbers >= 0
         return combine(row, some, data, members, outputs, present)
 
     def mixed(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-        if all(np.ndim(taken) == 1 for taken in rows.values()):
+        if all(np.ndim(numbers) == 1 for numbers in rows.values()):
             return of_seeds(rows, seeds)
         parts = []
         for place, seed in enumerate(seeds):  # a rule may look at several seeds of a member, all on the seed's items
-            own = {name: taken if np.ndim(taken) == 1 else taken[place] for name, taken in rows.items()}
+            own = {name: numbers if np.ndim(numbers) == 1 else numbers[place] for name, numbers in rows.items()}
             parts.append(of_seeds(own, [seed]))
         return np.concatenate(parts)
 
@@ -156,21 +163,21 @@ def combine(
     outputs: Mapping[str, np.ndarray],
     present: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    """What ``row.fit`` makes of the members' validation outputs and these in place of the test ones."""
+    """Outputs of ``row.fit`` ``[seeds, ...]`` for these outputs of the members in place of those on test."""
     combined = []
     for seed in seeds:
         voters = {}
         for member in members:
             name, validation = member.row.name, member.logits["validation"]
             seen = {"validation": np.ones(validation.shape[1], bool), "test": present[name]}
-            given = {"validation": validation, "test": outputs[name]}
-            voters[name] = Member.of_seed(given, member.seeds, seed, seen)
+            logits = {"validation": validation, "test": outputs[name]}
+            voters[name] = Member.of_seed(logits, member.seeds, seed, seen)
         combined.append(np.asarray(row.combination(data, seed, voters)["test"], np.float32))
     return np.stack(combined)
 
 
 def pattern_name(streams: Sequence[str]) -> str:
-    """Under which name the outputs with only these modalities are kept."""
+    """Name in the analysis of the outputs with only these modalities."""
     return "pattern/" + "+".join(sorted(streams))
 
 

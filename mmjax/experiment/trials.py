@@ -1,7 +1,7 @@
-"""The setting of a row, chosen among trials on validation: as many for every row, test read for the choice alone.
+"""Hyper-parameter search: the setting of a row is chosen on validation among trials, as many for every row.
 
-Trials of a network share its compiled program (``mmjax.search``) and are compared on the first few seeds; all seeds are
-then trained with the best. A fit that has a penalty ``C`` is tried with others.
+Trials of a network share its compiled program (``mmjax.search``) and are compared on the first few seeds; then all
+seeds are trained with the best. For a fit with a penalty ``C``, trials vary ``C``.
 """
 
 import dataclasses
@@ -14,9 +14,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from mmjax.experiment.checks import some_shapes
 from mmjax.experiment.table import Row
 from mmjax.resident import Fit, Prepared
 from mmjax.search import Trial, draw_trials, own_weight_decay, uses_dropout
@@ -27,22 +27,22 @@ from mmjax.typing import Mapping
 __all__ = ["SEEDS", "Search", "describe_trials", "fit_chosen", "has_settings", "penalties", "search_fit"]
 
 SEEDS = 2
-"""On so many seeds at least, where the row has them, trials are compared."""
+"""Trials are compared on at least so many seeds, if the row has them."""
 PENALTY_FACTOR = 100.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What was tried and what was chosen.
+    """The trials of a row and the chosen one.
 
     Attributes:
       metric: of validation, by which trials are compared.
-      seeds: on which; scores are their means.
-      settings: of each trial, plain numbers by name; None = as the row gives it.
+      seeds: of the comparison; scores are means over them.
+      settings: of each trial, numbers by name; None = as in the row.
       scores: of each trial; None = it diverged.
-      chosen: place of the best, the earliest of equals; the first where all diverged.
+      chosen: index of the best, the first of equals; 0 where all diverged.
       lower: whether a lower score is better.
-      seconds: what the clock said.
+      seconds: elapsed.
     """
 
     metric: str
@@ -57,16 +57,16 @@ class Search:
     def of(
         cls, metric: str, lower: bool, seeds: Sequence[int], settings: Sequence[Mapping], scores: np.ndarray
     ) -> "Search":
-        """The search whose trials had these scores ``[trials, seeds]``; NaN where a trial diverged."""
+        """The search with these scores ``[trials, seeds]``; NaN where a trial diverged."""
         means = np.asarray(scores, np.float64).mean(1)
-        kept = tuple(float(value) if np.isfinite(value) else None for value in means)
-        return cls(metric, tuple(seeds), tuple(settings), kept, _best(scores, lower), lower)
+        of_trials = tuple(float(value) if np.isfinite(value) else None for value in means)
+        return cls(metric, tuple(seeds), tuple(settings), of_trials, _best(scores, lower), lower)
 
     def without_chosen(self) -> "Search":
-        """The search with its best trial counted as one that diverged."""
+        """The search with the best trial marked as diverged."""
         scores = tuple(None if place == self.chosen else score for place, score in enumerate(self.scores))
-        left = np.asarray([np.nan if score is None else score for score in scores])[:, None]
-        return dataclasses.replace(self, scores=scores, chosen=_best(left, self.lower))
+        values = np.asarray([np.nan if score is None else score for score in scores])[:, None]
+        return dataclasses.replace(self, scores=scores, chosen=_best(values, self.lower))
 
     @property
     def rule(self) -> str:
@@ -75,12 +75,12 @@ class Search:
         return f"setting of best validation {self.metric} ({of}) among {len(self.settings)} trials"
 
     def record(self) -> dict[str, Any]:
-        """What stands in the record's ``method``."""
-        tried = [{**setting, "validation": score} for setting, score in zip(self.settings, self.scores)]
+        """Fields for the record's ``method``."""
+        trials = [{**setting, "validation": score} for setting, score in zip(self.settings, self.scores)]
         return {
             "trials": len(self.settings),
             "choice": {"trial": self.chosen + 1, **self.settings[self.chosen]},
-            "search": {"metric": self.metric, "seeds": list(self.seeds), "trials": tried},
+            "search": {"metric": self.metric, "seeds": list(self.seeds), "trials": trials},
         }
 
 
@@ -92,15 +92,15 @@ def _best(scores: np.ndarray, lower: bool) -> int:
 def fit_chosen(
     prepared: Prepared, settings: Sequence[Mapping[str, float | None]], lower: bool, run: Callable[..., Fit]
 ) -> tuple[Fit, Search, Trial]:
-    """All seeds trained with the best of the trials, what was tried, and the best one ``[seeds]``.
+    """Searches, then trains all seeds with the best trial; returns the fit, the search and that trial ``[seeds]``.
 
-    A trial that is finite on the seeds of the search and not on all gives way to the next one.
+    A trial that diverges on a seed outside the search is replaced by the next best.
 
     Args:
       prepared: programs that take trials.
-      settings: of the trials, from ``describe_trials``; their number is that of the trials.
+      settings: of the trials, from ``describe_trials``.
       lower: whether a lower value of ``train.select`` is better.
-      run: ``prepared.run``, which is told what it runs, ``trials 1 of 3`` or ``fit of trial 2``, before its arguments.
+      run: ``prepared.run`` with a label, ``trials 1 of 3`` or ``fit of trial 2``, as first argument.
 
     Raises:
       UsageError: no trial is finite on all seeds.
@@ -120,34 +120,33 @@ def fit_chosen(
 def _search(
     prepared: Prepared, settings: Sequence[Mapping[str, float | None]], lower: bool, run: Callable[..., Fit]
 ) -> Search:
-    """Trains the trials, as many at once as the row has seeds, and compares them."""
+    """Trains the trials, as many at a time as the row has seeds, and compares them."""
     trials, width, select = draw_trials(len(settings)), len(prepared.seeds), prepared.train.select
     wanted = min(SEEDS, width)
     parts = math.ceil(len(settings) * wanted / width)
     seeds = prepared.seeds[: min(width, parts * width // len(settings))]
     pairs = [(trial, seed) for trial in range(len(settings)) for seed in seeds]
-    pairs += pairs[:1] * (parts * width - len(pairs))  # the last program is filled up
+    pairs += pairs[:1] * (parts * width - len(pairs))  # padding: one shape, one program
     scores: list[float] = []
     clock = time.perf_counter()
     for part in range(parts):
         some = pairs[part * width : (part + 1) * width]
         places = np.asarray([trial for trial, _ in some])
-        given = jax.tree.map(lambda x, places=places: x[places], trials)
-        found = run(f"trials {part + 1} of {parts}", seeds=[seed for _, seed in some], trials=given, strict=False)
-        best = found.history[f"validation/{select}"][found.epoch, np.arange(width)]
-        scores += np.where(found.diverged | (found.epoch < 0), np.nan, best).tolist()
+        batch = jax.tree.map(lambda x, places=places: x[places], trials)
+        fitted = run(f"trials {part + 1} of {parts}", seeds=[seed for _, seed in some], trials=batch, strict=False)
+        best = fitted.history[f"validation/{select}"][fitted.epoch, np.arange(width)]
+        scores += np.where(fitted.diverged | (fitted.epoch < 0), np.nan, best).tolist()
     table = np.asarray(scores[: len(settings) * len(seeds)]).reshape(len(settings), len(seeds))
     search = Search.of(select, lower, seeds, settings, table)
     return dataclasses.replace(search, seconds=time.perf_counter() - clock)
 
 
 def describe_trials(count: int, model: nn.Module, train: Train, batch: Batch) -> list[dict[str, float | None]]:
-    """The trials of a network in plain numbers; what it does not have (weight decay, dropout) is left out.
+    """The settings of a network's trials as plain numbers, without weight decay or dropout where it has none.
 
     Args:
       batch: of its data; only shapes are used.
     """
-    some = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a[:2].shape, jnp.result_type(a)), batch)
     names = ("params", "dropout", "sample")
 
     def step(batch: Batch) -> Any:
@@ -156,9 +155,9 @@ def describe_trials(count: int, model: nn.Module, train: Train, batch: Batch) ->
         variables = init_state(model, tx, batch.streams, keys["params"], targets=batch.target).variables
         return model.apply(variables, batch.streams, targets=batch.target, train=True, rngs=keys, mutable=True)
 
-    drops = uses_dropout(step, some)
+    drops = uses_dropout(step, some_shapes(batch))
     own = own_weight_decay(train.optimizer)
-    trials, described = draw_trials(count), []
+    trials, settings = draw_trials(count), []
     for number in range(count):
         factor, decay, rate = (
             float(x[number]) for x in (trials.learning_rate, trials.weight_decay, trials.dropout_rate)
@@ -168,18 +167,18 @@ def describe_trials(count: int, model: nn.Module, train: Train, batch: Batch) ->
             setting["weight_decay"] = _short(own if math.isnan(decay) else decay)
         if drops:
             setting["dropout_rate"] = None if math.isnan(rate) else _short(rate)
-        described.append(setting)
-    return described
+        settings.append(setting)
+    return settings
 
 
 def _short(value: float) -> float:
-    """Six digits: a trial's numbers are float32."""
+    """Rounded to six digits, the precision of float32."""
     return float(f"{value:.6g}")
 
 
 def penalties(fit: Callable[..., Any], count: int) -> list[tuple[dict[str, float | None], Callable[..., Any]]]:
-    """The fit as it is, then with ``C`` from a hundredth to a hundred times as large (log-uniform); only the first
-    where the fit has no ``C``.
+    """Settings and fits: the fit itself, then with ``C`` scaled by 0.01 to 100 (log-uniform); only the first
+    without a ``C``.
     """
     parameter = inspect.signature(fit).parameters.get("C")
     own = None if parameter is None else parameter.default
@@ -191,7 +190,7 @@ def penalties(fit: Callable[..., Any], count: int) -> list[tuple[dict[str, float
 
 
 def has_settings(row: Row) -> bool:
-    """Whether there is anything to be tried of a row: it is a network, or a fit with a penalty."""
+    """Whether a row has hyper-parameters to search: it is a network, or a fit with a penalty."""
     return row.model is not None or len(penalties(row.combination, 2)) > 1
 
 
@@ -203,7 +202,7 @@ def search_fit(
     lower: bool,
     seeds: Sequence[int],
 ) -> tuple[Search, Callable[..., Any]]:
-    """The candidate of best validation score.
+    """The search and the candidate with the best validation score.
 
     Args:
       candidates: from ``penalties``.

@@ -15,18 +15,18 @@ __all__ = ["claim"]
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, owner: Mapping[str, Any]) -> Iterator[None]:
-    """Creates the directory and holds it; the end of the process, however it ends, frees it.
+    """Creates the directory and locks it; the lock ends with the process.
 
     Args:
       workdir: the directory.
-      owner: what ``config.json`` must say where there is one, e.g. ``{"table": "digits", "row": None}``.
+      owner: fields that an existing ``config.json`` must have, for example ``{"table": "digits", "row": None}``.
 
     Raises:
       UsageError: it cannot be written, holds something else, or another process is at work in it.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        # Not truncated, and no link is followed: what it points to is not ours.
+        # Not truncated, and no link is followed: its target is not ours.
         lock = os.fdopen(os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666), "r+")
     except OSError as error:
         reason = "it is a file" if workdir.is_file() else error.strerror
@@ -49,13 +49,13 @@ def claim(workdir: pathlib.Path, owner: Mapping[str, Any]) -> Iterator[None]:
 
 def _check_owner(workdir: pathlib.Path, owner: Mapping[str, Any]) -> None:
     try:
-        there = read_json(workdir / "config.json")
+        config = read_json(workdir / "config.json")
     except (FileNotFoundError, DamagedFile):  # nothing yet, or damaged: written anew
         return
-    there = there if isinstance(there, dict) else {}
+    config = config if isinstance(config, dict) else {}
     for name, value in owner.items():
-        if there.get(name) != value:
+        if config.get(name) != value:
             raise UsageError(
-                f"{str(workdir)!r} holds other results ({name} is {there.get(name)!r} there and {value!r} here): pass "
+                f"{str(workdir)!r} holds other results ({name} is {config.get(name)!r} there and {value!r} here): pass "
                 "another --workdir, or remove it"
             )

@@ -9,14 +9,14 @@ import pytest
 
 from mmjax.batches import concat_batches
 from mmjax.evaluation.measures.mixing import Probe
-from mmjax.experiment import runner
+from mmjax.experiment import rows
 from tests.compiled import cached_programs
 
 
 @contextlib.contextmanager
 def quickly(folder):
     """Plots have tests of their own, programs are kept here and in ``folder``, and no commit comes in between."""
-    prepare, cost, begin = runner.prepare, runner._cost, Probe.__init__
+    prepare, cost, begin = rows.prepare, rows._cost, Probe.__init__
     prepared, costs, probed = {}, {}, {}
 
     def prepare_once(model, task, train, splits, seeds, **others):
@@ -40,9 +40,9 @@ def quickly(folder):
 
     with pytest.MonkeyPatch.context() as patch, cached_programs(folder):
         patch.setattr("mmjax.evaluation.report.plots.write_plots", lambda *arguments: {})
-        patch.setattr(runner, "environment", lambda: {"commit": "any"})
-        patch.setattr(runner, "prepare", prepare_once)
-        patch.setattr(runner, "_cost", cost_once)
+        patch.setattr(rows, "environment", lambda: {"commit": "any"})
+        patch.setattr(rows, "prepare", prepare_once)
+        patch.setattr(rows, "_cost", cost_once)
         patch.setattr(Probe, "__init__", begin_once)
         yield
 

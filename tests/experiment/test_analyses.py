@@ -224,7 +224,7 @@ def test_an_additive_vote_has_no_interaction_and_shapley_values_sum_to_what_is_g
 
 
 def test_measured_again_the_bytes_are_the_same_and_nothing_is_trained(copy, finished, monkeypatch):
-    monkeypatch.setattr("mmjax.experiment.runner.prepare", None)
+    monkeypatch.setattr("mmjax.experiment.rows.prepare", None)
     before = {path.name: path.read_bytes() for path in (copy / "checkpoints").iterdir()}
     shutil.rmtree(copy / "analysis")
     run(copy)
@@ -251,7 +251,7 @@ def which_run(monkeypatch, workdir, *arguments, **others):
 def test_what_was_measured_is_not_measured_again_nor_are_its_models_read(copy, monkeypatch):
     shutil.rmtree(copy / "checkpoints")
     monkeypatch.setattr(analyses, "_patterns", None)
-    monkeypatch.setattr("mmjax.experiment.runner.prepare", None)
+    monkeypatch.setattr("mmjax.experiment.rows.prepare", None)
     assert which_run(monkeypatch, copy) == set()
 
 

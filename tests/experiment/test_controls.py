@@ -45,7 +45,8 @@ def summary(higher_is_better=True, best="left", **changes):
     scores = {**VALIDATION, **changes}
     rows = [
         {"name": row.name, "status": "not run" if scores[row.name] is None else "done", "section": row.section,
-         "streams": list(row.streams or BOTH), "best_single": row.name == best, "validation": scores[row.name]}
+         "streams": list(row.streams or BOTH), "best_single": row.name == best, "validation": scores[row.name],
+         "role": row.role, "kind": "fit" if row.fit else "model"}
         for row in table().rows
     ]  # fmt: skip
     return {"rows": rows, "higher_is_better": higher_is_better}

@@ -66,7 +66,7 @@ def test_folds_are_pooled_by_the_names_of_their_rows(tmp_path):
     assert list(rows) == ["text", "late", "late_shuffled", "gated"]
     assert rows["text"]["folds"] == [0.5, 0.3, 0.4] and rows["text"]["mean"] == pytest.approx(0.4)
     assert rows["late"]["folds"] == [0.7, 0.9, None] and "mean" not in rows["late"]
-    assert rows["gated"]["folds"] == [None, None, 1.0] and "stands in some folds only" in text
+    assert rows["gated"]["folds"] == [None, None, 1.0] and "is missing in some folds" in text
 
 
 def test_run_or_reported_again_the_bytes_stay(folded, tmp_path):

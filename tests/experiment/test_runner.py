@@ -169,7 +169,7 @@ def test_killed_between_its_parts_it_ends_with_the_same_bytes(whole, tmp_path, m
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(place, name, death)
             run(tmp_path, small.conforming())
-    monkeypatch.setattr(runner, "prepare", None)
+    monkeypatch.setattr("mmjax.experiment.rows.prepare", None)
     _, lines = run(tmp_path, small.conforming())
     assert sum("done before" in line for line in lines) == 14 and not any("presence" in line for line in lines)
     assert product(tmp_path) == product(whole) and len(product(whole)) == 4 + 14
@@ -182,7 +182,7 @@ def test_the_report_is_made_again_from_files_alone(whole, tmp_path, monkeypatch)
     for name in names:
         (tmp_path / "copy" / name).unlink()
     shutil.rmtree(tmp_path / "copy" / "checkpoints")
-    for name in ("prepare", "analyse", "load_raw"):
+    for name in ("compile_row", "analyse", "load_raw"):
         monkeypatch.setattr(runner, name, None)
     assert report(tmp_path / "copy") == (whole / "table.md").read_text()
     for name in names:
@@ -210,7 +210,7 @@ def test_a_part_of_a_finished_table_is_written_beside_it(whole, tmp_path, monkey
     shutil.copytree(whole, copy)
     before = files_of(copy)
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "prepare", None)  # what stands in the whole is taken over, not trained
+        patch.setattr("mmjax.experiment.rows.prepare", None)  # what stands in the whole is taken over, not trained
         text, lines = run(copy, small.conforming(), rows=["left", "mean of logits"])
         assert any(f"stays as it is; this part of it goes to {copy / 'part'}" in line for line in lines)
         assert sum("done before" in line for line in lines) == 3 and str(copy / "part") in lines[-1]
@@ -224,7 +224,7 @@ def test_a_part_of_a_finished_table_is_written_beside_it(whole, tmp_path, monkey
     assert part["joined"]["interaction"] and len(part) == len(summary_of(whole)["rows"])
     run(copy, apply_settings(small.conforming(), ["rows.left.model.fusion.dim=5"]), rows=["left"])
     assert files_of(copy, "part") == before
-    monkeypatch.setattr(runner, "prepare", None)
+    monkeypatch.setattr("mmjax.experiment.rows.prepare", None)
     assert run(copy, small.conforming())[0] == (whole / "table.md").read_text()
     assert product(copy) == product(whole)
     run(copy, small.conforming(), rows=["left"], force=True)

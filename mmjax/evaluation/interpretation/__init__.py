@@ -1,6 +1,6 @@
-"""What a model looks at: weights it reports, attributions of its score to its input, and checks that they mean it.
+"""Interpretation: weights that a model reports, attributions of its score to its input, and checks of faithfulness.
 
-Everything takes a function of streams that gives one number per example; ``model_score`` makes one of any model.
+Functions take a score, a function of streams with one number per example; ``model_score`` makes one of any model.
 """
 
 from mmjax.evaluation.interpretation.faithfulness import Curves as Curves

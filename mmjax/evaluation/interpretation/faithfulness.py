@@ -1,4 +1,4 @@
-"""Do attributions name what the score rests on? Take it away in their order and see how fast the score falls."""
+"""Faithfulness of attributions: how fast the score falls when input is removed in their order."""
 
 import dataclasses
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 
 from mmjax.evaluation.interpretation.gradients import Attributions
 from mmjax.evaluation.interpretation.scores import Score, as_tree, compiled
-from mmjax.stream import Stream
+from mmjax.stream import Stream, where_mask
 from mmjax.typing import Mapping
 
 __all__ = ["Curves", "relevance_mass", "removal_curves"]
@@ -17,13 +17,13 @@ __all__ = ["Curves", "relevance_mass", "removal_curves"]
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """The score while units are removed or put back.
+    """The score as units are removed or inserted.
 
     Attributes:
-      fraction: ``[points]`` share of the units that are removed (deletion) or there (insertion), 0 to 1.
+      fraction: ``[points]`` share of the units that are removed (deletion) or present (insertion), 0 to 1.
       deletion: ``[points, batch]`` the most important units are removed first.
-      insertion: ``[points, batch]`` the most important units are put back first.
-      random: ``[draws, points, batch]`` units are removed in random order; read backwards it is an insertion.
+      insertion: ``[points, batch]`` the most important units are inserted first.
+      random: ``[draws, points, batch]`` units are removed in random order; reversed it is an insertion.
     """
 
     fraction: np.ndarray
@@ -33,7 +33,7 @@ class Curves:
 
     @property
     def areas(self) -> dict[str, np.ndarray]:
-        """Areas under the curves ``[batch]``, random order averaged over the draws (backwards it has the same one).
+        """Areas under the curves ``[batch]``, random order averaged over the draws (the same for its insertion).
 
         Faithful attributions have deletion below random and insertion above it.
         """
@@ -51,21 +51,21 @@ def removal_curves(
     seed: int = 0,
     baseline: Mapping[str, Any] | None = None,
 ) -> Curves:
-    """Deletion and insertion (Petsiuk et al. 2018) over the units of all streams named in ``attributions`` together.
+    """Deletion and insertion (Petsiuk et al. 2018) over the units of all streams in ``attributions`` together.
 
     An attribution shaped as the mask of its stream ranks items, which are removed by the mask; one with more axes
-    (pixels ``[batch, frames, h, w]``) ranks parts of items, which are replaced by the baseline. Padding is no unit.
-    Units are removed in falling order of the signed attribution: what speaks for the score goes first.
+    (pixels ``[batch, frames, h, w]``) ranks parts of items, which are replaced by the baseline. Padding is excluded.
+    Units are removed in decreasing order of the signed attribution.
 
     Args:
-      score: ``streams -> [batch]``; a probability is easiest to read.
-      points: of a curve, at equal distances from 0 to 1.
-      draws: random orders.
-      seed: of those.
-      baseline: by name, what stands in the place of a removed part, broadcast against the values; default 0.
+      score: ``streams -> [batch]``; probabilities are easiest to read.
+      points: of a curve, evenly spaced from 0 to 1.
+      draws: number of random orders.
+      seed: of the random orders.
+      baseline: by name, the value of removed parts, broadcast against the values; default 0.
 
     Raises:
-      ValueError: an attribution that fits no leading axes of its stream.
+      ValueError: an attribution that does not match the leading axes of its stream.
     """
     units, real = [], []
     for name, values in sorted(attributions.items()):
@@ -75,17 +75,17 @@ def removal_curves(
                 f"the attribution of {name!r} is {values.shape}; it must have the shape of the mask "
                 f"{stream.mask.shape} or of more leading axes of the values {stream.values.shape}"
             )
-        mask = np.asarray(stream.mask).reshape(*stream.mask.shape, *(1,) * (values.ndim - stream.mask.ndim))
         units.append(values.reshape(len(values), -1))
-        real.append(np.broadcast_to(mask, values.shape).reshape(len(values), -1))
-    importance, there = np.concatenate(units, 1), np.concatenate(real, 1)
+        mask = np.broadcast_to(where_mask(np.asarray(stream.mask), values), values.shape)
+        real.append(mask.reshape(len(values), -1))
+    importance, valid = np.concatenate(units, 1), np.concatenate(real, 1)
     fraction = np.linspace(0, 1, points)
     shapes = tuple((name, np.shape(values)) for name, values in sorted(attributions.items()))
     fill = {name: jnp.asarray((baseline or {}).get(name, 0.0)) for name, _ in shapes}
-    first = np.round(fraction[:, None] * there.sum(1)).astype(np.int32)  # [points, batch] units that are meant
+    first = np.round(fraction[:, None] * valid.sum(1)).astype(np.int32)  # [points, batch] number of units
 
     def ranks(order_by: np.ndarray) -> np.ndarray:
-        order = np.argsort(np.where(there, -order_by, np.inf), axis=1, kind="stable")
+        order = np.argsort(np.where(valid, -order_by, np.inf), axis=1, kind="stable")
         rank = np.empty(order.shape, np.int32)
         np.put_along_axis(rank, order, np.arange(order.shape[1], dtype=np.int32)[None], axis=1)
         return rank
@@ -101,10 +101,10 @@ def removal_curves(
 
 
 def relevance_mass(attribution: Any, evidence: Any) -> np.ndarray:
-    """The share of an attribution's magnitude that lies where the evidence is known to be, ``[batch]``.
+    """The share of an attribution's magnitude on the known evidence, ``[batch]``.
 
-    The relevance mass accuracy of Arras et al. (2022, eq. 1), of magnitudes instead of positive values. What chance
-    would give is the share of the units that are evidence. NaN where the attribution is 0 everywhere.
+    The relevance mass accuracy of Arras et al. (2022, eq. 1), with magnitudes instead of positive values. By chance it
+    is the share of the units that are evidence. NaN where the attribution is 0 everywhere.
 
     Args:
       attribution: ``[batch, *units]``; 0 in padding.
@@ -125,19 +125,19 @@ def _curve(
     insert: Any,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
 ) -> Any:
-    """The score ``[points, batch]`` with the ``first`` units of the order there, or with the others."""
+    """The score ``[points, batch]`` with the ``first`` units of the order inserted, or deleted."""
 
     def at(count: Any) -> Any:
-        kept = (rank < count[:, None]) == insert
+        present = (rank < count[:, None]) == insert
         changed, start = dict(streams), 0
         for name, shape in shapes:
             stream, size = streams[name], int(np.prod(shape[1:]))
-            keep = kept[:, start : start + size].reshape(shape)
+            keep = present[:, start : start + size].reshape(shape)
             if keep.ndim == stream.mask.ndim:
                 changed[name] = stream.replace(mask=stream.mask & keep)
             else:
-                wide = keep.reshape(*shape, *(1,) * (stream.values.ndim - keep.ndim))
-                changed[name] = stream.replace(values=jnp.where(wide, stream.values, fill[name]))
+                values = jnp.where(where_mask(keep, stream.values), stream.values, fill[name])
+                changed[name] = stream.replace(values=values)
             start += size
         return score(changed)
 

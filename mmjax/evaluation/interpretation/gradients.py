@@ -1,7 +1,7 @@
-"""Attributions by gradients: how much of a score each value of the input accounts for.
+"""Gradient-based attributions of a score to the values of the input.
 
-The streams hold floats (``model_score`` gives such); attributions have the shape of their values and are exactly 0 in
-padding and in what is absent. Streams of integers get none.
+Streams must hold floats (as from ``model_score``); attributions have the shape of their values and are exactly 0 in
+padding and absent modalities. Streams of integers get none.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from mmjax.typing import Mapping
 __all__ = ["Attributions", "completeness", "gradient_times_input", "integrated_gradients", "per_item", "per_modality"]
 
 Attributions = dict[str, Any]
-"""By the name of the stream, shaped as its values (or the first axes of it, summed over the others)."""
+"""By the name of the stream, shaped as its values or as their leading axes, summed over the others."""
 
 
 def integrated_gradients(
@@ -26,16 +26,16 @@ def integrated_gradients(
     """``(x - b) * integral of the gradient from b to x`` along the straight line (Sundararajan et al. 2017, eq. 1).
 
     All streams move together; masks stay. The sum over an example is ``score(x) - score(b)`` (completeness). The
-    integral is a Gauss-Legendre sum.
+    integral is computed by Gauss-Legendre quadrature.
 
     Args:
       score: ``streams -> [batch]``; an example's number depends on that example alone.
       streams: of floats.
-      baseline: by name, arrays that broadcast against the values; zeros where nothing is given.
-      steps: points of the integral, one gradient each. More where ``completeness`` leaves a gap.
+      baseline: by name, arrays that broadcast against the values; default 0.
+      steps: points of the quadrature, one gradient each; increase it if ``completeness`` shows a gap.
 
     Raises:
-      ValueError: no stream of floats, a baseline of a stream that is not there, ``steps`` below 1.
+      ValueError: no stream of floats, a baseline of an unknown stream, ``steps`` below 1.
     """
     if steps < 1:
         raise ValueError(f"{steps=} must be at least 1")
@@ -50,8 +50,8 @@ def _integrated(score: Score, streams: dict[str, Stream], baseline: dict[str, An
 
     def add(total: Attributions, point: tuple[Any, Any]) -> tuple[Attributions, None]:
         share, weight = point
-        there = {name: baseline[name] + share * change[name] for name in values}
-        slope = _gradient(score, streams, there)
+        point_values = {name: baseline[name] + share * change[name] for name in values}
+        slope = _gradient(score, streams, point_values)
         return {name: total[name] + weight * slope[name] for name in total}, None
 
     points = (jnp.asarray((nodes + 1) / 2, jnp.float32), jnp.asarray(weights / 2, jnp.float32))
@@ -113,17 +113,13 @@ def _gradient(score: Score, streams: Mapping[str, Stream], values: Mapping[str, 
     return jax.grad(total)(dict(values))
 
 
-def _baseline(streams: Mapping[str, Stream], given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A baseline of the shape of its values for every stream of floats."""
+def _baseline(streams: Mapping[str, Stream], baseline: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A baseline for every stream of floats, shaped as its values."""
     floats = [name for name, s in sorted(streams.items()) if jnp.issubdtype(s.values.dtype, jnp.floating)]
-    given = given or {}
+    baseline = baseline or {}
     if not floats:
         raise ValueError(f"no stream of floats among {sorted(streams)}: make the score with model_score")
-    if unknown := sorted(set(given) - set(floats)):
+    if unknown := sorted(set(baseline) - set(floats)):
         raise ValueError(f"a baseline of {unknown[0]!r} is given; the streams of floats are {floats}")
-    return {
-        name: jnp.broadcast_to(
-            jnp.asarray(given.get(name, 0.0), streams[name].values.dtype), streams[name].values.shape
-        )
-        for name in floats
-    }
+    values = {name: streams[name].values for name in floats}
+    return {k: jnp.broadcast_to(jnp.asarray(baseline.get(k, 0.0), v.dtype), v.shape) for k, v in values.items()}

@@ -1,23 +1,19 @@
-"""Pictures of what a model looks at, at the width of a column: each takes plain arrays and returns a ``Figure``.
+"""Pictures of attributions over images, videos, text and spectrograms, at the width of a column.
 
-Attributions are shown in one colour scale from blue (speaks against) over white or nothing to red (speaks for), which
-ends at the largest magnitude shown, or at ``limit``.
+Each takes plain arrays and returns a ``Figure``. The colour scale runs from blue (against) over white or transparent to
+red (for), up to the largest magnitude shown, or to ``limit``.
 """
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mmjax.evaluation.report.plots.style import BLUE, DPI, GREY, ORANGE, PALETTE, WIDTH, styled
-from mmjax.typing import Mapping
+from mmjax.evaluation.interpretation.charts import add_title
+from mmjax.evaluation.report.plots.style import GREY, WIDTH, styled
 
 __all__ = [
     "image_picture",
-    "modality_picture",
-    "png",
-    "removal_picture",
     "spectrogram_picture",
     "text_picture",
     "video_picture",
@@ -25,17 +21,7 @@ __all__ = [
 
 COLOURS = "RdBu_r"
 BAR = "attribution"
-MOST = 8  # frames that can be told apart side by side
-
-
-def png(figure: Any) -> bytes:
-    """The picture as PNG in full colour (a palette would cut its colour scale into steps), without a date in it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
+MOST = 8  # frames side by side
 
 
 def image_picture(image: Any, attribution: Any, *, title: str = "", limit: float | None = None) -> Any:
@@ -59,7 +45,7 @@ def video_picture(
     limit: float | None = None,
     names: Sequence[str] | None = None,
 ) -> Any:
-    """The real frames side by side, and below each its attribution over it; of many, some at equal distances.
+    """The real frames side by side, and below each its attribution over it; of many frames, some at equal distances.
 
     Args:
       frames: ``[t, h, w]`` or ``[t, h, w, c]`` in [0, 1].
@@ -104,8 +90,7 @@ def video_picture(
         plain.set_title(name or "input", pad=2)
         if count == 1:
             over.set_title(BAR, pad=2)
-    if title:
-        figure.text(0.5, 1 - 0.04 / height, title, ha="center", va="top")
+    add_title(figure, title)
     across_all = rows * tall + (rows - 1) * gap
     place = ((width - right + 0.08) / width, 0.08 / height, 0.07 / width, across_all / height)
     _bar(figure, _key(limit), place, label=BAR if count > 1 else "")
@@ -123,7 +108,7 @@ def text_picture(
     signed: bool = True,
     name: str = BAR,
 ) -> Any:
-    """Sentences whose words stand on a ground of the colour of their weight; lines are broken at the column's width.
+    """Sentences whose words have a background in the colour of their weight; lines wrap at the column's width.
 
     Args:
       sentences: the words of each.
@@ -133,13 +118,14 @@ def text_picture(
       name: of the weight, at the colour bar.
 
     Raises:
-      ValueError: as many weights as words are needed.
+      ValueError: another number of weights than words.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
 
     weights = [np.asarray(values, np.float64) for values in weights]
     for words, values in zip(sentences, weights, strict=True):
@@ -153,16 +139,16 @@ def text_picture(
     sizes = {}
     for word in {word for words in sentences for word in words}:
         sizes[word] = measure.text(0, 0, word).get_window_extent(renderer).width / measure.dpi + 2 * pad
-    placed, y = [], top
+    words_at, y = [], top
     for number, (words, values) in enumerate(zip(sentences, weights)):
         if labels is not None:
-            placed.append((left, y, 0.0, labels[number], None))
+            words_at.append((left, y, 0.0, labels[number], None))
             y += line - 0.03
         x = left
         for word, value in zip(words, values):
             if x > left and x + sizes[word] > WIDTH - right:
                 x, y = left, y + line
-            placed.append((x, y, sizes[word], word, value))
+            words_at.append((x, y, sizes[word], word, value))
             x += sizes[word] + space
         y += line + 0.06
     height = y + 0.42
@@ -170,16 +156,16 @@ def text_picture(
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, WIDTH), axes.set_ylim(height, 0)
     axes.axis("off")
-    for x, y, size, text, value in placed:
+    box: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.03", "edgecolor": "#c8c8c8", "linewidth": 0.4}
+    for x, y, size, text, value in words_at:
         if value is None:
             axes.text(x, y + line / 2, text, va="center_baseline", color=GREY)
             continue
         colour = colours.to_rgba(value)
         dark = np.dot(colour[:3], (0.2126, 0.7152, 0.0722)) < 0.45
-        axes.add_patch(_box(x, y + 0.015, size, line - 0.03, colour))
+        axes.add_patch(FancyBboxPatch((x, y + 0.015), size, line - 0.03, facecolor=colour, **box))
         axes.text(x + pad, y + line / 2, text, va="center_baseline", color="white" if dark else "black")
-    if title:
-        figure.text(0.5, 1 - 0.04 / height, title, ha="center", va="top")
+    add_title(figure, title)
     place = (0.25, 0.3 / height, 0.5, 0.06 / height)
     _bar(figure, colours, place, orientation="horizontal", label=name)
     return figure
@@ -226,11 +212,11 @@ def spectrogram_picture(
     for row, (name, bottom) in enumerate(((unit, 1.42), (BAR, 0.36))):
         axes = figure.add_axes((0.44 / WIDTH, bottom / height, 2.3 / WIDTH, 0.95 / height))
         if row == 0:
-            drawn = axes.imshow(spectrogram.T, cmap="gray", **shape)
+            mappable = axes.imshow(spectrogram.T, cmap="gray", **shape)
         else:
             axes.imshow(_faint(_unit(spectrogram)).T, cmap="gray", vmin=0, vmax=1, **shape)
             axes.imshow(attribution.T, cmap=_clear(), vmin=-limit, vmax=limit, **shape)
-            drawn = _key(limit)
+            mappable = _key(limit)
         if frequencies is None:
             axes.set_ylabel("band", labelpad=2)
         else:
@@ -241,106 +227,13 @@ def spectrogram_picture(
             axes.set_xlabel("frame" if hop_seconds is None else "time (s)", labelpad=1)
         else:
             axes.tick_params(labelbottom=False)
-        _bar(figure, drawn, (2.82 / WIDTH, bottom / height, 0.07 / WIDTH, 0.95 / height), label=name)
-    if title:
-        figure.text(0.5, 1 - 0.04 / height, title, ha="center", va="top")
-    return figure
-
-
-@styled
-def modality_picture(
-    weights: Mapping[str, Any], *, labels: Sequence[str] | None = None, title: str = "", name: str = "weight"
-) -> Any:
-    """A bar for each example, cut into the weights of its modalities from left to right.
-
-    Args:
-      weights: by modality ``[examples]``, from 0 up.
-      labels: of the examples; None = their numbers.
-      name: of the weight, with its unit.
-    """
-    from matplotlib.figure import Figure
-
-    values = {key: np.asarray(value, np.float64) for key, value in sorted(weights.items())}
-    count = len(next(iter(values.values())))
-    labels = [str(i + 1) for i in range(count)] if labels is None else list(labels)
-    longest = max(len(label) for label in labels)
-    left = min(0.12 + 0.055 * longest, 1.6)
-    height = 0.15 * count + 0.62 + 0.16 * bool(title)
-    figure = Figure(figsize=(WIDTH, height))
-    axes = figure.add_axes((left / WIDTH, 0.32 / height, (WIDTH - left - 0.12) / WIDTH, 0.15 * count / height))
-    start = np.zeros(count)
-    for number, (key, value) in enumerate(values.items()):
-        colour, hatch = PALETTE[number % len(PALETTE)], ("", "////", "....", "xxxx", "\\\\\\\\", "++")[number % 6]
-        axes.barh(
-            range(count), value, 0.72, left=start, color=colour, label=key, hatch=hatch, edgecolor="white", linewidth=0
-        )
-        start = start + value
-    axes.set_yticks(range(count), labels)
-    axes.set_ylim(count - 0.5, -0.5)
-    axes.set_xlim(0, max(start.max(), 1e-9))
-    axes.set_xlabel(name, labelpad=1)
-    figure.legend(
-        loc="upper center", bbox_to_anchor=(0.5, 1 - 0.15 * bool(title) / height), ncols=len(values), frameon=False,
-        handlelength=1.6, handleheight=1.0, columnspacing=1.2, borderaxespad=0.2,
-    )  # fmt: skip
-    if title:
-        figure.text(0.5, 1 - 0.03 / height, title, ha="center", va="top")
-    return figure
-
-
-@styled
-def removal_picture(
-    fraction: Any, deletion: Any, insertion: Any, random: Any, *, title: str = "", name: str = "score"
-) -> Any:
-    """Deletion and insertion beside random order: means over examples, bands of two standard errors, areas in the key.
-
-    Args:
-      fraction: ``[points]``.
-      deletion: ``[points, examples]``, and so ``insertion``.
-      random: ``[draws, points, examples]``: removal in random order; backwards it is an insertion.
-      name: of the score, with its unit.
-    """
-    from matplotlib.figure import Figure
-
-    fraction, random = np.asarray(fraction), np.asarray(random).mean(0)
-    height = 2.0 + 0.16 * bool(title)
-    figure = Figure(figsize=(WIDTH, height))
-    panels = (
-        ("deletion", "removed", deletion, random, BLUE),
-        ("insertion", "put back", insertion, random[::-1], ORANGE),
-    )
-    shared = None
-    for column, (kind, done, curve, chance, colour) in enumerate(panels):
-        x = 0.4 + column * 1.54
-        axes = figure.add_axes((x / WIDTH, 0.6 / height, 1.36 / WIDTH, 1.22 / height), sharey=shared)
-        shared = shared or axes
-        lines = (("ranked", curve, colour, "-"), ("random", chance, GREY, (0, (4, 1.5))))
-        for label, values, ink, dash in lines:
-            values = np.asarray(values)
-            mean = values.mean(1)
-            error = 2 * values.std(1, ddof=1) / np.sqrt(values.shape[1]) if values.shape[1] > 1 else 0 * mean
-            axes.fill_between(100 * fraction, mean - error, mean + error, color=ink, alpha=0.18, linewidth=0)
-            area = np.trapezoid(mean, fraction)
-            axes.plot(100 * fraction, mean, color=ink, linewidth=1.1, linestyle=dash, label=f"{label}, area {area:.2f}")
-        axes.set_title(kind, pad=3)
-        axes.set_xlim(0, 100)
-        axes.set_xticks((0, 50, 100), ("0", "50", "100 "))  # the last one clear of its neighbour's 0
-        axes.xaxis.get_majorticklabels()[-1].set_horizontalalignment("right")
-        axes.set_xlabel(f"input {done} (%)", labelpad=1)
-        axes.tick_params(labelleft=column == 0)
-        axes.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False, handlelength=2, borderpad=0,
-            borderaxespad=0, labelspacing=0.2,
-        )  # fmt: skip
-        if column == 0:
-            axes.set_ylabel(name, labelpad=2)
-    if title:
-        figure.text(0.5, 1 - 0.03 / height, title, ha="center", va="top")
+        _bar(figure, mappable, (2.82 / WIDTH, bottom / height, 0.07 / WIDTH, 0.95 / height), label=name)
+    add_title(figure, title)
     return figure
 
 
 def _grey(frames: Any) -> np.ndarray:
-    """Colour stays; one channel becomes none."""
+    """In [0, 1], without an axis of a single channel."""
     frames = np.asarray(frames, np.float64)
     return np.clip(frames[..., 0] if frames.ndim == 4 and frames.shape[-1] == 1 else frames, 0, 1)
 
@@ -355,7 +248,7 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def _faint(values: np.ndarray) -> np.ndarray:
-    """Between white and a middle grey, so that colours over it keep their meaning."""
+    """Faded towards white, so that colours over it stay readable."""
     return 1 - 0.45 * values
 
 
@@ -364,7 +257,7 @@ def _limit(attribution: np.ndarray, limit: float | None) -> float:
 
 
 def _clear(opaque: bool = False) -> Any:
-    """The colours, transparent where nothing speaks for or against; or, opaque, as they look over white."""
+    """The colour map, transparent at 0; or, opaque, as it looks over white."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
@@ -377,22 +270,15 @@ def _clear(opaque: bool = False) -> Any:
 
 
 def _key(limit: float) -> Any:
-    """What the colour bar of an attribution is drawn from."""
+    """The mappable of an attribution's colour bar."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     return ScalarMappable(Normalize(-limit, limit), _clear(opaque=True))
 
 
-def _box(x: float, y: float, width: float, height: float, colour: Any) -> Any:
-    from matplotlib.patches import FancyBboxPatch
-
-    style = "round,pad=0,rounding_size=0.03"
-    return FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor=colour, edgecolor="#c8c8c8", linewidth=0.4)
-
-
-def _bar(figure: Any, drawn: Any, place: Any, *, orientation: str = "vertical", label: str = "") -> Any:
-    bar = figure.colorbar(drawn, cax=figure.add_axes(place), orientation=orientation)
+def _bar(figure: Any, mappable: Any, place: Any, *, orientation: str = "vertical", label: str = "") -> Any:
+    bar = figure.colorbar(mappable, cax=figure.add_axes(place), orientation=orientation)
     bar.outline.set_linewidth(0.4)
     bar.ax.tick_params(labelsize=6, width=0.4, length=2, pad=1.5)
     bar.ax.locator_params(nbins=5)

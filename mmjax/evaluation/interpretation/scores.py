@@ -1,4 +1,4 @@
-"""A model as a function of streams of floats with one number per example, which can be differentiated by its input."""
+"""A model's score as a function of streams of floats, differentiable with respect to its input."""
 
 import functools
 from collections.abc import Callable
@@ -17,22 +17,22 @@ from mmjax.typing import Array, Float, Mapping, PyTree
 __all__ = ["KINDS", "ModelScore", "Score", "as_tree", "compiled", "model_score"]
 
 Score = Callable[[Mapping[str, Stream]], Any]
-"""``score(streams) -> [batch]``: one number per example, which depends on that example alone."""
+"""``score(streams) -> [batch]``: one number per example, which depends only on that example."""
 
 KINDS = ("logit", "log_probability", "probability")
-BYTE, SAMPLE = 255.0, 2.0**15  # what encoders divide pixels of bytes and 16-bit samples by
+BYTE, SAMPLE = 255.0, 2.0**15  # divisors of bytes and 16-bit samples in encoders
 
 
 class ModelScore(flax.struct.PyTreeNode):
-    """A model's score of one class, as a function of its streams in which word vectors stand for ids.
+    """A model's score of one class, as a function of its streams with word vectors in place of ids.
 
-    A tree whose leaves are arrays: jitted functions take it as an argument, and ``replace(variables=...)`` gives the
-    same score of other parameters without another compilation.
+    A pytree of arrays: jitted functions take it as an argument, and ``replace(variables=...)`` changes the parameters
+    without another compilation.
 
     Attributes:
       variables: of the model.
-      target: ``[batch]`` the class whose score it is.
-      ids: the ids of the streams whose values are word vectors here.
+      target: ``[batch]`` the class.
+      ids: the ids of the streams that hold word vectors.
       model: ``(streams, *, train) -> outputs``.
       tables: ``(path of a TokenEmbedding, name of its stream)``.
       kind: ``logit``, ``log_probability`` or ``probability``.
@@ -48,7 +48,7 @@ class ModelScore(flax.struct.PyTreeNode):
     __eq__, __hash__ = object.__eq__, object.__hash__  # so that ``jax.jit(score)`` works as well
 
     def outputs(self, streams: Mapping[str, Stream]) -> Any:
-        """The model's outputs; of a model with unimodal heads the fused ones."""
+        """The model's outputs; for a model with unimodal heads the fused ones."""
         tables = dict(self.tables)
 
         def substitute(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
@@ -58,9 +58,9 @@ class ModelScore(flax.struct.PyTreeNode):
             ids, mask = args
             return apply_mask(streams[name].values.reshape(*ids.shape, -1), mask)
 
-        given = {name: s.replace(values=self.ids[name]) if name in self.ids else s for name, s in streams.items()}
+        with_ids = {name: s.replace(values=self.ids[name]) if name in self.ids else s for name, s in streams.items()}
         with nn.intercept_methods(substitute):
-            outputs = self.model.apply(self.variables, given, train=False)
+            outputs = self.model.apply(self.variables, with_ids, train=False)
         return outputs["fused"] if isinstance(outputs, dict) else outputs
 
     def __call__(self, streams: Mapping[str, Stream]) -> Float[Array, " batch"]:
@@ -78,7 +78,7 @@ def _is_lookup(context: Any) -> bool:
 
 
 def compiled(function: Callable, *static: str, effort: int = 1) -> Callable:
-    """``jax.jit``, once for each function; on a CPU less optimised, for what runs a few times only."""
+    """``jax.jit``, cached by function; on a CPU with less optimisation, for programs that run a few times."""
     return _compiled(function, static, effort)
 
 
@@ -92,18 +92,18 @@ def _outputs(score: ModelScore, streams: Mapping[str, Stream]) -> Any:
 
 
 def _word_vectors(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) -> dict[str, Any]:
-    """What every table of the model gives for the streams, by the table's path."""
-    found: dict[str, Any] = {}
+    """Output of every ``TokenEmbedding`` of the model, by its path."""
+    outputs: dict[str, Any] = {}
 
     def note(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         vectors = call(*args, **kwargs)
         if _is_lookup(context):
-            found["/".join(context.module.path)] = vectors
+            outputs["/".join(context.module.path)] = vectors
         return vectors
 
     with nn.intercept_methods(note):
         model.apply(variables, streams, train=False)
-    return found
+    return outputs
 
 
 def model_score(
@@ -114,21 +114,19 @@ def model_score(
     *,
     kind: str = "logit",
 ) -> tuple[ModelScore, dict[str, Stream]]:
-    """A model's score of a class and the streams to ask it about, as floats.
+    """A model's score of a class, and its input streams as floats.
 
-    Ids become the word vectors that the model's ``TokenEmbedding`` gives them ``[batch, words, d]``, bytes and 16-bit
-    samples the numbers that encoders make of them. Integers that nothing embeds (side information) stay and get no
-    attribution.
+    Ids become the word vectors of the model's ``TokenEmbedding`` ``[batch, words, d]``, bytes and 16-bit samples are
+    scaled as in encoders. Integers without an embedding (side information) stay and get no attribution.
 
     Args:
       model: ``(streams, *, train) -> outputs``: logits ``[batch, classes]`` or scores ``[batch]``.
       streams: as the model takes them.
-      target: ``[batch]`` the class in question; None = the one that the model predicts. Not used for scores.
+      target: ``[batch]`` the class; None = the predicted one. Not used for scores.
       kind: ``logit``, ``log_probability`` or ``probability`` of the class.
 
     Raises:
-      ValueError: an unknown kind; a label per step (write a function of your own instead); ids whose table cannot be
-        told from another's.
+      ValueError: an unknown kind; a label per step (write a custom function); ids whose table is ambiguous.
     """
     if kind not in KINDS:
         raise ValueError(f"{kind=} must be one of {KINDS}")
@@ -160,7 +158,7 @@ def model_score(
 
 
 def _owner(path: str, tables: int, integers: list[str]) -> str:
-    """The stream whose ids a table looks up: it stands in that stream's encoder, or there is only one of each."""
+    """The stream whose ids a table embeds: it is in that stream's encoder, or there is only one of each."""
     named = [name for name in integers if f"encoders_{name}" in path.split("/")]
     if not named and tables == len(integers) == 1:
         named = integers
@@ -170,5 +168,5 @@ def _owner(path: str, tables: int, integers: list[str]) -> str:
 
 
 def as_tree(score: Score) -> Any:
-    """The score as an argument of jitted functions: a plain function becomes a tree without leaves."""
+    """The score as an argument of jitted functions: a plain function becomes a pytree without leaves."""
     return jax.tree_util.Partial(score) if jax.tree_util.all_leaves([score]) else score

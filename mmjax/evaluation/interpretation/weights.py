@@ -1,6 +1,6 @@
-"""Weights that modules report of an example: over modalities, over tokens, and attention through the layers.
+"""Weights that modules report: over modalities, over tokens, and attention rollout through layers.
 
-A weight is not importance: it says what was mixed, not what the mixture was used for.
+A weight is not importance: it tells what was mixed, not how the mixture was used.
 """
 
 import re
@@ -22,7 +22,7 @@ __all__ = ["attention_maps", "attention_rollout", "collect", "modality_weights",
 def collect(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) -> dict[str, Any]:
     """Everything that modules sow in ``intermediates``, by path: ``fusion/modality_weights``, ...
 
-    A module that is called more than once has ``path.0``, ``path.1``, ...; layers stand in order of their numbers.
+    A module that is called more than once has ``path.0``, ``path.1``, ...; layers are in numeric order.
     """
     run, sown = compiled(_intermediates, "model", effort=0), {}
     for path, values in flatten_dict(run(model, variables, dict(streams)), sep="/").items():
@@ -47,12 +47,12 @@ def _natural(path: str) -> list[Any]:
 
 
 def attention_maps(sown: Mapping[str, Any], under: str = "", *, role: str = "self") -> list[Any]:
-    """Attention maps ``[batch, heads, queries, keys]``, first layer first, of the modules whose path begins with
-    ``under`` (``fusion``, ``encoders_text``).
+    """Attention maps ``[batch, heads, queries, keys]`` of the modules below ``under`` (``fusion``, ``encoders_text``),
+    in order of layers.
 
     Args:
-      role: what attends to what, as ``MultiHeadAttention`` reports it: ``self``, ``joint``, ``cross``, or
-        ``text_to_audio`` for queries of text and keys of audio. A square map need not be self-attention.
+      role: as ``MultiHeadAttention`` reports it: ``self``, ``joint``, ``cross``, or ``text_to_audio`` for queries of
+        text and keys of audio. A square map need not be self-attention.
     """
     inside = {path: value for path, value in sown.items() if path.startswith(f"{under}/" if under else "")}
     return [value for path, value in inside.items() if re.search(rf"(^|/){role}_attention_weights(\.\d+)?$", path)]
@@ -63,11 +63,11 @@ def attention_rollout(
 ) -> Float[Array, "b t t"]:
     """``A_L ... A_1`` with ``A = residual I + (1 - residual) mean over heads`` (Abnar & Zuidema 2020, section 3).
 
-    Row ``i`` says where what stands in token ``i`` after the last layer came from; it sums to 1, also for a token that
-    has nothing to attend to. Rows and columns of padding are exactly 0.
+    Row ``i`` is the origin of the content of token ``i`` after the last layer; it sums to 1, also for a token without
+    keys to attend to. Rows and columns of padding are exactly 0.
 
     Raises:
-      ValueError: no maps, or of different lengths.
+      ValueError: no maps, or maps of different lengths.
     """
     if not maps or len({value.shape[-2:] for value in maps}) > 1:
         raise ValueError(f"rollout needs maps of one length, got {[value.shape for value in maps]}")
@@ -82,16 +82,16 @@ def attention_rollout(
 
 
 def token_weights(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) -> dict[str, Any]:
-    """Where the result of a joint transformer came from, by attention rollout: ``[batch, length]`` of each modality.
+    """Attention rollout of a joint transformer onto its input tokens: ``[batch, length]`` of each modality.
 
     The row of the learned token without that token, or the mean over all real tokens; each example sums to 1. Tokens
-    are those that the encoders give. A fusion that pools each modality first has one token of each.
+    are the encoders' outputs; a fusion that pools each modality first has one token of each.
 
     Args:
-      model: a ``Multimodal`` whose fusion attends to itself.
+      model: a ``Multimodal`` whose fusion is a joint transformer.
 
     Raises:
-      ValueError: it does not.
+      ValueError: it is not.
     """
     masks = compiled(_encoded_masks, "model", effort=0)(model, variables, dict(streams))
     sown = collect(model, variables, streams)
@@ -120,8 +120,7 @@ def token_weights(model: nn.Module, variables: PyTree, streams: Mapping[str, Str
 def modality_weights(model: nn.Module, variables: PyTree, streams: Mapping[str, Stream]) -> dict[str, Any]:
     """The weight that the fusion reports for each modality, ``[batch]``; exactly 0 where it is absent.
 
-    Weights over modalities as they are, gates as their mean over the features, and of a joint transformer the sum of
-    its ``token_weights``.
+    Weights over modalities unchanged, gates averaged over features, ``token_weights`` of a joint transformer summed.
 
     Raises:
       ValueError: the fusion reports none.

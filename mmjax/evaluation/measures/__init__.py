@@ -1,1 +1,1 @@
-"""What is measured of trained rows: calibration, robustness, interaction of modalities, cost, data efficiency."""
+"""Measures of trained models: calibration, robustness, interactions of modalities, cost, data efficiency."""

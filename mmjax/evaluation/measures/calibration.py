@@ -1,7 +1,6 @@
-"""Whether a probability means what it says: calibration errors, proper scores, and temperature scaling.
+"""Calibration: errors, proper scores and temperature scaling of probabilities, coverage of intervals of scores.
 
-Plain functions of logits ``[items, classes]`` and targets ``[items]``, in float64; of scores, how often an interval
-holds the truth.
+Plain functions of logits ``[items, classes]`` and targets ``[items]``, in float64.
 """
 
 from typing import Any, NamedTuple
@@ -42,8 +41,8 @@ def log_probabilities(logits: Any, temperature: float = 1.0) -> Float[np.ndarray
 
 
 def measure(logits: Any, target: Int[np.ndarray, " items"], temperature: float = 1.0) -> dict[str, float]:
-    """Numbers of one set of logits: ``ece`` (15 bins of equal mass), ``ece_equal_width``, ``classwise_ece``, ``nll``,
-    ``brier``.
+    """Calibration of one set of logits: ``ece`` (15 bins of equal mass), ``ece_equal_width``, ``classwise_ece``,
+    ``nll``, ``brier``.
     """
     logp = log_probabilities(logits, temperature)
     return {
@@ -61,7 +60,7 @@ def nll(logits: Any, target: Int[np.ndarray, " items"], temperature: float = 1.0
 
 
 def brier(logits: Any, target: Int[np.ndarray, " items"], temperature: float = 1.0) -> float:
-    """Mean squared distance of the probabilities from the truth, summed over classes: 0 to 2 (Brier 1950)."""
+    """Mean squared error of the probabilities, summed over classes: 0 to 2 (Brier 1950)."""
     return _brier(log_probabilities(logits, temperature), target)
 
 
@@ -71,8 +70,8 @@ def calibration_error(
     """Expected calibration error: mean over bins of |accuracy - confidence|, weighted by their items (Guo et al. 2017).
 
     Args:
-      equal_mass: bins with the same number of items (Nixon et al. 2019; equal confidences share a bin), not of the same
-        width. On few items the error is biased upwards: by 2 to 4 points on 752.
+      equal_mass: bins with equally many items (Nixon et al. 2019; equal confidences share a bin) instead of equal
+        width. On few items the error is biased upwards, by 2 to 4 points on 752.
     """
     return _calibration_error(log_probabilities(logits, temperature), target, bins, equal_mass)
 
@@ -80,15 +79,15 @@ def calibration_error(
 def classwise_error(
     logits: Any, target: Int[np.ndarray, " items"], temperature: float = 1.0, *, bins: int = 15, equal_mass: bool = True
 ) -> float:
-    """Mean over classes of the calibration error of that class's probability, right or not (Kull et al. 2019).
+    """Mean over classes of the calibration error of the class's probability (Kull et al. 2019).
 
-    Confidence alone can be right while the probabilities of the other classes are not.
+    The confidence can be calibrated while the probabilities of other classes are not.
     """
     return _classwise_error(log_probabilities(logits, temperature), target, bins, equal_mass)
 
 
 class Reliability(NamedTuple):
-    """A reliability diagram: mean confidence, accuracy and share of the items of each bin that has any."""
+    """A reliability diagram: mean confidence, accuracy and share of items of each non-empty bin."""
 
     confidence: np.ndarray
     accuracy: np.ndarray
@@ -105,27 +104,27 @@ def reliability(
 ) -> Reliability:
     """Confidence and accuracy by bins of confidence (Guo et al. 2017, figure 1).
 
-    Of one set of logits, the mean of |accuracy - confidence| weighted by the shares is ``calibration_error``.
+    For one set of logits, the mean of |accuracy - confidence| weighted by the shares is ``calibration_error``.
 
     Args:
       logits: ``[items, classes]``, or ``[seeds, items, classes]``, whose predictions share the bins.
-      temperature: one, or one a seed.
+      temperature: one, or one per seed.
     """
     confidence, right = (part.ravel() for part in _predictions(logits, target, temperature))
     which = _bins(confidence, bins, equal_mass)
     count = np.bincount(which, minlength=bins)
-    there = count > 0
-    means = (np.bincount(which, part, bins)[there] / count[there] for part in (confidence, right))
-    return Reliability(*means, count[there] / count.sum())
+    filled = count > 0
+    means = (np.bincount(which, part, bins)[filled] / count[filled] for part in (confidence, right))
+    return Reliability(*means, count[filled] / count.sum())
 
 
 class ErrorInterval(NamedTuple):
-    """How large the calibration error may be, its bias on few items taken off.
+    """Confidence interval of the calibration error, corrected for its bias on few items.
 
     Attributes:
       lower, upper: bounds; lower is 0 where perfect calibration is not refuted.
-      debiased: the error less its bias by the bootstrap, at least 0.
-      unit: ``group`` or, with too few groups, ``item``: what was resampled beside the seeds.
+      debiased: the error minus its bootstrap bias, at least 0.
+      unit: ``group`` or, with too few groups, ``item``: what is resampled beside the seeds.
     """
 
     lower: float
@@ -148,17 +147,17 @@ def calibration_interval(
 ) -> ErrorInterval:
     """Bootstrap interval of the calibration error, mean over seeds, resampling seeds and groups.
 
-    The error is a sum of absolute values, so chance only ever adds to it, and a resample has the chance of the sample
-    and its own: a percentile interval of a perfectly calibrated model never holds the truth. This one is the basic
-    bootstrap's (Davison & Hinkley 1997, section 5.2), which takes the bias off twice the error; and where the distance
-    of a resample from the sample is as large as the error itself, perfect calibration is possible and the lower bound
-    is 0. It held the true error in 90 to 98 % of 400 simulated sets each of 300, 752 and 3,000 items, from perfectly
-    calibrated to logits four times too large. It may lie below the error that was measured, which is that biased.
+    The error is a sum of absolute values, so chance only adds to it, and resampling adds its own: a percentile interval
+    of a perfectly calibrated model never covers the truth. This is the basic bootstrap interval (Davison & Hinkley
+    1997, section 5.2), which corrects that bias. The lower bound is 0 where resamples differ from the sample by as much
+    as the error itself, so that perfect calibration is possible. It covered the true error in 90 to 98 % of 400
+    simulated sets each of 300, 752 and 3,000 items, from perfect calibration to logits four times too large. It may lie
+    below the biased estimate.
 
     Args:
       logits: ``[items, classes]`` or ``[seeds, items, classes]``.
-      groups: the group of each item; with fewer than 10 of them items are drawn instead.
-      temperature: one, or one a seed; it counts as given.
+      groups: the group of each item; with fewer than 10 groups items are resampled instead.
+      temperature: one, or one per seed, treated as fixed.
 
     Raises:
       UsageError: shapes that do not fit.
@@ -172,7 +171,7 @@ def calibration_interval(
     grouped = unit.max() + 1 >= MIN_GROUPS
     unit = unit if grouped else np.arange(items)
     sizes = np.bincount(unit).astype(np.float64)
-    # excess[unit, seed * bins + bin]: the unit's part of n_bin (accuracy - confidence)
+    # excess[unit, seed * bins + bin]: the unit's contribution to n_bin (accuracy - confidence)
     excess = np.zeros((len(sizes), seeds * bins))
     for number in range(seeds):
         which = number * bins + _bins(confidence[number], bins, equal_mass)
@@ -180,18 +179,18 @@ def calibration_interval(
     whole = excess.sum(0) / items
     error = np.abs(whole).sum() / seeds
     weights = np.concatenate(list(bootstrap_counts(draws, seeds, seed + 1))) / seeds
-    drawn: list[np.ndarray] = []
-    away: list[np.ndarray] = []
+    resamples: list[np.ndarray] = []
+    distances: list[np.ndarray] = []
     start = 0
     for counts in bootstrap_counts(draws, len(sizes), seed):
         sums = (counts @ excess) / (counts @ sizes)[:, None]
         of_seeds = weights[start : start + len(counts)]
-        for kept, values in ((drawn, sums), (away, sums - whole)):
-            kept.append((np.abs(values).reshape(len(counts), seeds, bins).sum(2) * of_seeds).sum(1))
+        for errors, values in ((resamples, sums), (distances, sums - whole)):
+            errors.append((np.abs(values).reshape(len(counts), seeds, bins).sum(2) * of_seeds).sum(1))
         start += len(counts)
-    resampled, tail = np.concatenate(drawn), (1 - level) / 2
+    resampled, tail = np.concatenate(resamples), (1 - level) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
-    possible = error <= np.quantile(np.concatenate(away), 1 - tail)
+    possible = error <= np.quantile(np.concatenate(distances), 1 - tail)
     lower = 0.0 if possible else max(2 * error - high, 0.0)
     upper, debiased = (max(2 * error - value, 0.0) for value in (low, resampled.mean()))
     return ErrorInterval(float(lower), float(upper), float(debiased), "group" if grouped else "item")
@@ -209,8 +208,7 @@ def conformal_half_width(
 ) -> float:
     """Half the width of ``output +- half``, from errors on validation (split conformal; Lei et al. 2018).
 
-    A new item of the same sort is inside with at least this probability, whatever the model. Infinite where there are
-    too few items to say.
+    A new exchangeable item is inside with at least this probability, for any model. Infinite with too few items.
     """
     errors = np.sort(np.abs(np.asarray(outputs, np.float64) - np.asarray(target, np.float64)))
     place = int(np.ceil(level * (errors.size + 1) - 1e-9))  # 0.9 * 10 is a little more than 9
@@ -224,9 +222,9 @@ def interval_coverage(
     target: Shaped[np.ndarray, " items"],
     level: float = 0.9,
 ) -> Coverage:
-    """How many test scores lie in the intervals that validation gives; means over seeds.
+    """Share of test scores inside the conformal intervals of validation; means over seeds.
 
-    Below ``level`` the test items are harder than those of validation, or come in groups that differ.
+    Coverage below ``level`` means that test items are harder than validation, or that groups differ.
 
     Args:
       validation_outputs, outputs: ``[items]`` or ``[seeds, items]``.
@@ -238,9 +236,9 @@ def interval_coverage(
 
 
 def fit_temperature(logits: Any, target: Int[np.ndarray, " items"]) -> float:
-    """The temperature of least negative log-likelihood, between 0.01 and 100 (Guo et al. 2017).
+    """The temperature that minimises the negative log-likelihood, between 0.01 and 100 (Guo et al. 2017).
 
-    Fit it on validation; it changes no argmax.
+    Fit it on validation; it leaves the argmax unchanged.
     """
     from scipy.optimize import minimize_scalar
 
@@ -259,14 +257,14 @@ def fit_temperature(logits: Any, target: Int[np.ndarray, " items"]) -> float:
 def before_and_after(
     logits: Mapping[str, Any], target: Mapping[str, Any], *, fitted: bool = False
 ) -> dict[str, float] | None:
-    """``measure`` of the test logits as they are and, under names that end in ``_scaled``, divided by the
-    ``temperature`` that fits validation; None for scores.
+    """``measure`` of the raw test logits and, under names that end in ``_scaled``, of those divided by the
+    ``temperature`` fitted on validation; None for scores.
 
     Args:
       logits: ``[items, classes]`` of ``validation`` and ``test``.
       target: ``[items]`` likewise.
-      fitted: whether the validation logits are of items that the method was fitted on: they are too good, so no
-        temperature is fitted on them and nothing is scaled.
+      fitted: whether the method was fitted on the validation items: then no temperature is fitted on them and nothing
+        is scaled.
     """
     if np.ndim(logits["test"]) != 2:
         return None

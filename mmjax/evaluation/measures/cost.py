@@ -1,8 +1,8 @@
-"""What a model costs: parameters, FLOPs by formula and by XLA, memory, and time.
+"""Cost of a model: parameters, FLOPs by formula and by XLA, memory, and time.
 
-Counts are the same on every run and belong into a table. What a clock says (``step_time``, ``compile_program``) is not,
-and belongs into ``timing.json``. Arguments of a function may be arrays or the ``jax.ShapeDtypeStruct`` of
-``shapes_of``: nothing but ``step_time`` runs a program.
+Counts are deterministic and belong in a table; clock times (``step_time``, ``compile_program``) belong in
+``timing.json``. Arguments of a function may be arrays or the ``jax.ShapeDtypeStruct`` of ``shapes_of``: only
+``step_time`` runs a program.
 """
 
 import math
@@ -35,23 +35,22 @@ __all__ = [
     "xla_cost",
 ]
 
-# Work that a jaxpr does not show: kernels and calls out of it.
+# Primitives whose work a jaxpr does not show: kernels and callbacks.
 _HIDDEN = ("pallas_call", "ffi_call", "pure_callback", "io_callback", "ragged_dot", "dot_product_attention")
 
 
 def count_params(params: PyTree) -> int:
-    """Numbers in the leaves of a tree.
+    """Number of elements in the leaves of a tree.
 
-    Give ``variables["params"]`` for what is trained; the other collections (batch statistics, hashes) are buffers.
+    Pass ``variables["params"]`` for trained parameters; the other collections (batch statistics, hashes) are buffers.
     Arrays of several seeds have a leading axis: take one seed first.
     """
     return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))
 
 
 def fusion_params(params: PyTree, name: str = "fusion") -> int:
-    """Parameters of the part called ``name``, wherever it stands in the tree; 0 where it has none.
-
-    Projections and stems that a fusion owns count as its own.
+    """Parameters of the parts called ``name`` anywhere in the tree, with their projections and stems; 0 without such a
+    part.
     """
     if not isinstance(params, Mapping):
         return 0
@@ -59,10 +58,10 @@ def fusion_params(params: PyTree, name: str = "fusion") -> int:
 
 
 def shapes_of(tree: PyTree, rows: int | None = None) -> PyTree:
-    """Shapes and dtypes in place of the arrays.
+    """Shapes and dtypes of the arrays.
 
     Args:
-      rows: length of every leaf's first axis, as of a batch of another size; None = as it is.
+      rows: length of every leaf's first axis, for a batch of another size; None = unchanged.
     """
 
     def shape(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -76,7 +75,7 @@ class Contractions(NamedTuple):
     """FLOPs of a function's contractions.
 
     Attributes:
-      flops: two for a multiplication and its addition; None where the number cannot be known beforehand.
+      flops: two for a multiplication and its addition; None if the number depends on the run.
       note: why it is None; else empty.
     """
 
@@ -85,22 +84,22 @@ class Contractions(NamedTuple):
 
 
 class _Unknown(Exception):
-    """The reason why work cannot be counted."""
+    """Why the work cannot be counted."""
 
 
 def count_contractions(function: Callable, *args: Any) -> Contractions:
     """FLOPs of the matrix products and convolutions in a function's jaxpr, two for each multiplication and addition.
 
-    The body of a scan counts as often as it runs, which XLA's own count does not do, so recurrent models have a number.
-    Of the branches of a condition the dearest counts. A convolution counts each tap at each position of its output, as
-    the textbook does, taps on padding included; the holes that a stride leaves in a derivative do not count.
+    The body of a scan counts once per iteration (XLA counts it once), of a condition the most expensive branch. A
+    convolution counts each tap at each output position, taps on padding included; the holes that a stride leaves in a
+    derivative do not count.
 
     Not counted: elementwise work (activations, norms, softmax, a product summed by hand), Fourier transforms, sorting
-    and matrix decompositions. Not known, so None: products in a ``while`` loop, whose turns are known only when it
-    runs, and kernels or calls out of the program.
+    and matrix decompositions. None for products in a ``while`` loop, whose iterations are unknown, and for kernels and
+    callbacks.
 
     Args:
-      function: as it would be compiled; jitted, rematerialised and custom derivatives are looked into.
+      function: as it would be compiled; jit, remat and custom derivatives are followed.
       args: arrays or their shapes.
     """
     try:
@@ -115,7 +114,7 @@ def flops_by_formula(function: Callable, *args: Any) -> int | None:
 
 
 def _count(jaxpr: Any) -> int:
-    """FLOPs of what the results need: XLA drops the rest, such as the forward pass of a derivative asked for alone."""
+    """FLOPs of equations that the results need; XLA drops the rest, such as the forward pass of a derivative alone."""
     total, needed = 0, set(map(id, jaxpr.outvars))
     for equation in reversed(jaxpr.eqns):
         if equation.effects or any(id(variable) in needed for variable in equation.outvars):
@@ -138,7 +137,7 @@ def _count_equation(equation: Any) -> int:
         return max(_count(branch.jaxpr) for branch in params["branches"])
     if name == "while":
         if _count(params["body_jaxpr"].jaxpr) + _count(params["cond_jaxpr"].jaxpr):
-            raise _Unknown("a while loop contracts, and how often it turns is known only when it runs")
+            raise _Unknown("a while loop contracts, and its number of iterations is known only when it runs")
         return 0
     if name == "custom_linear_solve":  # its other functions serve derivatives
         return _count(params["jaxprs"].solve.jaxpr)
@@ -176,12 +175,12 @@ def _conv_macs(equation: Any) -> int:
 
 
 class XlaCost(NamedTuple):
-    """What XLA says of a compiled program.
+    """XLA's analysis of a compiled program.
 
     Attributes:
-      flops: its count, elementwise work included; None where the program loops, since a loop's body counts once there.
+      flops: elementwise work included; None for a program with loops, whose bodies XLA counts once.
       bytes_accessed: read and written by its operations; None likewise.
-      peak_bytes: most memory held at once, arguments included; None where XLA does not say.
+      peak_bytes: peak memory, arguments included; None if XLA does not report it.
     """
 
     flops: float | None
@@ -190,23 +189,23 @@ class XlaCost(NamedTuple):
 
 
 def xla_cost(function: Callable, *args: Any, compiler_options: Mapping[str, Any] | None = None) -> XlaCost:
-    """XLA's count for a function, compiled for the current device; it differs from the formula (fusion, elementwise).
+    """XLA's analysis of a function compiled for the current device; it differs from the formula (fusion, elementwise).
 
     Args:
       function: a forward pass or a train step.
       args: arrays or their shapes, of one example or of a batch.
-      compiler_options: of ``jax.jit``; ``mmjax.training.compile_effort(0)`` compiles a large model in haste.
+      compiler_options: of ``jax.jit``; ``mmjax.training.compile_effort(0)`` compiles a large model fast.
     """
     compiled, _ = compile_program(function, *args, compiler_options=compiler_options)
     return read_compiled(compiled, loops=_loops(jax.make_jaxpr(function)(*args).jaxpr))
 
 
 class Flops(NamedTuple):
-    """FLOPs of a program, counted two ways; None where a way does not know.
+    """FLOPs of a program, counted two ways; None if unknown.
 
     Attributes:
       formula: of ``flops_by_formula``.
-      xla: XLA's count before it optimises, elementwise work included; None where the program loops.
+      xla: XLA's count before optimisation, elementwise work included; None for a program with loops.
     """
 
     formula: int | None
@@ -227,11 +226,11 @@ def count_program(function: Callable, *args: Any) -> Flops:
     except _Unknown:
         formula = None
     counts = None if _loops(jaxpr) else traced.lower().cost_analysis()
-    return Flops(formula, _counted((counts or {}).get("flops")))
+    return Flops(formula, _valid((counts or {}).get("flops")))
 
 
 def _loops(jaxpr: Any) -> bool:
-    """Whether a program's own code loops; a random number's does on a CPU, and hardly counts."""
+    """Whether a program's own code loops; random numbers, which loop on a CPU, do not count."""
     return any(
         equation.primitive.name in ("scan", "while") or any(_loops(inner) for inner in _inner(equation.params))
         for equation in jaxpr.eqns
@@ -239,29 +238,29 @@ def _loops(jaxpr: Any) -> bool:
 
 
 def read_compiled(compiled: Any, loops: bool | None = None) -> XlaCost:
-    """XLA's count for a program that is compiled already (``jax.stages.Compiled``).
+    """XLA's analysis of a compiled program (``jax.stages.Compiled``).
 
     Args:
-      loops: whether it loops, so that the count says nothing; None = whether any loop, that of a random number
-        included, stands in it.
+      loops: whether it loops, which makes the counts useless; None = whether its text has a loop, those of random
+        numbers included.
     """
     counts = compiled.cost_analysis() or {}
     loops = " while(" in (compiled.as_text() or "") if loops is None else loops
-    flops, accessed = (None if loops else _counted(counts.get(key)) for key in ("flops", "bytes accessed"))
+    flops, accessed = (None if loops else _valid(counts.get(key)) for key in ("flops", "bytes accessed"))
     memory = compiled.memory_analysis()
     peak = getattr(memory, "peak_memory_in_bytes", 0) if memory is not None else 0
     return XlaCost(flops, accessed, int(peak) or None)
 
 
-def _counted(value: Any) -> float | None:
-    """A count; XLA says -1 where it does not know."""
+def _valid(value: Any) -> float | None:
+    """A count; XLA reports -1 for unknown."""
     return None if value is None or value < 0 else float(value)
 
 
 def compile_program(
     function: Callable, *args: Any, compiler_options: Mapping[str, Any] | None = None
 ) -> tuple[Any, float]:
-    """The compiled program (``jax.stages.Compiled``) and the seconds that tracing and compiling it took."""
+    """The compiled program (``jax.stages.Compiled``) and the seconds of tracing and compiling."""
     jitted = function if hasattr(function, "lower") and not compiler_options else jax.jit(function)
     clock = time.perf_counter()
     compiled = jitted.lower(*args).compile(compiler_options=dict(compiler_options) if compiler_options else None)
@@ -276,16 +275,16 @@ class StepTime(NamedTuple):
 
 
 def step_time(program: Callable, *args: Any, warmup: int = 10, steps: int = 50, carry: bool = False) -> StepTime:
-    """How long a compiled program takes, each call timed until its result is there.
+    """Time of a compiled program, each call timed until its result is ready.
 
-    On a CPU run nothing beside it: two jobs slow each other down twofold. The numbers differ from run to run.
+    On a CPU run nothing beside it: two jobs slow each other down twofold.
 
     Args:
-      program: compiled or jitted; compiling must be over after the warm-up.
+      program: compiled or jitted; the warm-up must include all compilation.
       args: arrays.
-      warmup: calls that are not timed.
-      steps: calls that are.
-      carry: the first result is the next call's first argument, as a train step with a donated state needs.
+      warmup: calls before timing.
+      steps: timed calls.
+      carry: the first result becomes the next call's first argument, as a train step with a donated state needs.
 
     Raises:
       UsageError: no step to time.
@@ -304,7 +303,7 @@ def step_time(program: Callable, *args: Any, warmup: int = 10, steps: int = 50, 
 
 
 def device_peak_bytes(device: Any = None) -> int | None:
-    """Most memory that this process held on a device so far; None on a CPU, where JAX does not count.
+    """Peak memory of this process on a device so far; None on a CPU, where JAX does not report it.
 
     Args:
       device: None = the first.
@@ -316,10 +315,10 @@ def device_peak_bytes(device: Any = None) -> int | None:
 def epochs_to_target(curve: Float[np.ndarray, " epochs"] | Sequence[float], share: float = 0.99) -> int:
     """The first epoch, counted from 1, that reaches ``share`` of the last score; higher is better and above 0.
 
-    Times the seconds of an epoch it is the time to target.
+    Multiplied by the seconds of an epoch it is the time to target.
 
     Raises:
-      UsageError: no curve, or a last score that is not above 0 (an error, a loss): there is no share of it.
+      UsageError: no curve, or a last score not above 0 (an error, a loss).
     """
     values = np.asarray(curve, np.float64)
     if values.ndim != 1 or not values.size or not values[-1] > 0:

@@ -1,10 +1,8 @@
-"""What two variables say of a third: partial information decomposition of a discrete joint, measure BROJA, in bits.
+"""Partial information decomposition of a discrete joint distribution of two variables and a target (BROJA), in bits.
 
-Information of two modalities on the target splits into what both have (redundancy), what one has alone (unique), and
-what only both together have (synergy): Williams & Beer 2010. How much is shared is a matter of definition; here it is
-that of Bertschinger, Rauh, Olbrich, Jost & Ay (Entropy 16, 2014), "BROJA" for short, also found by Griffith & Koch
-(2014): unique information may depend on the pairs (x1, y) and (x2, y) only, so it is what remains in the worst joint
-with the same pairs.
+Information on the target splits into redundant, unique and synergistic parts (Williams & Beer 2010). The definition of
+Bertschinger, Rauh, Olbrich, Jost & Ay (Entropy 16, 2014), "BROJA", also of Griffith & Koch (2014): unique information
+depends only on the pairs (x1, y) and (x2, y), so it is that in the worst joint with the same pairs.
 """
 
 from typing import Any, NamedTuple
@@ -24,11 +22,11 @@ class Decomposition(NamedTuple):
     """Atoms in bits, none below 0; they sum to ``information``.
 
     Attributes:
-      redundancy: what either of both tells.
-      unique1, unique2: what one of both tells alone.
-      synergy: what only both together tell.
+      redundancy: information that each variable has.
+      unique1, unique2: information that only this variable has.
+      synergy: information that only both together have.
       information: I(y; x1, x2).
-      gap: the optimum is known to lie this close, in bits; no atom is further off than this.
+      gap: bound on the distance to the optimum, and on the error of each atom.
     """
 
     redundancy: float
@@ -42,10 +40,10 @@ class Decomposition(NamedTuple):
 def joint_counts(
     x1: Shaped[np.ndarray, "n ..."], x2: Shaped[np.ndarray, "n ..."], y: Shaped[np.ndarray, " n"]
 ) -> Int[np.ndarray, "values1 values2 targets"]:
-    """How often each triple stands in discrete data; rows ``[n, d]`` that are equal are one value.
+    """Counts of each triple in discrete data; equal rows ``[n, d]`` are one value.
 
     Raises:
-      UsageError: lengths that differ, or no data.
+      UsageError: different lengths, or no data.
     """
     columns = [np.asarray(x1), np.asarray(x2), np.asarray(y)]
     if len({len(column) for column in columns}) != 1 or not len(columns[0]):
@@ -56,12 +54,12 @@ def joint_counts(
 
 
 def predicted_classes(logits: Float[np.ndarray, "*lead classes"]) -> Int[np.ndarray, "*lead"]:
-    """The class a model says, the first of equals: a model's output as a discrete variable."""
+    """The predicted class, the first of ties: a model's output as a discrete variable."""
     return np.asarray(logits).argmax(-1)
 
 
 def quantise(values: Float[np.ndarray, "n ..."], bins: int, *, seed: int = 0) -> Int[np.ndarray, " n"]:
-    """Continuous values as ``bins`` numbers: a scalar by its quantiles, a vector ``[n, d]`` by k-means.
+    """Continuous values as ``bins`` numbers: scalars by quantiles, vectors ``[n, d]`` by k-means.
 
     Raises:
       UsageError: fewer than 1 or more bins than items.
@@ -88,20 +86,20 @@ def mutual_information(joint: Any) -> float:
 def decompose(joint: Any, *, tolerance: float = 1e-9) -> Decomposition:
     """The decomposition of ``joint [x1, x2, y]``, counts or probabilities (Bertschinger et al. 2014, eq. 2 to 5).
 
-    With Q over all joints that have the pairs (x1, y) and (x2, y) of ``joint``, and ``I*`` the least I_Q(y; x1, x2):
+    With Q over all joints that have the pairs (x1, y) and (x2, y) of ``joint``, and ``I*`` the minimal I_Q(y; x1, x2):
     synergy I - I*, unique information I* - I(y; x2) and I* - I(y; x1), redundancy I(y; x1) + I(y; x2) - I*. The convex
     problem is solved by Newton's method on the barrier of its dual; a joint with exactly these pairs and a feasible
-    dual enclose ``I*``, and their distance is the ``gap`` returned.
+    dual enclose ``I*``; the ``gap`` is their distance.
 
-    Of counts these are plug-in values: of few examples synergy comes out too high, by about
-    (values1 - 1) (values2 - 1) (targets - 1) / (2 n ln 2) bits where nothing depends on anything.
+    Counts give plug-in estimates: with few examples synergy is biased upwards, under independence by about
+    (values1 - 1) (values2 - 1) (targets - 1) / (2 n ln 2) bits.
 
     Args:
       tolerance: in bits, on ``I*``.
 
     Raises:
-      UsageError: no table of three axes, a negative or no mass, or too many values: quantise them.
-      ArithmeticError: the gap did not come below 1e-6 bits, which no table we know of does.
+      UsageError: not three axes, negative or no mass, or too many values: quantise them.
+      ArithmeticError: the gap stays above 1e-6 bits; no known table does this.
     """
     p = np.asarray(joint, np.float64)
     if p.ndim != 3 or not np.isfinite(p).all() or (p < 0).any() or not p.sum() > 0:
@@ -111,15 +109,15 @@ def decompose(joint: Any, *, tolerance: float = 1e-9) -> Decomposition:
     both = mutual_information(p.reshape(-1, p.shape[2]))
     one, two = mutual_information(p.sum(1)), mutual_information(p.sum(0))
     least, gap = _least_information(p, tolerance)
-    least = max(min(least, both, one + two), one, two)  # what is known of I*; so no atom is below 0
+    least = max(min(least, both, one + two), one, two)  # known bounds on I*, so that no atom is below 0
     atoms = one + two - least, least - two, least - one, max(both - least, 0.0)
     return Decomposition(*map(float, atoms), both, gap)
 
 
 def _least_information(p: np.ndarray, tolerance: float) -> tuple[float, float]:
-    """Least I_Q(y; x1, x2) over Q with the pairs of ``p``, from above, and how far below the truth may be; bits.
+    """Upper bound on the minimal I_Q(y; x1, x2) over Q with the pairs of ``p``, and its gap to a lower bound; bits.
 
-    It is H(y) plus the least of sum q log(q(y | x1, x2)), which is in its dual (nats, c = first + second)
+    It is H(y) plus the minimum of sum q log(q(y | x1, x2)), whose dual is (nats, c = first + second)
 
         max sum first[i, y] p1[i, y] + sum second[j, y] p2[j, y]   where   sum_y exp c[i, j, y] <= 1 for every i, j.
 
@@ -139,20 +137,20 @@ def _least_information(p: np.ndarray, tolerance: float) -> tuple[float, float]:
         t *= _SHRINK
     gap = float(max(best - floor, 0.0) / np.log(2))
     if not gap < 1e-6:
-        raise ArithmeticError(f"the decomposition is known to {gap:.1e} bits only; merge values that hardly occur")
+        raise ArithmeticError(f"the decomposition is known to {gap:.1e} bits only; merge rare values")
     prior = p.sum((0, 1))
     return (best - prior @ np.log(prior)) / np.log(2), gap
 
 
 class _Dual:
-    """The dual problem; unknowns are those ``first[i, y]`` and ``second[j, y]`` whose pair has mass."""
+    """The dual problem; its unknowns are the ``first[i, y]`` and ``second[j, y]`` whose pair has mass."""
 
     def __init__(self, p: np.ndarray):
         self.pairs = p.sum(1), p.sum(0)  # [i, y], [j, y]
-        self.kept = [pair > 0 for pair in self.pairs]
-        self.allowed = self.kept[0][:, None] & self.kept[1][None]  # [i, j, y]
+        self.support = [pair > 0 for pair in self.pairs]
+        self.allowed = self.support[0][:, None] & self.support[1][None]  # [i, j, y]
         self.cells = int(self.allowed.any(-1).sum())
-        self.linear = np.concatenate([pair[kept] for pair, kept in zip(self.pairs, self.kept)])
+        self.linear = np.concatenate([pair[has] for pair, has in zip(self.pairs, self.support)])
         if self.linear.size > _UNKNOWNS:
             raise UsageError(f"{self.linear.size} pairs of a value and a target are too many (> {_UNKNOWNS}): quantise")
 
@@ -163,9 +161,9 @@ class _Dual:
         return float(self.linear @ unknowns)
 
     def exponentials(self, unknowns: np.ndarray) -> np.ndarray:
-        """``exp c [i, j, y]``, 0 where there can be no mass."""
-        first, second = (np.full(kept.shape, -np.inf) for kept in self.kept)
-        first[self.kept[0]], second[self.kept[1]] = np.split(unknowns, [int(self.kept[0].sum())])
+        """``exp c [i, j, y]``, 0 where no mass is possible."""
+        first, second = (np.full(has.shape, -np.inf) for has in self.support)
+        first[self.support[0]], second[self.support[1]] = np.split(unknowns, [int(self.support[0].sum())])
         return np.exp(first[:, None] + second[None])
 
     def centre(self, unknowns: np.ndarray, t: float) -> np.ndarray:
@@ -176,23 +174,23 @@ class _Dual:
             size = 1.0
             while True:
                 moved = unknowns + size * step
-                found = self._objective(moved, t)
-                if found <= current - 0.25 * size * decrement:
+                value = self._objective(moved, t)
+                if value <= current - 0.25 * size * decrement:
                     break
                 size /= 2
-                if size < 1e-6:  # rounding has the last word: as central as it gets
+                if size < 1e-6:  # as central as rounding allows
                     return unknowns
-            unknowns, current = moved, found
-            if decrement < 1e-9:  # and squared by this very step
+            unknowns, current = moved, value
+            if decrement < 1e-9:  # this step squares it
                 break
         return unknowns
 
     def primal(self, unknowns: np.ndarray, t: float) -> float:
-        """Objective of a joint that has the pairs, nats; infinite where it has them only roughly."""
+        """Objective of a joint with the exact pairs, nats; infinite if rounding prevents them."""
         exponentials = self.exponentials(unknowns)
         q = t * exponentials / (1 - exponentials.sum(-1, keepdims=True))
         first, second = self.pairs
-        for _ in range(2000):  # scaling to the pairs, which it has but for rounding
+        for _ in range(2000):  # scaling to the pairs, off by rounding only
             q *= _ratio(first, q.sum(1))[:, None]
             q *= _ratio(second, q.sum(0))[None]
             if (error := np.abs(q.sum(1) - first).max()) < 1e-14:
@@ -221,17 +219,17 @@ class _Dual:
             hessian[i, :, i] = cross.sum(0)
             for j in range(columns):
                 hessian[rows + j, :, rows + j] += cross[j]
-        kept = np.concatenate([part.ravel() for part in self.kept])
-        hessian = hessian.reshape(kept.size, kept.size)[np.ix_(kept, kept)]
-        gradient = np.concatenate([first.ravel(), second.ravel()])[kept] - self.linear / t
+        has_mass = np.concatenate([part.ravel() for part in self.support])
+        hessian = hessian.reshape(has_mass.size, has_mass.size)[np.ix_(has_mass, has_mass)]
+        gradient = np.concatenate([first.ravel(), second.ravel()])[has_mass] - self.linear / t
         scale = 1 / np.sqrt(np.diag(hessian))
         hessian *= scale[:, None] * scale
-        # adding to first[:, y] what is taken from second[:, y] changes nothing: a ridge picks one of these steps
+        # singular: shifting mass between first[:, y] and second[:, y] changes nothing; a ridge picks one such step
         hessian[np.diag_indices_from(hessian)] += 1e-14 * len(scale)
-        # only first x second was filled in, which is the upper triangle
+        # only first x second is filled in, the upper triangle
         step = -scale * cho_solve(cho_factor(hessian, overwrite_a=True), scale * gradient)
         return step, float(-gradient @ step)
 
 
-def _ratio(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
-    return np.divide(wanted, found, out=np.zeros_like(wanted), where=found > 0)
+def _ratio(target: np.ndarray, current: np.ndarray) -> np.ndarray:
+    return np.divide(target, current, out=np.zeros_like(target), where=current > 0)

@@ -1,7 +1,7 @@
-"""What to say of a curve of scores under growing noise or loss: area, retention, robustness against a reference.
+"""Curves of scores under growing noise or absence: area, retention, effective robustness, harmful fusion.
 
 Curves are arrays ``[levels, ...]`` of scores where higher is better, over severities or missing rates from 0 to 1.
-Plain NumPy in float64; trailing axes (seeds, say) are kept. ``mmjax.evaluation.measures.robustness`` takes the curves.
+Plain NumPy in float64; trailing axes (such as seeds) are kept.
 """
 
 import math
@@ -17,21 +17,21 @@ __all__ = ["ALL", "LEVELS", "area", "effective_robustness", "harmful", "multiben
 
 LEVELS = tuple(level / 10 for level in range(11))
 ALL = "all"
-"""The target that stands for every modality at once."""
+"""The target for all modalities at once."""
 
 
 def area(curve: Any, levels: Sequence[float] = LEVELS) -> Any:
     """Area under a curve ``[levels, ...]`` by trapezoids: the mean score over severities 0 to 1.
 
     Raises:
-      UsageError: levels that do not rise from 0 to 1, or not one for each point.
+      UsageError: levels that do not rise from 0 to 1, or as many as points.
     """
     return np.trapezoid(_curve(curve, levels), np.asarray(levels, np.float64), axis=0)
 
 
 def retention(curve: Any, chance: float, levels: Sequence[float] = LEVELS) -> Any:
-    """The share of what is above chance that stays on average, ``(area - chance) / (curve[0] - chance)``, at most 1
-    where noise never helps; NaN where the clean score is not above chance.
+    """Mean share of the score above chance that is retained, ``(area - chance) / (curve[0] - chance)``: at most 1 if
+    noise never helps, NaN where the clean score is not above chance.
 
     Raises:
       UsageError: as ``area``.
@@ -42,10 +42,10 @@ def retention(curve: Any, chance: float, levels: Sequence[float] = LEVELS) -> An
 
 
 def effective_robustness(curve: Any, reference: Any, levels: Sequence[float] = LEVELS) -> Any:
-    """How much less a curve falls than the reference's, on average (after Taori et al. 2020 and MultiBench).
+    """How much less a curve falls than a reference, on average (after Taori et al. 2020 and MultiBench).
 
     Args:
-      reference: of the mean of the logits of the same single-modality models, under the same noise.
+      reference: curve of the mean of logits of the single-modality models under the same noise.
 
     Raises:
       UsageError: as ``area``.
@@ -55,7 +55,7 @@ def effective_robustness(curve: Any, reference: Any, levels: Sequence[float] = L
 
 
 def worst_drop(curves: Mapping[str, Any]) -> tuple[str, float]:
-    """The modality whose full noise costs most, and what it costs; ``curves`` ``[levels]`` by modality.
+    """The modality whose full noise lowers the score most, and by how much; ``curves`` ``[levels]`` by modality.
 
     Raises:
       UsageError: no modality.
@@ -70,36 +70,35 @@ def worst_drop(curves: Mapping[str, Any]) -> tuple[str, float]:
 def harmful(
     curves: Mapping[str, Any], singles: Mapping[str, float], chosen_by: Mapping[str, float] | None = None
 ) -> list[str]:
-    """Modalities whose full noise leaves the row below the best remaining single modality: harmful fusion.
+    """Modalities whose full noise puts the row below the best of the other single modalities: harmful fusion.
 
     Args:
       curves: of the row, ``[levels]`` by noisy modality.
       singles: clean score of the single-modality model of each modality of the row.
-      chosen_by: scores that say which single is best, those of validation; None = ``singles`` themselves.
+      chosen_by: validation scores by which the best single is chosen; None = ``singles``.
 
     Raises:
-      UsageError: a modality without a single.
+      UsageError: a modality without a single-modality score.
     """
     chosen_by, names = chosen_by or singles, sorted(set(curves) - {ALL})
     if missing := [name for name in names if name not in singles or name not in chosen_by]:
         raise UsageError(
             f"no single-modality score of {missing[0]!r}; there are {sorted(set(singles) & set(chosen_by))}"
         )
-    found = []
+    result = []
     for name in names:
         rest = [other for other in names if other != name]
         if rest and np.asarray(curves[name])[-1] < singles[max(rest, key=chosen_by.__getitem__)]:
-            found.append(name)
-    return found
+            result.append(name)
+    return result
 
 
 def multibench(curves: Mapping[str, Any], reference: Any) -> dict[str, dict[str, float]]:
     """MultiBench's relative and effective robustness of every method (Liang et al. 2021, ``robustness.py``).
 
-    Relative is the trapezoid area with steps of 0.1, effective the *sum* over levels of what the curve has over the
-    reference's shifted to the same start; both are then rescaled so that the worst method of the pool gets 0 and the
-    best 1. So a number speaks of this pool alone, and is NaN in a pool of equals. Its reference is a trained late
-    fusion; ours is the curve given. Its pool: ``curves``, which here are all rows of a table.
+    Relative is the trapezoid area with steps of 0.1; effective the *sum* over levels of the curve minus the reference
+    shifted to the same start. Both are rescaled within the pool ``curves``, the worst method to 0 and the best to 1;
+    NaN in a pool of equals. MultiBench's reference is a trained late fusion.
 
     Args:
       curves: ``[levels]`` by method, higher is better.

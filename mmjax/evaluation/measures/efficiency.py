@@ -1,7 +1,7 @@
-"""How much data a method needs: nested subsets of train, and what the curve of scores over their sizes says.
+"""Data efficiency: nested subsets of train, and the area, data saved and power law of scores over their sizes.
 
-Hyper-parameters are those of the whole train split, at every size. A view that fits statistics on train (standardising,
-whitening) belongs after ``subset``, or the small subset knows what the large one does.
+Hyper-parameters are those of the whole train split at every size. Apply views that fit statistics on train
+(standardising, whitening) after ``subset``, or statistics of all of train leak into the small subset.
 """
 
 import dataclasses
@@ -14,7 +14,6 @@ import numpy as np
 from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
-from mmjax.evaluation.statistics.significance import Gain, paired_gain
 from mmjax.stream import Batch, Stream
 from mmjax.typing import Float, Shaped
 
@@ -26,20 +25,19 @@ __all__ = [
     "data_saved",
     "feasible",
     "fit_power_law",
-    "gain_curve",
     "labelled_items",
     "subset",
 ]
 
 FRACTIONS = (0.01, 0.03, 0.1, 0.3, 1.0)
-"""Shares of train that a curve is measured at."""
+"""Default shares of train of a curve."""
 
 _AHEAD = 8  # groups of mixed classes among which the next is chosen
 _EXPONENTS = np.geomspace(0.01, 10.0, 1501)
 
 
 def labelled_items(dataset: Dataset, split: str = "train") -> int:
-    """Number of labelled items of a split that count; the ``n`` of a curve."""
+    """Number of labelled items of a split with positive weight; the ``n`` of a curve."""
     batch = dataset.splits[split]
     return int((np.asarray(batch.index)[np.asarray(batch.weight) > 0] >= 0).sum())
 
@@ -47,12 +45,12 @@ def labelled_items(dataset: Dataset, split: str = "train") -> int:
 def subset(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
     """The data set with about ``fraction`` of its train split; the other splits stay whole.
 
-    Whole groups, class by class where each group has one class, else in an order that keeps the shares of the classes
-    near those of train. Nested: a smaller fraction with the same seed lies inside a larger one.
+    Takes whole groups: class by class where each group has one class, else in an order that keeps class shares near
+    those of train. With one seed, a smaller fraction is a subset of a larger one.
 
     Args:
-      fraction: of the labelled items, above 0 to 1; 1 gives the data set itself.
-      seed: of the order in which groups are taken.
+      fraction: of the labelled items, in (0, 1]; 1 gives the data set itself.
+      seed: of the order of groups.
 
     Raises:
       UsageError: a fraction out of range, or one that leaves a class fewer than 2 items.
@@ -63,25 +61,25 @@ def subset(dataset: Dataset, fraction: float, seed: int = 0) -> Dataset:
     if fewest < 2:
         raise UsageError(
             f"{dataset.card.name}: {100 * fraction:g} % of train leaves a class {fewest} items; 2 are needed, "
-            f"use one of {[f'{100 * kept:g} %' for kept in feasible(dataset, seed=seed)]}"
+            f"use one of {[f'{100 * other:g} %' for other in feasible(dataset, seed=seed)]}"
         )
     return views.subset(dataset, "train", rows)
 
 
 def feasible(dataset: Dataset, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> tuple[float, ...]:
-    """The fractions, smallest first, that leave each class 2 items and differ from the one before."""
-    kept: list[float] = []
+    """The fractions, ascending, that leave each class 2 items and take more items than the fraction before."""
+    result: list[float] = []
     size = 0
     for fraction in sorted(fractions):
         rows, fewest = _chosen(dataset, fraction, seed)
         if rows.all() or (fewest >= 2 and rows.sum() > size):
-            kept.append(fraction)
+            result.append(fraction)
         size = int(rows.sum())
-    return tuple(kept)
+    return tuple(result)
 
 
 def _chosen(dataset: Dataset, fraction: float, seed: int) -> tuple[np.ndarray, int]:
-    """Which rows of train are taken, and the items of the class that has fewest then."""
+    """Mask of the rows taken from train, and the item count of their smallest class."""
     if not 0 < fraction <= 1:
         raise UsageError(f"a fraction of train is above 0 and at most 1, got {fraction}")
     batch = dataset.splits["train"]
@@ -95,17 +93,17 @@ def _chosen(dataset: Dataset, fraction: float, seed: int) -> tuple[np.ndarray, i
 
 
 def _units(batch: Batch, num_classes: int | None, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The group of each row (-1 = it does not count), and the labelled items of each group by class."""
+    """The group of each row (-1 = no labelled item with weight), and item counts ``[groups, classes]``."""
     index, groups = np.asarray(batch.index), np.asarray(batch.group)
     labelled = (index >= 0).reshape(batch.size, -1) & (np.asarray(batch.weight) > 0)[:, None]
     groups = groups.reshape(batch.size, -1)
     first = groups[np.arange(batch.size), labelled.argmax(1)]
     if (labelled & (groups != first[:, None])).any():
-        raise UsageError(f"{name}: an example holds items of several groups, so it cannot be taken with one of them")
-    counted = labelled.any(1)
-    names, number = np.unique(first[counted], return_inverse=True)
+        raise UsageError(f"{name}: an example holds items of several groups, so no subset of whole groups can hold it")
+    used = labelled.any(1)
+    names, number = np.unique(first[used], return_inverse=True)
     group = np.full(batch.size, -1)
-    group[counted] = number.reshape(-1)
+    group[used] = number.reshape(-1)
     label = np.zeros(labelled.shape, np.int64)
     if num_classes is not None and not isinstance(batch.target, Stream) and np.shape(batch.target) == index.shape:
         label = np.where(labelled, np.asarray(batch.target).reshape(labelled.shape), 0).astype(np.int64)
@@ -115,7 +113,7 @@ def _units(batch: Batch, num_classes: int | None, name: str) -> tuple[np.ndarray
 
 
 def _depths(counts: np.ndarray, seed: int) -> np.ndarray:
-    """From which fraction on each group is taken: where its middle falls on the cumulative scale of the items."""
+    """The fraction above which each group is taken: its midpoint on the cumulative scale of items."""
     order = np.random.RandomState(seed).permutation(len(counts))
     if ((counts > 0).sum(1) <= 1).all():
         stratum = counts.argmax(1)
@@ -129,7 +127,7 @@ def _depths(counts: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _balanced(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The order changed a little: next comes, of the next few, the group that brings the classes nearest to train's."""
+    """Greedy reordering: of the next few groups, takes the one that brings class shares nearest to those of train."""
     shares = counts.sum(0) / counts.sum()
     pending, total, result = order.tolist(), np.zeros(counts.shape[1]), []
     while pending:
@@ -143,7 +141,7 @@ def _balanced(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
 def area_under_curve(items: Shaped[np.ndarray, " points"] | Sequence[int], scores: Any) -> Float[np.ndarray, "..."]:
     """Area under the scores over log10 of the number of items, divided by the range of the latter: a mean score.
 
-    An accuracy gives 0 to 1 (the ALC of Guyon et al. 2011, on this scale).
+    The area under the learning curve (ALC) of Guyon et al. (2011) on this scale; 0 to 1 for an accuracy.
 
     Args:
       items: in increasing order.
@@ -159,9 +157,9 @@ def area_under_curve(items: Shaped[np.ndarray, " points"] | Sequence[int], score
 
 
 class DataSaved(NamedTuple):
-    """The smallest fraction at which the fused method reaches the single modality's score at 100 %, and what is left.
+    """The smallest fraction where the fused method reaches the single modality's score at 100 %, and the share saved.
 
-    Both are None where no fraction does.
+    Both are None if no fraction does.
     """
 
     fraction: float | None
@@ -171,7 +169,7 @@ class DataSaved(NamedTuple):
 def data_saved(
     fractions: Sequence[float], fused: Float[np.ndarray, " points"] | Sequence[float], single: float
 ) -> DataSaved:
-    """How much less data the fused method needs for the score that the best single modality has with all of it.
+    """Share of the data that the fused method saves at the score that the best single modality has with all of it.
 
     Args:
       fractions: in increasing order.
@@ -184,28 +182,13 @@ def data_saved(
     return DataSaved(None, None)
 
 
-def gain_curve(
-    fused: Sequence[Shaped[np.ndarray, "seeds items"]],
-    single: Sequence[Shaped[np.ndarray, "seeds items"]],
-    groups: Shaped[np.ndarray, " items"],
-    **options: Any,
-) -> list[Gain]:
-    """The paired gain over the single modality at each fraction, on the same test items; it need not rise with data.
-
-    Args:
-      fused, single: scores per test item at each fraction, higher is better.
-      options: of ``significance.paired_gain``.
-    """
-    return [paired_gain(ours, theirs, groups, **options) for ours, theirs in zip(fused, single, strict=True)]
-
-
 @dataclasses.dataclass(frozen=True)
 class PowerLaw:
     """``error(n) = a n^-b + c`` (Hestness et al. 2017).
 
     Attributes:
-      a, b, c: none is negative; where ``a`` is 0 the error does not fall and ``b`` means nothing.
-      lower, upper: interval of b; None with fewer than 5 points. 0 or infinity where the data set no bound.
+      a, b, c: not negative; where ``a`` is 0 the error does not fall and ``b`` is arbitrary.
+      lower, upper: interval of b; None with fewer than 5 points, 0 or infinity if unbounded.
     """
 
     a: float
@@ -226,18 +209,18 @@ def fit_power_law(
     sd: Sequence[float] | None = None,
     level: float = 0.95,
 ) -> PowerLaw:
-    """Least squares of ``a n^-b + c``, ``a`` and ``c`` exactly for each ``b`` from 0.01 to 10.
+    """Least squares of ``a n^-b + c``: ``a`` and ``c`` in closed form for each ``b`` from 0.01 to 10.
 
     The interval of ``b`` holds the values whose squared error is not significantly larger (profile likelihood with F;
-    Bates & Watts 1988, section 6.1): with 5 points and 3 parameters the covariance at the optimum says too little.
+    Bates & Watts 1988, section 6.1); the covariance at the optimum is too coarse for 5 points and 3 parameters.
 
     Args:
       items: number of training items at each point.
       errors: mean over seeds.
-      sd: how uncertain each error is, up to a factor; None = all equally.
+      sd: standard deviation of each error, up to a common factor; None = equal.
 
     Raises:
-      UsageError: fewer than 3 points, or numbers that are no sizes and errors.
+      UsageError: fewer than 3 sizes, negative or non-finite numbers.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import fdtri
@@ -254,8 +237,8 @@ def fit_power_law(
     def profile(exponents: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return _linear(x ** -np.atleast_1d(exponents)[:, None], y, weight / weight.sum())
 
-    rest = profile(_EXPONENTS)[2]
-    best = int(rest.argmin())
+    losses = profile(_EXPONENTS)[2]
+    best = int(losses.argmin())
     bounds = _EXPONENTS[max(best - 1, 0)], _EXPONENTS[min(best + 1, len(_EXPONENTS) - 1)]
     b = float(minimize_scalar(lambda e: profile(e)[2][0], bounds=bounds, method="bounded", options={"xatol": 1e-9}).x)
     scale, c, least = (float(part[0]) for part in profile(b))
@@ -263,22 +246,22 @@ def fit_power_law(
     free = len(y) - 3
     if free >= 2:
         allowed = least * (1 + fdtri(1, free, level) / free) + 1e-14 * (y**2).mean()
-        possible = [*np.flatnonzero(rest <= allowed), best]
-        low, high = min(possible) - 1, max(possible) + 1  # the first values that are ruled out
+        possible = [*np.flatnonzero(losses <= allowed), best]
+        low, high = min(possible) - 1, max(possible) + 1  # the nearest excluded values
         lower = 0.0 if low < 0 else float(_EXPONENTS[low])
         upper = float("inf") if high == len(_EXPONENTS) else float(_EXPONENTS[high])
     return PowerLaw(scale * middle**b, b, c, lower, upper)
 
 
 def _linear(u: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The best ``a u + c`` with neither negative for each row of ``u``, and its mean squared error."""
+    """The best ``a u + c`` with a, c >= 0 for each row of ``u``, and its weighted mean squared error."""
     mean_u, mean_y = u @ weight, y @ weight
     spread = ((u - mean_u[:, None]) ** 2) @ weight
     slope = ((u - mean_u[:, None]) * (y - mean_y)) @ weight / np.maximum(spread, 1e-300)
     through = (u * y) @ weight / ((u**2) @ weight)
     flat = np.zeros_like(slope)
     pairs = [(slope, mean_y - slope * mean_u), (through, flat), (flat, flat + mean_y)]
-    rests = [np.where((a < 0) | (c < 0), np.inf, ((a[:, None] * u + c[:, None] - y) ** 2) @ weight) for a, c in pairs]
-    which = np.argmin(rests, axis=0)[None]
+    losses = [np.where((a < 0) | (c < 0), np.inf, ((a[:, None] * u + c[:, None] - y) ** 2) @ weight) for a, c in pairs]
+    which = np.argmin(losses, axis=0)[None]
     a, c = (np.take_along_axis(np.stack(part), which, 0)[0] for part in zip(*pairs))
-    return a, c, np.take_along_axis(np.stack(rests), which, 0)[0]
+    return a, c, np.take_along_axis(np.stack(losses), which, 0)[0]

@@ -1,7 +1,7 @@
-"""Trained models as functions to be probed: of any batch, and of any mixture of the modalities of test items.
+"""Trained models as functions of any batch, and of any mixture of the modalities of test items.
 
-Both run all seeds of a row in one program that is compiled once, in chunks of one shape. What permutes, blanks, drops
-or exchanges modalities (EMAP, Shapley values, presence patterns, the gate) is arithmetic on item numbers then.
+Both run all seeds of a row in one program, compiled once, in chunks of one shape. Permuting, blanking or exchanging
+modalities (EMAP, Shapley values, presence patterns, the gate) is then arithmetic on item numbers.
 """
 
 import math
@@ -25,16 +25,18 @@ __all__ = ["Mixed", "Probe", "equal_parts"]
 
 Mixed = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 """``mixed(rows) -> [seeds, n, classes]``: ``rows`` gives, by modality, the number of the test item whose stream is
-taken, ``[n]``, or ``[seeds, n]`` where seeds take different ones; -1 = absent. ``{m: arange(N) for m}`` is ordinary
-prediction."""
+used, ``[n]``, or ``[seeds, n]`` for different ones by seed; -1 = absent. ``{m: arange(N) for m}`` is ordinary
+prediction.
+"""
 
 ROWS = 512
-"""Rows of one call at most: of twice as many the activations of a transformer leave the cache of a core, and a pass
-takes a third longer; of half as many a small model waits for its calls."""
+"""Most rows of one call: with twice as many, activations of a transformer exceed a core's cache and a pass takes a
+third longer; with half as many, call overhead dominates for small models.
+"""
 
 
 def equal_parts(size: int) -> int:
-    """Rows of a call, at most ``ROWS``, so that calls of one size serve a split with hardly a row too many."""
+    """Rows of a call, at most ``ROWS``, such that calls of equal size cover a split with little padding."""
     return math.ceil(size / math.ceil(size / ROWS))
 
 
@@ -43,9 +45,9 @@ class Probe:
 
     Attributes:
       model: of the row.
-      task: whose logits are read off the model's outputs.
+      task: reads logits off the model's outputs.
       variables: of all seeds, with a leading axis.
-      chunk: examples of one call of the compiled programs; ``mixtures`` the same of fusion and head alone.
+      chunk: examples of a call of the compiled programs; ``mixtures`` the same for fusion and head alone.
     """
 
     def __init__(self, model: nn.Module, task: Task, variables: PyTree, *, chunk: int = ROWS, mixtures: int = ROWS):
@@ -64,35 +66,35 @@ class Probe:
         """Logits of every labelled item, ``[seeds, items, classes]`` float32, in the order of their index.
 
         Args:
-          places: of the seeds wanted, among those there are; None = all. On a CPU one program serves any of them.
+          places: indices of seeds; None = all. On a CPU one program serves any subset.
         """
         some = np.arange(self.seeds) if places is None else np.asarray(places, np.int32)
         logits = np.concatenate(list(self._chunks("whole", self._whole, batch, self.variables, some)), axis=1)
         return by_index(logits.astype(np.float32), batch.index, lead=1)
 
-    def patterns(self, batch: Batch, kept: Sequence[Sequence[str]]) -> np.ndarray:
+    def patterns(self, batch: Batch, present: Sequence[Sequence[str]]) -> np.ndarray:
         """Logits with only some modalities present, ``[patterns, seeds, items, classes]``; a pattern may be empty."""
         streams = {
             name: Stream(
-                np.concatenate([stream.values] * len(kept)),
-                np.concatenate([stream.mask if name in names else np.zeros_like(stream.mask) for names in kept]),
+                np.concatenate([stream.values] * len(present)),
+                np.concatenate([stream.mask if name in names else np.zeros_like(stream.mask) for names in present]),
             )
             for name, stream in batch.streams.items()
         }
         items = int((np.asarray(batch.index) >= 0).sum())
-        number = [np.where(batch.index >= 0, batch.index + place * items, -1) for place in range(len(kept))]
-        copies = jax.tree.map(lambda x: np.concatenate([x] * len(kept)), batch.replace(streams={}))
+        number = [np.where(batch.index >= 0, batch.index + place * items, -1) for place in range(len(present))]
+        copies = jax.tree.map(lambda x: np.concatenate([x] * len(present)), batch.replace(streams={}))
         outputs = self.outputs(copies.replace(streams=streams, index=np.concatenate(number)))
-        return np.moveaxis(outputs.reshape(len(outputs), len(kept), items, *outputs.shape[2:]), 1, 0)
+        return np.moveaxis(outputs.reshape(len(outputs), len(present), items, *outputs.shape[2:]), 1, 0)
 
     def mixed(self, batch: Batch, seeds: int | None = None) -> Mixed:
         """The model on mixtures of the items of ``batch``; each item is encoded once, here.
 
         Args:
-          seeds: only so many of them, the first; None = all.
+          seeds: number of seeds, the first ones; None = all.
 
         Raises:
-          UsageError: a label per step, where an item is no row of its own.
+          UsageError: a label per step, so that examples have several items.
         """
         if batch.index.ndim != 1:
             raise UsageError("mixtures need examples of one labelled item; this row has a label per step")
@@ -107,12 +109,12 @@ class Probe:
             wanted = {name: np.asarray(rows[name], np.int32) for name in encoded}
             wanted = {name: np.broadcast_to(row, (*lead, row.shape[-1])).T for name, row in wanted.items()}
             count = len(next(iter(wanted.values())))
-            done = []
+            outputs = []
             for start in range(0, count, self.mixtures):
                 stop = start + self.mixtures
                 part = {name: _filled(values[start:stop], self.mixtures).T for name, values in wanted.items()}
-                done.append(np.asarray(self._run("fuse", self._fuse, variables, encoded, part)))
-            return np.concatenate(done, axis=1)[:, :count]
+                outputs.append(np.asarray(self._run("fuse", self._fuse, variables, encoded, part)))
+            return np.concatenate(outputs, axis=1)[:, :count]
 
         return mixed
 
@@ -152,20 +154,20 @@ class Probe:
             yield jax.tree.map(lambda x: np.asarray(x[:, :count]), outputs)  # noqa: B023
 
     def _run(self, name: str, function: Callable, variables: PyTree, *arguments: Any) -> Any:
-        """All seeds in one program: on a CPU one by one, which is as fast for small models and faster for others."""
+        """All seeds in one program; on a CPU mapped one by one, which is never slower."""
         if name not in self._programs:
             over = map_seeds("map" if jax.default_backend() == "cpu" else "vmap")
 
-            def program(variables: PyTree, *given: Any) -> Any:
-                if name == "fuse":  # what was encoded has a seed of its own, and so have the rows
-                    return over(function)(variables, *given)
-                return over(lambda v: function(v, *given))(variables)
+            def program(variables: PyTree, *arguments: Any) -> Any:
+                if name == "fuse":  # encoded streams and rows have an axis of seeds, too
+                    return over(function)(variables, *arguments)
+                return over(lambda v: function(v, *arguments))(variables)
 
             self._programs[name] = jax.jit(program, compiler_options=compile_effort(1))
         return self._programs[name](variables, *arguments)
 
     def _run_some(self, function: Callable, variables: PyTree, places: np.ndarray, batch: Batch) -> Any:
-        """``_run`` of the seeds at these places alone."""
+        """``_run`` for the seeds at these places."""
         if jax.default_backend() != "cpu":
             some = jax.tree.map(lambda x: x[places], variables)
             return self._run("whole", function, some, batch)

@@ -1,6 +1,6 @@
-"""Does a modality matter to a model? Right input against wrong and none, for anything that can be scored item by item.
+"""Necessity of a modality: congruent input against incongruent, shuffled and blanked, for any scores per item.
 
-Scores are per item and higher is better; what is partners is a function of the seed and the draw alone.
+Higher scores are better; random draws depend only on the seed and the number of the draw.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class Contrast(NamedTuple):
 
     Attributes:
       score: mean over items and draws, ``[seeds]``.
-      gain: of the right input over it.
+      gain: of congruent input over it.
     """
 
     score: np.ndarray
@@ -50,10 +50,10 @@ class Gate:
 
     @property
     def matters(self) -> bool:
-        """Whether the right input beats that of the first condition: lower bound above 0 and p below 0.05.
+        """Whether congruent input beats the first condition: lower bound above 0 and p below 0.05.
 
-        Incongruent comes first: blanked input is a kind of input that a model may never have seen, and to lose by it
-        need not mean that content was used.
+        Incongruent comes first: blanked input may be out of distribution, and a loss by it need not mean that content
+        was used.
         """
         gain = next(iter(self.against.values())).gain
         return gain.lower > 0 and gain.p < 0.05
@@ -70,23 +70,23 @@ def gate(
     draws: int = 10,
     seed: int = 0,
 ) -> Gate:
-    """Does this modality matter to the model? Right input against wrong and none (Elliott 2018, for translation).
+    """Tests whether a modality matters to a model (Elliott 2018, for translation).
 
-    *incongruent*: that of an item of another group (of any other item where one group has more than half of them);
-    *shuffled*: that of a random item, which may be the right one; *blanked*: none.
+    Its input comes from an item of another group (*incongruent*; any other item if one group has more than half of
+    them), from a random item (*shuffled*, possibly the same), or is absent (*blanked*).
 
     Args:
-      score: from the item numbers of each modality to scores ``[seeds, n]``. Of a classifier it is what
-        ``item_scores.item_scorer`` makes of it; of a generator, what its answer to the mixture at place ``k`` is worth
-        against reference ``k``. All modalities but the one in question are always their own, ``arange(n)``.
-      modality: in question, one of ``modalities``.
+      score: from the item numbers of each modality to scores ``[seeds, n]``; for a classifier
+        ``item_scores.item_scorer``, for a generator the score of its answer to mixture ``k`` against reference ``k``.
+        The other modalities keep ``arange(n)``.
+      modality: the one to test.
       n: number of items.
       groups: units of the intervals and of the test; default: items.
       against: conditions, some or all of ``CONDITIONS``; the first decides.
       draws: of incongruent and shuffled input; each item's score is the mean over them.
 
     Raises:
-      UsageError: a modality or condition that there is not, fewer than two items, scores that do not fit.
+      UsageError: an unknown modality or condition, fewer than two items, scores of another shape.
     """
     names = sorted(set(modalities))
     if modality not in names:
@@ -121,7 +121,7 @@ def gate(
 
 
 def _incongruent(groups: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """For each item one of another group, each item once: groups in a row, moved on by at least the largest."""
+    """For each item a partner of another group, each item once: sorted by group, rotated by its size or more."""
     n = len(groups)
     _, which, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     largest = int(sizes.max())

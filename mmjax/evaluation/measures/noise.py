@@ -1,9 +1,9 @@
-"""Noise of a stated physical strength: pure functions ``(stream, key, severity) -> stream``.
+"""Noise of defined physical strength: pure functions ``(stream, key, severity) -> stream``.
 
-Severity is a number in [0, 1], traced or not: one compiled program serves all levels and keys, under ``vmap`` too.
-Every family keeps this: severity 0 gives the input back bit for bit; padding is untouched and never counted in a
-clip's statistics; the type stays (bytes and 16-bit samples are rounded and cut off at their ends, as a recorder would);
-with one key the noise of a lower severity is the same noise turned down, and what it dropped stays dropped.
+Severity is a number in [0, 1], traced or not: one compiled program serves all levels and keys, also under ``vmap``.
+Invariants of every family: severity 0 returns the input bit for bit; padding is untouched and excluded from a clip's
+statistics; the dtype stays (bytes and 16-bit samples are rounded and clipped); with one key a lower severity is the
+same noise scaled down, and drops a subset of the items.
 """
 
 import dataclasses
@@ -39,9 +39,9 @@ __all__ = [
     "white_noise",
 ]
 
-FIRST_LEVEL = 0.1  # the least positive severity of the protocol: the SNR scale starts there
+FIRST_LEVEL = 0.1  # the lowest positive severity of the protocol: the SNR scale starts there
 PACKETS = 50
-_INTEGERS = {"uint8": (255, 0, 255), "int16": (32768, -32768, 32767)}  # full scale, least and greatest value
+_INTEGERS = {"uint8": (255, 0, 255), "int16": (32768, -32768, 32767)}  # full scale, minimum and maximum
 
 Apply = Callable[[Stream, Key, Any], Stream]
 
@@ -54,9 +54,9 @@ class Noise:
       name: of the family, one word.
       kind: of the streams it is for: text, image, audio, video or feature.
       apply: ``(stream, key, severity) -> stream``.
-      scale: what severities 0 to 1 mean physically, for the data card and the legend of a plot.
-      raw: whether it enters on the raw items (pixels, samples, ids), before a table's view, or on standardised
-        features, after it.
+      scale: physical meaning of severities 0 to 1, for the data card and legends.
+      raw: whether it applies to raw items (pixels, samples, ids), before a table's view, or to standardised features,
+        after it.
     """
 
     name: str
@@ -67,9 +67,9 @@ class Noise:
 
 
 def _family(function: Callable[..., Stream]) -> Apply:
-    """Gives a function of a stream without rubbish in its padding what every family keeps.
+    """Adds the invariants of a family to a function of a zeroed stream.
 
-    The function may drop items from the mask, not add any; what it drops becomes 0.
+    The function may drop items from the mask, not add any; dropped items become 0.
     """
 
     @functools.wraps(function)
@@ -87,14 +87,14 @@ def _family(function: Callable[..., Stream]) -> Apply:
 def gaussian_pixels(stream: Stream, key: Key, severity: Any) -> Stream:
     """Pixels plus ``N(0, severity^2)``, in units of the range of pixels: 1 for floating ones, 255 for bytes.
 
-    Floating pixels are not cut off; bytes are, so that their noise is weaker than said at the ends of the range.
+    Floating pixels are not clipped; bytes are, which weakens their noise at the ends of the range.
     """
     return _with_gaussian(stream, key, severity)
 
 
 @_family
 def gaussian_features(stream: Stream, key: Key, severity: Any) -> Stream:
-    """Features plus ``N(0, (2 severity)^2)``: give it features of variance 1.
+    """Features plus ``N(0, (2 severity)^2)``, for features of variance 1.
 
     Raises:
       ValueError: integers.
@@ -115,7 +115,7 @@ def salt_and_pepper(stream: Stream, key: Key, severity: Any) -> Stream:
 
 @_family
 def blur(stream: Stream, key: Key, severity: Any) -> Stream:
-    """Gaussian blur of s.d. ``severity`` / 4 of the picture's shorter side, normalised at the edges; uses no chance."""
+    """Gaussian blur of s.d. ``severity`` / 4 of the picture's shorter side, normalised at the edges; deterministic."""
     values, first = _unit(stream.values), _picture(stream)
     height, width = values.shape[first : first + 2]
     deviation = jnp.maximum(severity * min(height, width) / 4, 1e-3)
@@ -125,14 +125,14 @@ def blur(stream: Stream, key: Key, severity: Any) -> Stream:
         raw = jnp.exp(-(distance**2) / 2)
         return raw / raw.sum(1, keepdims=True)
 
-    pictures = values.reshape(-1, height, width, math.prod(values.shape[first + 2 :]))
-    blurred = jnp.einsum("ih,jw,nhwc->nijc", weights(height), weights(width), pictures, precision="highest")
+    images = values.reshape(-1, height, width, math.prod(values.shape[first + 2 :]))
+    blurred = jnp.einsum("ih,jw,nhwc->nijc", weights(height), weights(width), images, precision="highest")
     return stream.replace(values=_typed(blurred.reshape(values.shape), stream.values.dtype))
 
 
 @_family
 def occlusion(stream: Stream, key: Key, severity: Any) -> Stream:
-    """A black window, ``severity`` of the picture's area, at a random place that is the same in all frames of a row."""
+    """A black window, ``severity`` of the picture's area, at a random place, the same in all frames of a row."""
     values, first = stream.values, _picture(stream)
     side, hidden = jnp.sqrt(severity), jnp.ones((), bool)
     places = jax.random.uniform(key, (2, values.shape[0]))
@@ -147,7 +147,7 @@ def occlusion(stream: Stream, key: Key, severity: Any) -> Stream:
 def snr_db(severity: Any) -> Any:
     """Signal-to-noise ratio of ``white_noise`` in decibels: linear, 30 at severity 0.1 and -10 at 1.
 
-    Severity 0 is no noise at all, whatever this says there.
+    Severity 0 is no noise, whatever this formula gives.
     """
     return 30 - 40 * (severity - FIRST_LEVEL) / (1 - FIRST_LEVEL)
 
@@ -157,7 +157,7 @@ def white_noise(stream: Stream, key: Key, severity: Any) -> Stream:
     """Waveforms in white Gaussian noise at ``snr_db(severity)`` below the clip's own mean power.
 
     The noise of each clip is scaled to exactly that power over its real samples, so the ratio holds for short clips
-    too; a silent clip stays silent. 16-bit samples that overflow are cut off.
+    too; a silent clip stays silent. 16-bit samples are clipped.
     """
     wave = _unit(stream.values)
     noise = apply_mask(jax.random.normal(key, wave.shape, wave.dtype), stream.mask)
@@ -168,7 +168,7 @@ def white_noise(stream: Stream, key: Key, severity: Any) -> Stream:
 
 @_family
 def clipping(stream: Stream, key: Key, severity: Any) -> Stream:
-    """Waveforms cut off ``40 severity`` dB below the clip's own peak and brought back to its power; uses no chance."""
+    """Waveforms cut off ``40 severity`` dB below the clip's own peak and rescaled to its power; deterministic."""
     wave = _unit(stream.values)
     peak = jnp.abs(wave).max(_clip_axes(wave, stream.mask), keepdims=True)
     limit = peak * 10 ** (-2 * severity)
@@ -179,7 +179,7 @@ def clipping(stream: Stream, key: Key, severity: Any) -> Stream:
 
 @_family
 def packet_loss(stream: Stream, key: Key, severity: Any) -> Stream:
-    """Each of 50 equal packets of a clip's real samples falls silent with probability ``severity``."""
+    """Each of 50 equal packets of a clip's real samples is silenced with probability ``severity``."""
     rank, count = _ranks(stream.mask)
     packet = jnp.clip(rank * PACKETS // jnp.maximum(count, 1), 0, PACKETS - 1)
     chance = jax.random.uniform(key, (*stream.mask.shape[:-1], PACKETS))
@@ -195,11 +195,11 @@ def drop_items(stream: Stream, key: Key, severity: Any) -> Stream:
 
 @_family
 def replace_tokens(stream: Stream, key: Key, severity: Any, *, vocabulary: int | None = None, first: int = 1) -> Stream:
-    """Ids become other ids, drawn evenly, with probability ``severity``.
+    """Ids become other ids, uniformly drawn, with probability ``severity``.
 
     Args:
       vocabulary: number of ids; None = up to the highest real id of the stream.
-      first: ids below it are special: they stay, and none is put in.
+      first: ids below it are special: they are neither replaced nor drawn.
 
     Raises:
       ValueError: values that are no ids ``[batch, ..., length]``.
@@ -209,7 +209,7 @@ def replace_tokens(stream: Stream, key: Key, severity: Any, *, vocabulary: int |
         raise ValueError(f"tokens are integers, one per place of {stream.mask.shape=}, got {ids.dtype} {ids.shape}")
     key, other = jax.random.split(key)
     size = jnp.maximum((ids.max() + 1 if vocabulary is None else vocabulary) - first, 1)
-    step = jax.random.randint(other, ids.shape, 1, jnp.maximum(size, 2))  # 1 to size - 1 round the ring: never itself
+    step = jax.random.randint(other, ids.shape, 1, jnp.maximum(size, 2))  # cyclic shift, never by 0
     moved = first + (ids.astype(jnp.int32) - first + step) % size
     hit = (jax.random.uniform(key, ids.shape) < severity) & (ids >= first)
     return stream.replace(values=jnp.where(hit, moved.astype(ids.dtype), ids))
@@ -218,15 +218,15 @@ def replace_tokens(stream: Stream, key: Key, severity: Any, *, vocabulary: int |
 @_family
 def drop_features(stream: Stream, key: Key, severity: Any) -> Stream:
     """Each feature of each item becomes 0, the mean of standardised ones, with probability ``severity``."""
-    kept = jax.random.uniform(key, stream.values.shape) >= severity
-    return stream.replace(values=apply_mask(stream.values, kept))
+    keep = jax.random.uniform(key, stream.values.shape) >= severity
+    return stream.replace(values=apply_mask(stream.values, keep))
 
 
 @_family
 def jitter(stream: Stream, key: Key, severity: Any) -> Stream:
-    """Each step takes the item of a step up to ``severity`` of the sequence away, to either side and drawn evenly.
+    """Each step takes the item at a uniformly drawn offset of up to ``severity`` of the sequence's length.
 
-    Distances count real items only and end at the first and the last one.
+    Offsets count real items only and are clipped to the sequence.
     """
     rank, count = _ranks(stream.mask)
     shift = severity * count * jax.random.uniform(key, stream.mask.shape, minval=-1.0)
@@ -238,7 +238,7 @@ def jitter(stream: Stream, key: Key, severity: Any) -> Stream:
 
 
 def default_noise(kind: str) -> Noise:
-    """The family that the data cards' scales speak of.
+    """The default family of a kind, to which the scales of data cards refer.
 
     Raises:
       UsageError: an unknown kind.
@@ -264,7 +264,7 @@ def _with_gaussian(stream: Stream, key: Key, deviation: Any) -> Stream:
 
 
 def _unit(values: Any) -> Any:
-    """Floating values, at least of float32: bytes in [0, 1], 16-bit samples in [-1, 1), floating ones as they are."""
+    """Floating values, at least of float32: bytes in [0, 1], 16-bit samples in [-1, 1), floating ones unchanged."""
     dtype = values.dtype
     if str(dtype) in _INTEGERS:
         return values.astype(jnp.float32) / _INTEGERS[str(dtype)][0]
@@ -294,7 +294,7 @@ def _clip_axes(wave: Any, mask: Any) -> tuple[int, ...]:
 
 
 def _power(wave: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, "..."]:
-    """Mean square over each clip's real samples (what is not real is 0), axes kept; 0 for an empty clip."""
+    """Mean square over each clip's real samples (padding is 0), axes kept; 0 for an empty clip."""
     axes = _clip_axes(wave, mask)
     count = jnp.broadcast_to(where_mask(mask, wave), wave.shape).sum(axes, keepdims=True)
     return (wave**2).sum(axes, keepdims=True) / jnp.maximum(count, 1)

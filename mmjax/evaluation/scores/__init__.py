@@ -1,4 +1,4 @@
-"""Primary metrics by their names, each with its convention; ``register`` adds one of your own."""
+"""Primary metrics by name, each with its convention; ``register`` adds a custom one."""
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.scores import classes, labels, ranks, tokens, values
@@ -12,7 +12,7 @@ _SCORES: dict[str, Score] = {}
 
 
 def register(new: Score) -> Score:
-    """Adds a metric, so that tables can be made of it.
+    """Adds a metric for use in tables.
 
     Raises:
       UsageError: the name is taken.
@@ -27,7 +27,7 @@ def score(name: str) -> Score:
     """The metric of that name.
 
     Raises:
-      UsageError: there is none; the message lists those that are.
+      UsageError: an unknown name; the message lists the registered ones.
     """
     if name not in _SCORES:
         raise UsageError(f"no score {name!r}; there are {', '.join(sorted(_SCORES))}")

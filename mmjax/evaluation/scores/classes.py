@@ -1,4 +1,4 @@
-"""Scores of one class an item: accuracy, and what is made of the counts of each class."""
+"""Scores of one class an item: accuracy, F1, balanced accuracy, AUROC."""
 
 import functools
 from typing import Any
@@ -12,12 +12,12 @@ __all__ = ["SCORES", "right"]
 
 
 def right(outputs: Any, target: Any) -> np.ndarray:
-    """1 where the highest logit is the target's; of a tie the first class is taken."""
+    """1 where the highest logit is the target's; the first class of a tie counts."""
     return (np.asarray(outputs).argmax(-1) == np.asarray(target)).astype(np.float64)
 
 
 def _counts(outputs: Any, target: Any) -> Any:
-    """Hits, items and predictions of each class side by side, ``[items, 3 classes]``, sparse: an item has three."""
+    """Hits, items and predictions of each class, concatenated ``[items, 3 classes]``; sparse: three entries an item."""
     from scipy.sparse import csr_array
 
     n, classes = np.shape(outputs)
@@ -29,7 +29,7 @@ def _counts(outputs: Any, target: Any) -> Any:
 
 
 def _f1(sums: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """F1 of each class, its items and its predictions, ``[..., classes]``; F1 is 0 where there are neither."""
+    """F1 of each class, its items and its predictions, ``[..., classes]``; F1 is 0 where both are 0."""
     hits, actual, predicted = np.split(np.asarray(sums), 3, axis=-1)
     return 2 * hits / np.maximum(actual + predicted, 1e-9), actual, predicted
 
@@ -47,12 +47,12 @@ def _f1_weighted(sums: Any) -> np.ndarray:
 
 def _balanced(sums: Any) -> np.ndarray:
     hits, actual, _ = np.split(np.asarray(sums), 3, axis=-1)
-    there = actual > 0.5
-    return np.where(there, hits / np.maximum(actual, 1e-9), 0).sum(-1) / np.maximum(there.sum(-1), 1)
+    occurs = actual > 0.5
+    return np.where(occurs, hits / np.maximum(actual, 1e-9), 0).sum(-1) / np.maximum(occurs.sum(-1), 1)
 
 
 def _auroc(outputs: Any, target: Any, weight: Any) -> np.ndarray:
-    """One class against the others, by its log-odds; of two classes that is the same number twice."""
+    """One class against the others, by log-odds; with two classes both give the same, so one is enough."""
     outputs = np.asarray(outputs, np.float64)
     top = outputs.max(-1, keepdims=True)
     mass = np.exp(outputs - top)
@@ -88,7 +88,7 @@ SCORES = (
         chance=0.5,
         statistic=_auroc,
     ),
-    # The two ways in which two classes of sentiment are counted; the data hold the items of either.
+    # Two conventions for binary sentiment; the data contain the items of either.
     _share(
         "acc2_has0",
         "two classes, score >= 0 against score < 0, neutral items kept",

@@ -1,4 +1,4 @@
-"""Scores of any number of labels an item: a logit above 0 is a yes."""
+"""Scores of any number of labels an item; a logit above 0 predicts the label."""
 
 import functools
 from collections.abc import Callable
@@ -12,14 +12,15 @@ from mmjax.evaluation.scores.score import Score
 __all__ = ["SCORES"]
 
 
-def _yes(outputs: Any) -> np.ndarray:
-    return np.asarray(outputs) > 0
+def _sets(outputs: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and true labels, bool."""
+    return np.asarray(outputs) > 0, np.asarray(target) > 0.5
 
 
 def _counts(outputs: Any, target: Any) -> np.ndarray:
-    """Hits, yeses that are right to give and yeses given of each label, ``[items, 3 labels]``."""
-    given, true = _yes(outputs), np.asarray(target) > 0.5
-    return np.concatenate([given & true, true, given], axis=-1).astype(np.float64)
+    """Hits, occurrences and predictions of each label, ``[items, 3 labels]``."""
+    predicted, true = _sets(outputs, target)
+    return np.concatenate([predicted & true, true, predicted], axis=-1).astype(np.float64)
 
 
 def _f1_micro(sums: Any) -> np.ndarray:
@@ -33,17 +34,18 @@ def _f1_macro(sums: Any) -> np.ndarray:
 
 
 def _f1_items(outputs: Any, target: Any) -> np.ndarray:
-    given, true = _yes(outputs), np.asarray(target) > 0.5
-    hits, either = (given & true).sum(-1), given.sum(-1) + true.sum(-1)
+    predicted, true = _sets(outputs, target)
+    hits, either = (predicted & true).sum(-1), predicted.sum(-1) + true.sum(-1)
     return np.where(either > 0, 2 * hits / np.maximum(either, 1), 1.0)
 
 
 def _exact(outputs: Any, target: Any) -> np.ndarray:
-    return (_yes(outputs) == (np.asarray(target) > 0.5)).all(-1).astype(np.float64)
+    predicted, true = _sets(outputs, target)
+    return (predicted == true).all(-1).astype(np.float64)
 
 
 def _over_labels(curve: Callable[[Any, Any, Any], np.ndarray]) -> Callable[[Any, Any, Any], np.ndarray]:
-    """The plain mean over the labels for which the area is defined; NaN where it is for none."""
+    """The unweighted mean over the labels for which the area is defined; NaN if for none."""
 
     def statistic(outputs: Any, target: Any, weight: Any) -> np.ndarray:
         outputs, true = np.asarray(outputs, np.float64), np.asarray(target) > 0.5

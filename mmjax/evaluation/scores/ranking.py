@@ -37,8 +37,8 @@ def average_precision(
     order, starts = _tied(-np.asarray(score, np.float64))
     weight = np.asarray(weight, np.float64)[:, order]
     up = np.add.reduceat(weight * np.asarray(positive)[order], starts, axis=1)
-    drawn = np.cumsum(np.add.reduceat(weight, starts, axis=1), axis=1)
-    precision = np.cumsum(up, axis=1) / np.maximum(drawn, 1e-300)
+    retrieved = np.cumsum(np.add.reduceat(weight, starts, axis=1), axis=1)
+    precision = np.cumsum(up, axis=1) / np.maximum(retrieved, 1e-300)
     total = up.sum(1)
     return np.divide((up * precision).sum(1), total, out=np.full(len(weight), np.nan), where=total > 0)
 

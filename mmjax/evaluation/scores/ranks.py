@@ -1,4 +1,4 @@
-"""Scores of retrieval: the place of the right answer among the candidates, counted from 0."""
+"""Scores of retrieval from the rank of the right answer among the candidates, counted from 0."""
 
 from typing import Any
 

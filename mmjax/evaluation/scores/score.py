@@ -1,9 +1,9 @@
-"""What a primary metric is to the protocol: its name and unit, a number per item, and its value on resampled items.
+"""Interface of a primary metric: its name and unit, a number per item, and its value on resampled items.
 
-Intervals, paired tests and verdicts ask three things of a metric, whatever it is: its value, what each item adds to
-it, and its value where items are drawn again. A mean over items (accuracy, absolute error) has them at once. A metric
-of the whole set (F1, a correlation, AUROC) has jackknife pseudo-values in place of the second, and is computed anew for
-the third. So a new metric is one ``Score``, and nothing else in the package knows it by name.
+Intervals, paired tests and verdicts need three things: the value of a metric, the contribution of each item, and the
+value on resampled items. A mean over items (accuracy, absolute error) has them directly. A metric of the whole set (F1,
+a correlation, AUROC) has jackknife pseudo-values as contributions, and is recomputed on resampled items. A new metric
+is one ``Score``; nothing else in the package refers to it by name.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ counted from 0; the target is not read. ``tokens``: logits ``[seeds, items, step
 target a ``Stream`` ``[items, steps]``. ``other``: whatever a task keeps, ``[seeds, items, ...]``, with a target of any
 tree of arrays: the score knows what they are.
 """
-_NUMBERS = 4_000_000  # of a block held at once: 32 MB
+_NUMBERS = 4_000_000  # of a block in memory: 32 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +48,17 @@ class Score:
       convention: what is computed, in words.
       label: what headings and axes say.
       outputs: what it is computed from, see ``OUTPUTS``.
-      unit: behind a printed number, e.g. ``%``; empty = none.
+      unit: printed after a number, e.g. ``%``; empty = none.
       factor: from the value to the printed number.
       digits: of the printed number.
       higher_is_better: else an error.
-      margin: a difference that does not matter, in units of the value; None = no such margin is known.
-      chance: what ignoring the input reaches, where that does not depend on the data.
+      margin: a negligible difference, in units of the value; None = none is known.
+      chance: value of constant outputs, where that does not depend on the data.
       items: ``(outputs [seeds, items, ...], target [items, ...]) -> [seeds, items]``: a mean over items.
       states: ``(outputs [items, ...] of one seed, target) -> [items, k]``, dense or sparse, additive over items ...
       value: ... and ``[..., k] -> [...]``, the metric of their sum.
-      statistic: ``(outputs [items, ...] of one seed, target, weight [draws, items]) -> [draws]``, for what has no
-        additive states; the weight of an item is how often it was drawn.
+      statistic: ``(outputs [items, ...] of one seed, target, weight [draws, items]) -> [draws]``, without additive
+        states; the weight of an item is its count in the draw.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Score:
 
     @classmethod
     def share(cls, name: str, convention: str, label: str, *, outputs: Outputs, **ways: Any) -> "Score":
-        """A share, printed in percent; a point more or less does not matter."""
+        """A share, printed in percent, with a margin of one point."""
         shown: dict[str, Any] = {"unit": "%", "factor": 100.0, "digits": 1, "margin": 0.01}
         return cls(name, convention, label, outputs, **shown, **ways)
 
@@ -98,7 +98,7 @@ class Score:
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a share of items, whose interval is taken on the logit."""
+        """Whether it is a share of items, whose interval is computed on the logit."""
         return self.is_mean and self.unit == "%"
 
     @property
@@ -107,15 +107,15 @@ class Score:
         return 1 if self.higher_is_better else -1
 
     def describe(self) -> dict[str, Any]:
-        """What a report needs to print it, as JSON data."""
+        """JSON data for printing it."""
         names = ("name", "convention", "label", "outputs", "unit", "factor", "digits", "higher_is_better", "margin")
         return {name: getattr(self, name) for name in names} | {"is_mean": self.is_mean}
 
     def check(self, outputs: Any, target: Any, row: str) -> None:
-        """Passes if the shapes are those of this metric.
+        """Passes if the shapes fit this metric.
 
         Raises:
-          UsageError: naming the row, its shapes and the right ones.
+          UsageError: names the row, its shapes and the right ones.
         """
         if self.outputs == "other":
             return
@@ -136,7 +136,7 @@ class Score:
     def of(
         self, outputs: Shaped[np.ndarray, "seeds items ..."], target: Shaped[np.ndarray, "items ..."]
     ) -> Float[np.ndarray, " seeds"]:
-        """The metric of each seed; NaN where it is not defined (a correlation with a constant)."""
+        """The metric of each seed; NaN where undefined (a correlation with a constant)."""
         if self.items is not None:
             return np.asarray(self.items(outputs, target), np.float64).mean(1)
         return self.resampled(outputs, target, np.ones((1, np.shape(outputs)[1])))[:, 0]
@@ -144,20 +144,20 @@ class Score:
     def worth(
         self, outputs: Shaped[np.ndarray, "seeds items ..."], target: Shaped[np.ndarray, "items ..."]
     ) -> Float[np.ndarray, " seeds"]:
-        """The metric of each seed, higher is better; where it is not defined, what ignoring the input reaches."""
+        """The metric of each seed, higher is better; ``chance`` where undefined."""
         return self.worth_of(self.of(outputs, target))
 
     def worth_of(self, values: Any) -> np.ndarray:
-        """Values of the metric, so that higher is better and each is a number."""
+        """Values of the metric made finite and higher-is-better."""
         return self.sign * np.where(np.isfinite(values), values, self.chance)
 
     def per_item(
         self, outputs: Shaped[np.ndarray, "seeds items ..."], target: Shaped[np.ndarray, "items ..."]
     ) -> Float[np.ndarray, "seeds items"]:
-        """What each item adds, higher is better: its score or, of a metric of the whole set, its pseudo-value.
+        """Contribution of each item, higher is better: its score or, for a metric of the whole set, its pseudo-value.
 
-        Pseudo-values are those of the jackknife (Tukey 1958), ``n V - (n - 1) V without the item``, moved so that
-        their mean is the metric itself; an item without which the metric is not defined adds the metric.
+        Pseudo-values are those of the jackknife (Tukey 1958), ``n V - (n - 1) V without the item``, shifted such that
+        their mean is the metric; an item without which the metric is undefined contributes the metric.
         """
         if self.items is not None:
             return self.sign * np.asarray(self.items(outputs, target), np.float64)
@@ -173,7 +173,7 @@ class Score:
         target: Shaped[np.ndarray, "items ..."],
         weight: Float[np.ndarray, "draws items"],
     ) -> Float[np.ndarray, "seeds draws"]:
-        """The metric where items were drawn again, ``weight`` times each."""
+        """The metric on resampled items, each ``weight`` times."""
         weight = np.asarray(weight, np.float64)
         if self.items is not None:
             return np.asarray(self.items(outputs, target), np.float64) @ weight.T / weight.sum(1)

@@ -1,4 +1,4 @@
-"""Scores of a number an item: errors in its own units, and correlations."""
+"""Scores of a number an item: errors in its units, and correlations."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ def _squared(outputs: Any, target: Any) -> np.ndarray:
 def _moments(outputs: Any, target: Any) -> np.ndarray:
     """1, p, t, p^2, t^2 and p t of each item ``[items, 6]``, about the mean of all items and in units of their spread.
 
-    Moved, since raw sums of squares lose every digit where the mean is large; scaled, so that a spread of rounding is
-    told from a real one.
+    Centred, since raw sums of squares lose precision with a large mean; scaled, to tell real spread from rounding.
     """
     parts = []
     for values in (np.asarray(outputs, np.float64), np.asarray(target, np.float64)):
-        left = values - values.mean()
-        spread = left.std()
-        parts.append(left / spread if spread > 1e-9 * max(np.abs(values).max(), 1e-300) else np.zeros_like(left))
+        centred = values - values.mean()
+        spread = centred.std()
+        real = spread > 1e-9 * max(np.abs(values).max(), 1e-300)
+        parts.append(centred / spread if real else np.zeros_like(centred))
     p, t = parts
     return np.stack([np.ones_like(p), p, t, p * p, t * t, p * t], axis=1)
 

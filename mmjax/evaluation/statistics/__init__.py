@@ -1,1 +1,1 @@
-"""How sure a number is: intervals, paired tests, verdicts, ranks across data sets, and which row to use."""
+"""Uncertainty of scores: intervals, paired tests, verdicts, ranks across data sets, published numbers as targets."""

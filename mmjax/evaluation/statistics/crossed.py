@@ -1,9 +1,9 @@
-"""Standard errors of scores that seeds and test items share: every seed is tested on the same items.
+"""Standard errors of scores over crossed seeds and test items: every seed is tested on the same items.
 
-Seeds and units (groups of items, or items) are two crossed samples. With ``x[s, u]`` the part that unit ``u`` adds to
-the score of seed ``s``, the variance of the mean is that over seeds plus that over units minus that of what is left
-when both are taken off, which the first two both hold (Cornfield & Tukey 1956; as two-way clustering: Cameron, Gelbach
-& Miller 2011). ``benchmarks/verdicts.md`` says how often intervals made of it hold the truth.
+Seeds and units (groups of items, or items) are two crossed samples. With ``x[s, u]`` the contribution of unit ``u`` to
+the score of seed ``s``, the variance of the mean is that over seeds plus that over units minus that of the residual,
+which both include (Cornfield & Tukey 1956; as two-way clustering: Cameron, Gelbach & Miller 2011).
+``benchmarks/verdicts.md`` reports the coverage of its intervals.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from mmjax.typing import Float, Shaped
 
 __all__ = ["MIN_GROUPS", "Estimate", "crossed_estimate", "logit_bounds", "sum_by_unit", "t_bounds"]
 
-MIN_GROUPS = 10  # fewer are no sample: items are drawn instead
+MIN_GROUPS = 10  # fewer are no sample: items are the units instead
 
 
 class Estimate(NamedTuple):
@@ -29,10 +29,10 @@ class Estimate(NamedTuple):
 def sum_by_unit(
     scores: Shaped[np.ndarray, "seeds items"], groups: Shaped[np.ndarray, " items"]
 ) -> tuple[Float[np.ndarray, "seeds units"], Float[np.ndarray, " units"], str]:
-    """Sums of the scores, number of items of each unit, and what a unit is: ``group``, or ``item`` if groups are few.
+    """Sums of the scores and numbers of items by unit, and the unit: ``group``, or ``item`` if groups are few.
 
     Raises:
-      UsageError: shapes that do not fit.
+      UsageError: shapes that do not match.
     """
     groups = np.asarray(groups)
     if scores.ndim != 2 or groups.shape != scores.shape[1:]:
@@ -47,12 +47,12 @@ def sum_by_unit(
 def crossed_estimate(sums: Float[np.ndarray, "*batch seeds units"], sizes: Float[np.ndarray, " units"]) -> Estimate:
     """Mean score with its standard error over seeds and units; degrees of freedom by Satterthwaite (1946).
 
-    The sum of the two variances less that of the residual is never taken below the larger of the two. Of one seed, or
-    of seeds that all give the same, it is the error over units alone.
+    The variance is at least the larger of those over seeds and over units. For one seed, or equal seeds, it is the
+    variance over units alone.
 
     Args:
-      sums: of the scores of a unit's items.
-      sizes: numbers of items.
+      sums: of the scores of each unit's items.
+      sizes: numbers of items of each unit.
     """
     seeds, units = sums.shape[-2:]
     share = sizes / sizes.sum()
@@ -81,28 +81,28 @@ def t_bounds(estimate: Estimate, level: float = 0.95) -> tuple[Any, Any]:
 
 
 def logit_bounds(estimate: Estimate, units: int, level: float = 0.95) -> tuple[Any, Any]:
-    """The same of a share between 0 and 1, taken on its logit: bounds that stay there, and the longer arm on the side
-    with more room, where luck is.
+    """Bounds of a share, computed on its logit: they stay in [0, 1] and are wider on the side of 1/2.
 
     A share of exactly 0 or 1 has no standard error: its bound is Clopper and Pearson's for that many units.
     """
+    from scipy.special import expit
+
     mean = np.asarray(estimate.mean, np.float64)
     inside = (mean > 1e-12) & (mean < 1 - 1e-12)
     share = np.where(inside, mean, 0.5)
     half = _quantile(estimate.freedom, (1 + level) / 2) * estimate.standard_error / (share * (1 - share))
     centre = np.log(share / (1 - share))
     least = ((1 - level) / 2) ** (1 / units)
-    lower = np.where(inside, _logistic(centre - half), np.where(mean > 0.5, least, 0.0))
-    upper = np.where(inside, _logistic(centre + half), np.where(mean > 0.5, 1.0, 1 - least))
+    lower = np.where(inside, expit(centre - half), np.where(mean > 0.5, least, 0.0))
+    upper = np.where(inside, expit(centre + half), np.where(mean > 0.5, 1.0, 1 - least))
     return lower[()], upper[()]
 
 
 def _unit_freedom(share: np.ndarray) -> tuple[float, float]:
-    """What corrects the variance over units of unequal size, and its degrees of freedom (Bell & McCaffrey 2002).
+    """Correction of the variance over units of unequal size, and its degrees of freedom (Bell & McCaffrey 2002).
 
-    Both depend on how the variance of a unit's sum grows with its size: as the size if items have luck, as its square
-    if groups do. A mixture of the two is assumed; with units of one size it makes no difference. Its weights, two to
-    one, are chosen by the simulation.
+    Both depend on how the variance of a unit's sum grows with its size: linearly for independent items, quadratically
+    for group effects. A mixture, two to one by simulation, is assumed; with equal sizes it makes no difference.
     """
     assumed = (2 * share + share**2 / (share**2).sum()) / 3
     total, own, cross, square = 1.0, (share * share).sum(), (share * assumed).sum(), (assumed * assumed).sum()
@@ -118,7 +118,3 @@ def _quantile(freedom: Any, probability: float) -> Any:
 
     finite = np.isfinite(freedom)
     return np.where(finite, stdtrit(np.where(finite, freedom, 1.0), probability), ndtri(probability))[()]
-
-
-def _logistic(value: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(value, -700, 700)))

@@ -1,4 +1,4 @@
-"""What the rows of a table gain over each single modality of their section, and the verdict on each fusion."""
+"""Gains of the rows of a table over each single modality of their section, and the verdict on each fusion."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,6 +15,9 @@ from mmjax.typing import Float, Mapping, Shaped
 __all__ = ["Scored", "add_gains", "gain_cell"]
 
 
+UNTESTED: Mapping[str, Any] = {"p_holm": None, "verdict": None, "trivial": False, "below": [], "detectable": None}
+
+
 class Scored(NamedTuple):
     """A finished row's seeds and its scores on test, ``[seeds, items]``; higher is better."""
 
@@ -29,17 +32,17 @@ def add_gains(
     *,
     metric: Score,
 ) -> dict[str, Any]:
-    """Writes ``best_single``, ``gains`` and ``gain`` into the rows; returns what the table as a whole could show.
+    """Writes ``best_single``, ``gains`` and ``gain`` into the rows; returns the power of the table as a whole.
 
     ``gains`` has a cell for each single modality of the row's section, ``gain`` is the smallest of them with its
     verdict: ``better`` than all, ``worse`` than at least one. Holm's correction is for the number of fused rows.
-    Controls are no hypotheses about fusion: their gain is that over the best single modality on validation, which
-    they keep, without verdict, and no other row pays for them.
+    Controls are not hypotheses about fusion: their gain is that over the best single modality on validation, without
+    a verdict, and they do not count in the correction.
 
     Args:
       rows: of the summary, with ``validation`` in the units of the metric.
       scored: of the finished rows.
-      metric: the table's; a gain within its margin does not matter.
+      metric: the table's; gains within its margin are negligible.
     """
     best = _best_singles(rows, metric.sign)
     tested: list[tuple[dict[str, Any], list[significance.Gain], significance.SmallestGain]] = []
@@ -57,14 +60,7 @@ def add_gains(
         if not pairs or (row["role"] in CONTROLS and champion["name"] not in pairs):
             continue
         if row["role"] in CONTROLS:
-            nothing: dict[str, Any] = {
-                "p_holm": None,
-                "verdict": None,
-                "trivial": False,
-                "below": [],
-                "detectable": None,
-            }
-            row["gain"] = row["gains"][champion["name"]] | nothing
+            row["gain"] = row["gains"][champion["name"]] | UNTESTED
             continue
         names, gains = list(pairs), [pair[1] for pair in pairs.values()]
         smallest = significance.smallest_gain(gains, [pair[2] for pair in pairs.values()])
@@ -74,10 +70,10 @@ def add_gains(
         tested.append((row, gains, smallest))
     for (row, gains, smallest), p in zip(tested, significance.holm([smallest.p for _, _, smallest in tested])):
         cell, count = row["gain"], len(gains)
-        said = significance.verdict(smallest, float(p), len(cell["seeds"]), metric.margin)
+        verdict = significance.verdict(smallest, float(p), len(cell["seeds"]), metric.margin)
         below = [name for name, gain in zip(row["gains"], gains) if gain.bounds(1 - 0.05 / count)[1] < 0]
-        cell |= {"p_holm": float(p), "verdict": said.name, "trivial": said.trivial}
-        cell |= {"below": below if said.name == "worse" else []}
+        cell |= {"p_holm": float(p), "verdict": verdict.name, "trivial": verdict.trivial}
+        cell |= {"below": below if verdict.name == "worse" else []}
         cell["detectable"] = significance.detectable_gain(gains, len(tested)) if len(cell["seeds"]) > 2 else None
     return _power([row["gain"] for row, _, _ in tested], groups)
 
@@ -85,13 +81,13 @@ def add_gains(
 def gain_cell(
     ours: Scored, theirs: Scored, name: str, groups: Shaped[np.ndarray, " items"], metric: Score
 ) -> dict[str, Any] | None:
-    """The paired gain over one other row as data, without a verdict; None where they share no seed."""
+    """The paired gain over another row as data, without a verdict; None if they share no seed."""
     pair = _compare(ours, theirs, groups, metric)
     return _cell(name, *pair) if pair else None
 
 
 def _power(cells: Sequence[Mapping[str, Any]], groups: np.ndarray) -> dict[str, Any]:
-    """Number of comparisons, the smallest p that one of them can have, corrected, and the gain that shows."""
+    """Number of comparisons, the smallest attainable corrected p, and the detectable gain."""
     if not cells:
         return {"comparisons": 0, "smallest_p": None, "detectable_gain": None}
     units = np.unique(groups).size
@@ -103,7 +99,7 @@ def _power(cells: Sequence[Mapping[str, Any]], groups: np.ndarray) -> dict[str, 
 
 
 def _best_singles(rows: Sequence[dict[str, Any]], sign: int) -> dict[str, dict[str, Any]]:
-    """Of each section the single modality with the best validation score; the first of equal ones."""
+    """The single modality with the best validation score of each section, the first of ties."""
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["status"] == "done" and row["single"]:
@@ -116,7 +112,7 @@ def _best_singles(rows: Sequence[dict[str, Any]], sign: int) -> dict[str, dict[s
 def _compare(
     ours: Scored, theirs: Scored, groups: np.ndarray, metric: Score
 ) -> tuple[list[int], significance.Gain, float] | None:
-    """The seeds that both have, the paired gain over them, and its p: of one seed's right answers McNemar's."""
+    """The common seeds, the paired gain over them, and its p (McNemar's for accuracies of one seed)."""
     seeds = [seed for seed in ours.seeds if seed in theirs.seeds]
     if not seeds:
         return None

@@ -1,4 +1,4 @@
-"""Published numbers as targets: whether a row reproduces one, and under which convention either was measured."""
+"""Published numbers as targets: whether a row reproduces one, and whether their metrics are comparable."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,23 +15,24 @@ STATUSES = ("reproduced", "consistent (wide)", "close", "not reproduced", "canno
 
 
 def metrics() -> dict[str, str]:
-    """What each metric is, by its name, which carries the convention; numbers of different names are never compared."""
+    """The convention of each metric by name; numbers of different names are never compared."""
     return {name: one.convention for name, one in scores().items()}
 
 
 def check_metric(name: str, paper: str, row: str) -> None:
-    """Passes if a published number may stand beside a measured one.
+    """Passes if a published number is comparable with that of a row.
 
     Raises:
-      UsageError: the name of a metric that is not known, or two conventions.
+      UsageError: an unknown metric, or two conventions.
     """
-    known = metrics()
+    conventions = metrics()
     for metric in (name, paper):
-        if metric not in known:
-            raise UsageError(f"row {row!r}: {metric!r} is no metric with a convention; there are {', '.join(known)}")
+        if metric not in conventions:
+            names = ", ".join(conventions)
+            raise UsageError(f"row {row!r}: {metric!r} is no metric with a convention; there are {names}")
     if name != paper:
         raise UsageError(
-            f"row {row!r} measures {name} ({known[name]}), its paper reports {paper} ({known[paper]}): "
+            f"row {row!r} measures {name} ({conventions[name]}), its paper reports {paper} ({conventions[paper]}): "
             "numbers of two conventions are not compared"
         )
 
@@ -41,18 +42,18 @@ def judge(
 ) -> dict[str, Any] | None:
     """The target of a row with its status.
 
-    The difference is ours less the published number, its interval that over our seeds; the published number is exact
+    The difference is ours minus the published number, with its interval over our seeds; the published number is exact
     unless it has a standard deviation. ``reproduced``: the difference is within the bound and its interval within twice
-    the bound, so that noise never makes a reproduction; ``consistent (wide)``: the interval holds zero, but it is no
+    the bound, so noise alone is no reproduction; ``consistent (wide)``: the interval includes zero, but it is no
     reproduction; ``close``: the difference is within twice the bound; ``not reproduced``: none of these;
-    ``cannot run``: the reason stands beside it.
+    ``cannot run``: with the reason.
 
     Args:
       paper: ``value`` and ``source``, ``checked``, ``metric``, ``split``, ``tolerance``, ``sd``, ``runs``,
-        ``cannot_run``; ``sd`` over the paper's runs, one of them where their number is not given.
+        ``cannot_run``; ``sd`` over the paper's runs, 1 if their number is not given.
       values: of each seed, in units of the metric; None = not run. Fewer than three have no interval.
-      metric: its factor turns them into the units of the published number; None = accuracy. The bound is the row's
-        tolerance, or the metric's margin (1 percentage point), where it has none 1 % of the published number.
+      metric: its factor converts them to the units of the published number; None = accuracy. The bound is the row's
+        tolerance, else the metric's margin (1 percentage point), else 1 % of the published number.
     """
     if paper is None:
         return None
@@ -73,21 +74,21 @@ def judge(
 
 
 def _interval(differences: np.ndarray, sd: float | None, runs: int) -> list[float] | None:
-    """95 % interval of the mean difference: Student's, or Welch's where the published number varies too."""
+    """95 % interval of the mean difference: Student's, or Welch's if the published number has an sd."""
     from scipy.special import stdtrit
 
     count = differences.size
     if count < 3:
         return None
     ours, theirs = differences.var(ddof=1) / count, (sd or 0.0) ** 2 / runs
-    terms = ours**2 / (count - 1) + (theirs**2 / (runs - 1) if runs > 1 else 0.0)  # of one run the sd counts as exact
+    terms = ours**2 / (count - 1) + (theirs**2 / (runs - 1) if runs > 1 else 0.0)  # the sd of one run counts as exact
     freedom = min((ours + theirs) ** 2 / terms, 1e9) if terms > 0 else 1e9
     half = stdtrit(freedom, 0.975) * np.sqrt(ours + theirs)
     return [float(differences.mean() - half), float(differences.mean() + half)]
 
 
 def _status(difference: float, interval: Sequence[float] | None, bound: float) -> str:
-    rounding = 1e-9  # it does not move a number over a bound
+    rounding = 1e-9  # tolerated at the bounds
     distance = abs(difference) - rounding
     widest = distance if interval is None else max(abs(end) for end in interval) - rounding
     if distance <= bound and widest <= 2 * bound:

@@ -1,7 +1,7 @@
 """Methods across data sets: average ranks, Friedman's test, and the critical difference of Nemenyi (Demsar 2006).
 
-Scores of different data sets are not of one scale, so only their order within a data set counts. A data set is one
-observation, however many seeds and items stand behind its score.
+Scores of different data sets have different scales, so only their order within a data set counts. A data set is one
+observation, whatever its numbers of seeds and items.
 """
 
 import dataclasses
@@ -20,19 +20,19 @@ _BLOCK = 2_000_000  # ranks permuted at once
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """How methods compare across data sets.
+    """Comparison of methods across data sets.
 
     Attributes:
-      methods: their names, in the order given.
+      methods: names, in the order of the columns.
       datasets: number of data sets.
       ranks: mean rank of each method; 1 = best.
-      chi2, p_chi2: Friedman's statistic and its p by the chi-square distribution, which needs more than 10 data sets
-        and 5 methods to be near; None where there is no test.
+      chi2, p_chi2: Friedman's statistic and its p by the chi-square distribution, an approximation for more than 10
+        data sets and 5 methods; None without a test.
       f, p_f: Iman and Davenport's (1980) version of it, less conservative; likewise approximate.
-      p: of the same statistic by permutation of the ranks within each data set, right for any number of them.
-      critical_difference: two methods whose mean ranks differ by this much or more differ (Nemenyi 1963).
-      cliques: groups of methods, by their place in ``methods``, best first, that do not differ: the bars of the plot.
-      note: what the number of data sets does not allow to say; else empty.
+      p: of the same statistic by permutation of the ranks within each data set, valid for any number of data sets.
+      critical_difference: smallest difference of mean ranks that is significant (Nemenyi 1963).
+      cliques: groups of methods without significant differences, as indices into ``methods``, best first.
+      note: limits due to few data sets; else empty.
     """
 
     methods: tuple[str, ...]
@@ -51,10 +51,10 @@ class Ranks:
 def in_common(
     tables: Mapping[str, Mapping[str, float | None]],
 ) -> tuple[tuple[str, ...], tuple[str, ...], Float[np.ndarray, "datasets methods"]]:
-    """The methods that every data set has a score of: their names, the data sets' names, and the scores.
+    """The methods that all data sets have scores of: their names, the data sets' names, and the scores.
 
     Args:
-      tables: of each data set the score of each method; None = it has none.
+      tables: by data set, the score of each method; None = no score.
     """
     every = [{name for name, score in scores.items() if score is not None} for scores in tables.values()]
     shared = set.intersection(*every) if every else set()
@@ -67,13 +67,13 @@ def in_common(
 def average_ranks(
     scores: Float[np.ndarray, "datasets methods"] | Sequence[Sequence[float]], *, higher_is_better: Any = True
 ) -> Float[np.ndarray, "datasets methods"]:
-    """Rank of each method in each data set, 1 = best; equal scores share the mean of their ranks.
+    """Rank of each method in each data set, 1 = best; ties share their mean rank.
 
     Args:
-      higher_is_better: one answer, or one for each data set.
+      higher_is_better: for all data sets, or one for each.
 
     Raises:
-      UsageError: scores that are no table of numbers: a method is missing somewhere.
+      UsageError: not a table of finite numbers.
     """
     from scipy.stats import rankdata
 
@@ -85,7 +85,7 @@ def average_ranks(
 
 
 def critical_difference(methods: int, datasets: int, level: float = 0.05) -> float:
-    """Difference of mean ranks from which on two of ``k`` methods differ, ``q sqrt(k (k + 1) / 6N)`` (Nemenyi 1963)."""
+    """Smallest significant difference of mean ranks of ``k`` methods, ``q sqrt(k (k + 1) / 6N)`` (Nemenyi 1963)."""
     from scipy.stats import studentized_range
 
     q = studentized_range.isf(level, methods, np.inf) / np.sqrt(2)
@@ -93,16 +93,16 @@ def critical_difference(methods: int, datasets: int, level: float = 0.05) -> flo
 
 
 def cliques(ranks: Sequence[float], difference: float) -> tuple[tuple[int, ...], ...]:
-    """Largest groups of two or more methods whose mean ranks differ by less than ``difference``, best first."""
+    """Maximal groups of two or more methods whose mean ranks differ by less than ``difference``, best first."""
     order = np.argsort(ranks, kind="stable")
     ordered = np.asarray(ranks, np.float64)[order]
-    found, reached = [], 0
+    groups, reached = [], 0
     for start in range(len(order)):
         stop = int(np.searchsorted(ordered, ordered[start] + difference - 1e-12, side="left"))
-        if stop > max(reached, start + 1):  # otherwise a part of the last one
-            found.append(tuple(int(place) for place in order[start:stop]))
+        if stop > max(reached, start + 1):  # else a subset of the last one
+            groups.append(tuple(int(place) for place in order[start:stop]))
             reached = stop
-    return tuple(found)
+    return tuple(groups)
 
 
 def compare(
@@ -114,16 +114,16 @@ def compare(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> Ranks:
-    """Friedman's test that all methods are alike across data sets (Friedman 1937), and which pairs differ.
+    """Friedman's test that all methods are equal across data sets (Friedman 1937), and which pairs differ.
 
     Args:
       scores: ``[datasets, methods]``, means over seeds.
       methods: names of the columns.
-      higher_is_better: one answer, or one for each data set.
+      higher_is_better: for all data sets, or one for each.
       level: of the critical difference.
 
     Raises:
-      UsageError: scores that do not fit the names, or fewer than two methods.
+      UsageError: another number of scores than names, or fewer than two methods.
     """
     ranked = average_ranks(scores, higher_is_better=higher_is_better)
     datasets, count = ranked.shape
@@ -162,7 +162,7 @@ def _note(count: int, datasets: int, difference: float) -> str:
 
 
 def _friedman(ranked: np.ndarray) -> tuple[float, float, float | None, float]:
-    """Friedman's chi-square, corrected for ties, and the F that Iman and Davenport make of it, each with its p."""
+    """Friedman's chi-square, corrected for ties, and Iman and Davenport's F, each with its p."""
     from scipy.special import chdtrc, fdtrc
     from scipy.stats import friedmanchisquare
 
@@ -171,7 +171,7 @@ def _friedman(ranked: np.ndarray) -> tuple[float, float, float | None, float]:
         return 0.0, 1.0, 0.0, 1.0
     if count > 2:
         chi2 = float(friedmanchisquare(*ranked.T).statistic)
-    else:  # SciPy asks for three methods; of two it is the sign test's statistic
+    else:  # SciPy needs three methods; for two it is the sign test's statistic
         difference = ranked[:, 0] - ranked[:, 1]
         chi2 = float(difference.sum() ** 2 / (difference**2).sum())
     p_chi2 = float(chdtrc(count - 1, chi2))
@@ -183,15 +183,15 @@ def _friedman(ranked: np.ndarray) -> tuple[float, float, float | None, float]:
 
 
 def _permutation(ranked: np.ndarray, permutations: int, seed: int) -> float:
-    """Share of permutations within the data sets whose mean ranks spread as far, the observed one counted in."""
+    """Share of permutations within data sets whose mean ranks vary as much, the observed one included."""
     draw = np.random.default_rng(seed)
     datasets, count = ranked.shape
     middle = datasets * (count + 1) / 2
-    found = ((ranked.sum(0) - middle) ** 2).sum()
+    observed = ((ranked.sum(0) - middle) ** 2).sum()
     extreme, left = 0, permutations
     while left:
         height = min(left, max(1, _BLOCK // ranked.size))
-        drawn = draw.permuted(np.broadcast_to(ranked, (height, datasets, count)), axis=2).sum(1)
-        extreme += int((((drawn - middle) ** 2).sum(1) >= found - 1e-9).sum())
+        sums = draw.permuted(np.broadcast_to(ranked, (height, datasets, count)), axis=2).sum(1)
+        extreme += int((((sums - middle) ** 2).sum(1) >= observed - 1e-9).sum())
         left -= height
     return (1 + extreme) / (1 + permutations)

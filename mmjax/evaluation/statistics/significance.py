@@ -1,7 +1,7 @@
-"""How sure a number is: intervals over seeds and test items, paired tests of a gain, and the verdict they allow.
+"""Significance: intervals over seeds and test items, paired tests of a gain, and the verdict from them.
 
-Plain functions on NumPy arrays, in float64; the random ones take a seed and give the same numbers every time. Scores
-are per item and higher is better: 1 for a right answer, or minus an absolute error.
+Plain functions on NumPy arrays, in float64; random ones take a seed. Scores are per item and higher is better: 1 for a
+right answer, or minus an absolute error.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ _BLOCK = 4_000_000  # numbers of a resampling matrix held at once (32 MB)
 
 
 class Interval(NamedTuple):
-    """Bounds, and what counts as drawn beside the seeds: ``group`` or, with too few groups, ``item``."""
+    """Bounds, and the sampling unit beside the seeds: ``group`` or, with too few groups, ``item``."""
 
     lower: float
     upper: float
@@ -55,7 +55,7 @@ class Interval(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
-    """What a method gains over another, in units of the score.
+    """Gain of a method over another, in units of the score.
 
     Attributes:
       mean: over seeds and items.
@@ -63,10 +63,10 @@ class Gain:
       freedom: degrees of freedom of the standard error.
       lower, upper: 95 % interval.
       lower90, upper90: 90 % interval, that of two one-sided tests at 5 %.
-      p_permutation: two-sided, sign flips over units of the mean over seeds: chance in the test items.
-      p_t: two-sided, paired t over seeds: chance in the seeds; None where the gain does not vary over seeds.
-      p_both: two-sided, t of the mean over its standard error: both at once; None where that is zero.
-      unit: ``group`` or ``item``, what counts as drawn and is flipped.
+      p_permutation: two-sided, sign flips over units of the mean over seeds: variance of the test items.
+      p_t: two-sided, paired t over seeds: variance of the seeds; None if the gain does not vary over seeds.
+      p_both: two-sided, t of the mean over its standard error: both; None if that is zero.
+      unit: ``group`` or ``item``: the sampling unit, whose signs are flipped.
     """
 
     mean: float
@@ -83,27 +83,27 @@ class Gain:
 
     @property
     def p(self) -> float:
-        """The largest of the three: a gain must survive other items and other seeds, and both at once.
+        """The largest of the three: a gain must hold for other items, other seeds, and both.
 
-        The first two see one source of chance each: with luck in the seeds alone and no true gain, the permutation test
-        by itself is below 0.05 in two of three runs of five seeds, and where the luck of seeds and of units weighs
-        alike both are too small together.
+        The first two cover one source of variance each: with variance of seeds alone and no true gain, the permutation
+        test is below 0.05 in two of three runs of five seeds; with equal variances of seeds and units both are too
+        small.
         """
         return max(p for p in (self.p_permutation, self.p_t, self.p_both) if p is not None)
 
     def bounds(self, level: float) -> tuple[float, float]:
-        """An interval of any level."""
+        """The interval of a level."""
         lower, upper = t_bounds(Estimate(self.mean, self.standard_error, self.freedom), level)
         return float(lower), float(upper)
 
 
 @dataclasses.dataclass(frozen=True)
 class SmallestGain:
-    """The gain over the best of several references, whichever that is.
+    """The gain over the best of several references.
 
     Attributes:
-      place: of the reference over which the gain is smallest here.
-      mean: over that one. The best of several is also the luckiest, so it is, if anything, too small.
+      place: index of the reference with the smallest gain.
+      mean: over that one; if anything too small, since the best of several is selected.
       lower, upper: 95 % interval of the smallest true gain.
       lower90, upper90: 90 % interval likewise.
       p: two-sided, that the method is neither better than all of them nor worse than one.
@@ -130,7 +130,7 @@ class Verdict(NamedTuple):
 
 
 def seed_interval(values: Float[np.ndarray, " seeds"] | Sequence[float], level: float = 0.95) -> tuple | None:
-    """``mean +- t s / sqrt(S)``, (lower, upper); None for one or two seeds, which allow a value only."""
+    """``mean +- t s / sqrt(S)``, (lower, upper); None for fewer than three seeds."""
     from scipy.special import stdtrit
 
     values = np.asarray(values, np.float64)
@@ -147,11 +147,11 @@ def crossed_interval(
     level: float = 0.95,
     share: bool = False,
 ) -> Interval:
-    """Interval of the mean: what other seeds and other test items of the kind would give.
+    """Interval of the mean over new seeds and new test items.
 
     Args:
-      groups: the group of each item; with fewer than 10 of them items count as drawn instead.
-      share: whether the score is a share between 0 and 1; its interval is then taken on the logit.
+      groups: the group of each item; with fewer than 10 groups items are the sampling unit.
+      share: whether the score is a share between 0 and 1, whose interval is computed on the logit.
 
     Raises:
       UsageError: shapes that do not fit.
@@ -173,7 +173,7 @@ def paired_gain(
     """The gain of a method over a reference on the same seeds and items, with its intervals and tests.
 
     Args:
-      flips: draws of the permutation test; where there are no more patterns of signs than that, all are counted.
+      flips: draws of the permutation test; if there are at most as many sign patterns, all are enumerated.
 
     Raises:
       UsageError: shapes that do not fit.
@@ -203,13 +203,13 @@ def paired_gain(
 def smallest_gain(gains: Sequence[Gain], p: Sequence[float] | None = None) -> SmallestGain:
     """The gain over the best of several references, from the gains over each of them.
 
-    *Better* than all of them is shown where every one of the tests shows it: the largest p counts, and no correction is
-    needed (intersection-union test, Berger 1982). *Worse* than at least one of them may be shown by any of the tests,
-    so their smallest p and the upper bounds are corrected for their number (Bonferroni).
+    *Better* than all of them needs every test: the largest p counts, without correction (intersection-union test,
+    Berger 1982). *Worse* than at least one of them needs any test: the smallest p and the upper bounds are corrected
+    for their number (Bonferroni).
 
     Args:
       gains: one or more.
-      p: two-sided, of each, in place of its own.
+      p: two-sided, of each; None = their own.
     """
     count = len(gains)
     each = [gain.p for gain in gains] if p is None else list(p)
@@ -228,11 +228,10 @@ def smallest_gain(gains: Sequence[Gain], p: Sequence[float] | None = None) -> Sm
 
 
 def detectable_gain(gains: Sequence[Gain], comparisons: int, power: float = 0.8) -> float:
-    """The true gain over the best reference that would be called better with this probability, were it the only one.
+    """The true gain over the best reference that would be called better with this probability.
 
-    ``(t(1 - 0.05 / 2k) + t(power)) * standard error`` over each reference, with k comparisons: what the first step of
-    Holm's correction asks for. A reference that lies below the best one by some points asks for as much less; the
-    largest of what they ask for counts.
+    ``(t(1 - 0.05 / 2k) + t(power)) * standard error`` over each reference, with k comparisons, as in the first step of
+    Holm's correction, minus the distance of the reference from the best one; the largest over the references.
     """
     from scipy.special import stdtrit
 
@@ -245,17 +244,17 @@ def detectable_gain(gains: Sequence[Gain], comparisons: int, power: float = 0.8)
 
 
 def smallest_p(units: int, flips: int = FLIPS) -> float:
-    """The smallest p that the permutation test can give, and so any gain."""
+    """The smallest p of the permutation test, and so of any gain."""
     return 2.0 ** (1 - units) if _enumerable(units, flips) else 1 / (1 + flips)
 
 
 def bootstrap_counts(draws: int, units: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """How often each unit is taken in each draw with replacement: blocks of ``[draws, units]``, few rows at a time."""
+    """Counts of each unit in each bootstrap draw, in blocks of ``[draws, units]``."""
     return _blocks(_counts, draws, units, seed)
 
 
 def mcnemar(right: Shaped[np.ndarray, " items"], reference: Shaped[np.ndarray, " items"]) -> float:
-    """Exact two-sided p of McNemar's test: of one seed, from the items that only one of both gets right."""
+    """Exact two-sided p of McNemar's test for one seed, from the items that only one of both gets right."""
     from scipy.special import bdtr
 
     right, reference = np.asarray(right, bool), np.asarray(reference, bool)
@@ -264,7 +263,7 @@ def mcnemar(right: Shaped[np.ndarray, " items"], reference: Shaped[np.ndarray, "
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """P-values corrected for their number (Holm 1979), in the order given."""
+    """P-values with Holm's (1979) correction, in the same order."""
     values = np.asarray(p, np.float64)
     order = np.argsort(values, kind="stable")
     corrected = np.empty_like(values)
@@ -273,12 +272,12 @@ def holm(p: Sequence[float]) -> np.ndarray:
 
 
 def verdict(gain: Gain | SmallestGain, p: float, seeds: int, delta: float | None = 0.01) -> Verdict:
-    """What may be said of a gain.
+    """The verdict on a gain.
 
     Args:
       p: of the gain, corrected for the number of comparisons.
-      seeds: number of seeds; fewer than 5 allow no verdict, fewer than 3 not even an interval.
-      delta: a gain within ``[-delta, delta]`` does not matter; None = no such margin, so nothing is ``equivalent``.
+      seeds: number of seeds; fewer than 5 allow no verdict.
+      delta: gains within ``[-delta, delta]`` are negligible; None = no margin, so nothing is ``equivalent``.
     """
     if seeds < 5:
         return Verdict("too few seeds" if seeds > 2 else None)
@@ -291,23 +290,23 @@ def verdict(gain: Gain | SmallestGain, p: float, seeds: int, delta: float | None
 
 
 def _sign_flip(sums: np.ndarray, flips: int, seed: int) -> float:
-    """Two-sided p of sign flips of the units' sums; a tie is no less extreme, whatever the rounding."""
+    """Two-sided p of sign flips of the units' sums; ties within rounding count as extreme."""
     threshold = abs(sums.sum()) - 1e-9 * max(np.abs(sums).sum(), 1e-300)
-    there = sums[np.abs(sums) > 1e-12 * np.abs(sums).max(initial=0)]  # the sign of nothing is nothing
-    if _enumerable(len(there), flips):
-        return float((np.abs(_all_signs(len(there)) @ there) >= threshold).mean())
+    nonzero = sums[np.abs(sums) > 1e-12 * np.abs(sums).max(initial=0)]
+    if _enumerable(len(nonzero), flips):
+        return float((np.abs(_all_signs(len(nonzero)) @ nonzero) >= threshold).mean())
     extreme = sum(int((np.abs(signs @ sums) >= threshold).sum()) for signs in _blocks(_signs, flips, len(sums), seed))
     return (1 + extreme) / (1 + flips)
 
 
 def _enumerable(units: int, flips: int) -> bool:
-    """Whether all patterns of signs, each with its opposite, are no more than the draws."""
+    """Whether there are at most ``flips`` sign patterns, up to a global sign."""
     return units <= flips.bit_length() and 2 ** max(units - 1, 0) <= flips
 
 
 @functools.lru_cache(maxsize=16)
 def _all_signs(units: int) -> np.ndarray:
-    """Every pattern of signs whose first is plus, ``[2**(units - 1), units]``; their opposites have the same size."""
+    """All sign patterns that begin with plus, ``[2**(units - 1), units]``; negation does not change the statistic."""
     numbers = np.arange(2 ** max(units - 1, 0))[:, None]
     return 1.0 - 2 * ((numbers >> np.arange(units)) & 1)[:, ::-1]
 
@@ -326,19 +325,19 @@ def _t_test(mean: float, error: float, freedom: float) -> float | None:
 
 
 def _blocks(make, rows: int, width: int, seed: int):
-    """A matrix ``[rows, width]`` of float64 in blocks; the rows of a table share it, so small ones are kept."""
+    """A matrix ``[rows, width]`` of float64 in blocks; small ones are cached, since the rows of a table share them."""
     height = max(1, _BLOCK // width)
     for number, start in enumerate(range(0, rows, height)):
         shape = (min(height, rows - start), width)
-        kept = make if rows * width <= 4 * _BLOCK else make.__wrapped__
-        yield kept(*shape, seed, number).astype(np.float64)
+        block = make if rows * width <= 4 * _BLOCK else make.__wrapped__
+        yield block(*shape, seed, number).astype(np.float64)
 
 
 @functools.lru_cache(maxsize=16)
 def _counts(rows: int, width: int, seed: int, block: int) -> np.ndarray:
-    """How often each of ``width`` things is drawn, ``width`` times with replacement."""
-    drawn = np.random.default_rng((seed, block)).integers(0, width, (rows, width))
-    flat = (drawn + width * np.arange(rows)[:, None]).ravel()
+    """Counts of ``width`` draws with replacement from ``width`` units, for each row."""
+    draws = np.random.default_rng((seed, block)).integers(0, width, (rows, width))
+    flat = (draws + width * np.arange(rows)[:, None]).ravel()
     return np.bincount(flat, minlength=rows * width).reshape(rows, width).astype(np.uint16)
 
 

@@ -1,4 +1,4 @@
-"""Whether a work directory holds what was written into it, so that no number is printed of what was changed."""
+"""Check that a work directory is as it was written, so that no report is made of changed files."""
 
 import numpy as np
 
@@ -12,17 +12,17 @@ from mmjax.typing import Mapping
 __all__ = ["check_undamaged"]
 
 TOLERANCE = 1e-4
-"""Of a metric in a record beside the same from its logits: the one in float32."""
+"""Between a metric in a record, computed in float32, and the same metric of the stored logits."""
 
 
 def check_undamaged(store: RecordStore) -> None:
     """Passes if records, targets, logits, history, parameters and analyses are as they were written.
 
-    Of rows that are not in the table, or are of another configuration, only the records are read.
+    Of rows outside the table, or of another configuration, only the records are checked.
 
     Raises:
       UsageError: no work directory.
-      DamagedFile: a file is not, and what is wrong with it.
+      DamagedFile: a file differs, and how.
     """
     config = store.config()
     if (damage := store.record_damage()) is not None:
@@ -36,12 +36,12 @@ def check_undamaged(store: RecordStore) -> None:
             if damage is not None:
                 raise damage
         if any(record.get("targets_sha256") not in (None, store.targets_sha256()) for record in records):
-            raise DamagedFile(store.workdir / "targets.npz", f"row {name!r} was measured with others")
+            raise DamagedFile(store.workdir / "targets.npz", f"row {name!r} was evaluated with other targets")
         _check_scores(store, name, config["primary"])
 
 
 def _check_scores(store: RecordStore, name: str, primary: str) -> None:
-    """The primary metric of each record against its logits and the targets.
+    """Compares the primary metric of each record with that of its logits.
 
     Raises:
       DamagedFile: they differ.
@@ -49,11 +49,11 @@ def _check_scores(store: RecordStore, name: str, primary: str) -> None:
     for split in HELD_OUT:
         values = _values(store.logits(name, split), store.targets(split)[0], primary)
         for record, value in zip(store.records(name), values if values is not None else ()):
-            said = _metrics(record, split).get(primary)
-            if said is not None and not np.isclose(said, value, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+            stored = _metrics(record, split).get(primary)
+            if stored is not None and not np.isclose(stored, value, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
                 raise DamagedFile(
                     store.workdir / "records.jsonl",
-                    f"or targets.npz: row {name!r}, seed {record['seed']}: {split} {primary} is {said:.6g}, by its "
+                    f"or targets.npz: row {name!r}, seed {record['seed']}: {split} {primary} is {stored:.6g}, by its "
                     f"logits {value:.6g}",
                 )
 
@@ -63,7 +63,7 @@ def _metrics(record: Mapping, split: str) -> Mapping[str, float]:
 
 
 def _values(logits: np.ndarray, target: np.ndarray, primary: str) -> np.ndarray | None:
-    """The metric of each seed; None where logits and targets do not fit it, which the summary says."""
+    """The metric of each seed; None where logits and targets do not fit it, which the summary reports."""
     score = find_score(primary)
     try:
         score.check(logits, target, "")

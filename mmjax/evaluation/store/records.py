@@ -1,7 +1,7 @@
-"""Records on disk: one line per (row, seed), its logits beside it; killed at any moment, no row is ever half there.
+"""Records on disk: one line per (row, seed), with its logits in a file. Writing a row is atomic, even if killed.
 
-A work directory holds ``config.json``, ``targets.npz``, ``records.jsonl``, ``logits/``, ``history/`` and, alone in
-knowing of clocks, ``timing.json``. The line is written last, so it commits the row.
+A work directory holds ``config.json``, ``targets.npz``, ``records.jsonl``, ``logits/``, ``history/``, ``analysis/``,
+``code/`` and ``timing.json``, the only file that depends on clocks. The line is written last and commits the row.
 """
 
 import hashlib
@@ -11,35 +11,35 @@ import os
 import pathlib
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from mmjax.errors import UsageError
-from mmjax.evaluation.store.schema import HELD_OUT, Record, format_line, json_sha256, json_text, parse_line
+from mmjax.evaluation.store.schema import HELD_OUT, Record, format_line, json_sha256, parse_line
 from mmjax.evaluation.store.targets import flatten_target, rebuild_target
-from mmjax.files import DamagedFile, arrays_sha256, file_sha256, read_json, read_npz, replace_file
+from mmjax.files import DamagedFile, arrays_sha256, file_sha256, read_json, read_npz, replace_file, write_json
 from mmjax.typing import Mapping
 
 __all__ = ["WHOLE_TABLE", "RecordStore"]
 
 AGAIN = "run the table's command again"
 WHOLE_TABLE = "(whole table)"
-"""Under which name ``timing.json`` holds the seconds of a table: compiling (beside training, in threads of its own),
-training and searching summed over its rows; measuring and writing as they passed."""
+"""Key of ``timing.json`` for the seconds of the table: compiling (in threads of its own, beside training), training and
+searching summed over rows; analysing and writing as elapsed."""
 
 
 class RecordStore:
-    """The records of a work directory. One process writes it at a time; reading is always safe."""
+    """The records of a work directory. One process writes at a time; reading is always safe."""
 
     def __init__(self, workdir: str | os.PathLike):
         self.workdir = pathlib.Path(workdir)
-        self._known: tuple[bytes, list[Record], bool] | None = None
+        self._cache: tuple[bytes, list[Record], bool] | None = None
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes ``config.json``; see ``mmjax.evaluation.report.summary`` for what the report reads of it."""
         config = {key: value for key, value in config.items() if key != "sha256"}
-        replace_file(self.workdir / "config.json", json_text({**config, "sha256": json_sha256(config)}).encode())
+        write_json(self.workdir / "config.json", {**config, "sha256": json_sha256(config)})
 
     def config(self) -> dict[str, Any]:
         """What ``write_config`` wrote.
@@ -104,15 +104,15 @@ class RecordStore:
         history: Mapping[str, Any] | None = None,
         files: Sequence[str] = (),
     ) -> None:
-        """Writes one row, instead of what was there of it.
+        """Writes one row, replacing an older one.
 
         Args:
           records: one per seed, in the order of the first axis of the arrays.
           logits: ``validation`` and ``test``, ``[seeds, items, classes]`` (scores: ``[seeds, items]``; labels: in
             place of classes; of a label per step ``[seeds, items, steps, classes]``; whatever a task keeps).
-          timing: what the clock said.
+          timing: clock times.
           history: metrics by name, ``[epochs, seeds]``.
-          files: paths in the work directory of what else was kept of the row, so that damage to it is seen.
+          files: paths in the work directory of further files of the row, whose digests are stored.
 
         Raises:
           UsageError: no records, records of another row, or not as many as there are seeds in the logits.
@@ -138,25 +138,24 @@ class RecordStore:
             "targets_sha256": self.targets_sha256(),
             "files": {one: file_sha256(self.workdir / one) for one in files},
         }
-        kept = [record for record in self._all() if record["row"] != name]
-        self._write_records([*kept, *({**record, **where} for record in records)])
+        self._write_records([*self._others(name), *({**record, **where} for record in records)])
 
     def remove_records(self, name: str, config_hashes: Collection[str]) -> None:
-        """Takes back what is said of a row of these configurations, before its files are replaced: killed in between,
-        it has not run.
+        """Removes a row's records of these configurations before its files are replaced: a row killed in between
+        counts as not run.
         """
         if any(record["method"]["config_hash"] in config_hashes for record in self.records(name)):
-            self._write_records([record for record in self._all() if record["row"] != name])
+            self._write_records(self._others(name))
 
     def done(self, name: str, config_hash: str, seeds: Iterable[int]) -> bool:
-        """Whether all these seeds of the row are there, with this configuration and undamaged."""
+        """Whether the row has all these seeds, with this configuration and undamaged."""
         records = self.records(name)
         have = {record["seed"] for record in records if record["method"]["config_hash"] == config_hash}
         return have >= set(seeds) and self.row_damage(name) is None
 
     def row_damage(self, name: str) -> DamagedFile | None:
-        """The first file of a row that is not what its records say; one that was removed on purpose, its history or
-        its parameters, is none.
+        """The first file of a row that differs from its records. Missing history or parameters are no damage: they may
+        be deleted.
         """
         records, path = self.records(name), self.workdir / "logits" / f"{_slug(name)}.npz"
         if not records:
@@ -165,9 +164,9 @@ class RecordStore:
             return DamagedFile(path, "it is gone")
         if not self.verify(name):
             return DamagedFile(path, "it was changed")
-        said, there = [record["seed"] for record in records], self.seeds(name)
-        if said != there:
-            why = f"row {name!r} has records of the seeds {said} and logits of {there}"
+        seeds, in_logits = [record["seed"] for record in records], self.seeds(name)
+        if seeds != in_logits:
+            why = f"row {name!r} has records of the seeds {seeds} and logits of {in_logits}"
             return DamagedFile(self.workdir / "records.jsonl", why)
         for record in records:
             for one, sha256 in record.get("files", {}).items():
@@ -176,7 +175,7 @@ class RecordStore:
         return None
 
     def verify(self, name: str) -> bool:
-        """Whether the row's file of logits is the one that its records speak of."""
+        """Whether the row's file of logits has the digest in its records."""
         path = self.workdir / "logits" / f"{_slug(name)}.npz"
         expected = {record["logits_sha256"] for record in self.records(name)}
         return path.is_file() and expected == {hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -184,6 +183,9 @@ class RecordStore:
     def records(self, name: str) -> list[Record]:
         """The records of a row, in the order of its logits; empty where it has not run."""
         return [record for record in self._all() if record["row"] == name]
+
+    def _others(self, name: str) -> list[Record]:
+        return [record for record in self._all() if record["row"] != name]
 
     def names(self) -> set[str]:
         """Names of the rows that have records."""
@@ -211,13 +213,13 @@ class RecordStore:
         return read_npz(path) if path.is_file() else None
 
     def write_code(self, digest: str, definitions: Mapping[str, str]) -> None:
-        """Keeps the code of rows, so that what differs from it later can be named."""
+        """Stores the definitions behind a digest of code, so that later changes can be named."""
         path = self._code_file(digest)
         if not path.is_file():
-            replace_file(path, json_text(definitions).encode())
+            write_json(path, definitions)
 
     def code(self, digest: str) -> dict[str, str] | None:
-        """Digests by the name of the definition, as ``write_code`` was given them; None where there are none."""
+        """What ``write_code`` stored: digests by the name of the definition; None where there is nothing."""
         try:
             return read_json(self._code_file(digest))
         except (OSError, DamagedFile):
@@ -227,7 +229,7 @@ class RecordStore:
         return self.workdir / "code" / f"{digest}.json"
 
     def adopt(self, other: "RecordStore", name: str) -> None:
-        """Takes over a finished row of another work directory, with all that was kept and measured of it."""
+        """Copies a finished row from another work directory, with all its files and analyses."""
         records, slug = other.records(name), _slug(name)
         paths = [f"logits/{slug}.npz", f"history/{slug}.npz", f"analysis/{slug}.npz"]
         paths += [path for record in records[:1] for path in record.get("files", {})]
@@ -237,32 +239,26 @@ class RecordStore:
             if (other.workdir / path).is_file():
                 replace_file(self.workdir / path, (other.workdir / path).read_bytes())
         self._write_timing(name, other.timing().get(name, {}))
-        self._write_records([*(record for record in self._all() if record["row"] != name), *records])
+        self._write_records([*self._others(name), *records])
 
-    def annotate(self, measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        """Adds what was measured of rows to their records.
+    def annotate(self, fields: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Adds fields to records.
 
         Args:
-          measured: by row the further fields of each of its records, in their order.
+          fields: by row, for each of its records in their order.
         """
-        old, places = self._all(), dict.fromkeys(measured, 0)
-        new = []
-        for record in old:
-            name = record["row"]
-            if name in measured:
-                record = cast(Record, {**record, **measured[name][places[name]]})
-                places[name] += 1
-            new.append(record)
+        old, further = self._all(), {name: iter(values) for name, values in fields.items()}
+        new = [{**record, **next(further.get(record["row"], iter([{}])))} for record in old]
         if new != old:
             self._write_records(new)
 
     def write_analysis(self, name: str, digest: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
-        """Keeps what was measured of a row beyond its scores.
+        """Stores analyses of a row.
 
         Args:
-          digest: JSON data by which it is known again: the row's ``config_hash``, its ``seeds``, the digest of its
-            ``logits``, and how each of its ``parts`` was measured.
-          arrays: what was measured, by name.
+          digest: JSON data that says what they belong to: the row's ``config_hash``, its ``seeds``, the digest of its
+            ``logits``, and how each of the ``parts`` was computed.
+          arrays: by name.
         """
         plain = {key: np.asarray(values) for key, values in arrays.items()}
         whole = {**digest, "sha256": _analysis_sha256(digest, plain)}
@@ -278,7 +274,7 @@ class RecordStore:
             return None
 
     def analysis_damage(self, name: str) -> DamagedFile | None:
-        """What is wrong with the file of ``write_analysis``."""
+        """Damage of the file of ``write_analysis``, if any."""
         try:
             self._read_analysis(name)
         except DamagedFile as damage:
@@ -294,7 +290,7 @@ class RecordStore:
             digest = json.loads(str(arrays.pop("digest")))
             sha256 = digest.pop("sha256", None)
         except (KeyError, ValueError, AttributeError, RecursionError):
-            raise DamagedFile(path, "it does not say of what it is") from None
+            raise DamagedFile(path, "it has no digest") from None
         if sha256 not in (None, _analysis_sha256(digest, arrays)):
             raise DamagedFile(path, "it was changed")
         return digest, arrays
@@ -315,18 +311,18 @@ class RecordStore:
         return self.workdir / path
 
     def timing(self) -> dict[str, Any]:
-        """What a clock measured, by row."""
+        """Clock times by row."""
         try:
-            found = read_json(self.workdir / "timing.json")
+            timing = read_json(self.workdir / "timing.json")
         except (FileNotFoundError, DamagedFile):
             return {}
-        return found if isinstance(found, dict) else {}
+        return timing if isinstance(timing, dict) else {}
 
     def add_timing(self, seconds: Mapping[str, Mapping[str, float]]) -> None:
-        """Adds to the seconds of rows that are there, and makes the sums of the table anew.
+        """Adds to the seconds of existing rows and updates the sums of the table.
 
         Args:
-          seconds: by row and by what they were spent on; under ``WHOLE_TABLE`` those of no row in particular.
+          seconds: by row and purpose; under ``WHOLE_TABLE`` those of no particular row.
         """
         timing = self.timing()
         for name in [name for name in seconds if name in timing or name == WHOLE_TABLE]:
@@ -336,38 +332,38 @@ class RecordStore:
         rows = [entry for name, entry in timing.items() if name != WHOLE_TABLE]
         for what in ("compile_seconds", "train_seconds", "search_seconds"):
             timing.setdefault(WHOLE_TABLE, {})[what] = sum(entry.get(what, 0.0) for entry in rows)
-        replace_file(self.workdir / "timing.json", json_text(timing).encode())
+        write_json(self.workdir / "timing.json", timing)
 
     def _write_timing(self, name: str, timing: Mapping[str, Any]) -> None:
-        replace_file(self.workdir / "timing.json", json_text({**self.timing(), name: timing}).encode())
+        write_json(self.workdir / "timing.json", {**self.timing(), name: timing})
 
     def _write_records(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Rows in the order of the table, whatever the order they ran in; rows it no longer has stand last."""
+        """In the order of the table's rows, whatever order they ran in; rows it no longer has come last."""
         rows = self.config()["rows"] if (self.workdir / "config.json").is_file() else []
         order = {row["name"]: place for place, row in enumerate(rows)}
         ordered = sorted(records, key=lambda record: order.get(record["row"], len(order)))
         replace_file(self.workdir / "records.jsonl", "".join(map(format_line, ordered)).encode())
 
     def _all(self) -> list[Record]:
-        """Every line that is as it was written; another one is dropped, so its row is not done and runs again."""
+        """All undamaged lines; a damaged one is dropped, so its row is not done and runs again."""
         data = self._record_lines()
-        if self._known is None or self._known[0] != data:
+        if self._cache is None or self._cache[0] != data:
             records = [record for line in data.splitlines() if isinstance(record := parse_line(line), dict)]
             signed = all([record.pop("sha256", None) for record in records])
-            self._known = (data, records, signed)
-        return self._known[1]
+            self._cache = (data, records, signed)
+        return self._cache[1]
 
     def is_signed(self) -> bool:
-        """Whether every record has a digest; those of older versions have none."""
+        """Whether every record has a digest; older versions wrote none."""
         self._all()
-        return self._known is not None and self._known[2]
+        return self._cache is not None and self._cache[2]
 
     def _record_lines(self) -> bytes:
         path = self.workdir / "records.jsonl"
         return path.read_bytes() if path.is_file() else b""
 
     def record_damage(self) -> DamagedFile | None:
-        """The first line of the records that is not as it was written."""
+        """The first damaged line of the records."""
         for number, line in enumerate(self._record_lines().splitlines(), 1):
             if isinstance(why := parse_line(line), str):
                 return DamagedFile(self.workdir / "records.jsonl", f"line {number}: {why}")
@@ -379,13 +375,13 @@ def _analysis_sha256(digest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 
 
 def _slug(name: str) -> str:
-    """A file name, unique also where case does not count."""
+    """A file name, unique also on file systems that ignore case."""
     readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:48]
     return f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The same bytes for the same arrays: NumPy dates every member of the archive 1980."""
+    """An archive with the same bytes for the same arrays: NumPy dates every member 1980."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()

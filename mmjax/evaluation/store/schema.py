@@ -5,19 +5,18 @@ import json
 from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict, cast
 
-import numpy as np
-
 from mmjax.errors import UsageError
+from mmjax.files import as_json
 from mmjax.typing import Mapping
 
-__all__ = ["HELD_OUT", "STANDARD", "Record", "format_line", "json_sha256", "json_text", "make_record", "parse_line"]
+__all__ = ["HELD_OUT", "STANDARD", "Record", "format_line", "json_sha256", "make_record", "parse_line"]
 
 STANDARD = "mmeval-1"
 HELD_OUT = ("validation", "test")
 
 
 class Record(TypedDict):
-    """What one seed of one row gave.
+    """The result of one seed of one row.
 
     Attributes:
       standard: name and version of this schema.
@@ -29,27 +28,27 @@ class Record(TypedDict):
       seed: of initialisation, data order and dropout.
       selection_rule: how the epoch was chosen.
       epoch: the chosen epoch, counted from 1; None where there are none.
-      test_selected: the primary metric with the epoch chosen on test; never a result, it explains published numbers.
+      test_selected: the primary metric with the epoch chosen on test: no result, but a comparison to published numbers.
       primary: name of the primary metric.
       metrics: on test, by name; shares lie in [0, 1].
       validation_metrics: the same on validation.
       logits_path: the file of the logits in the work directory, and the name of the array in it, by split.
       logits_sha256: of that file.
       targets_sha256: of the targets that its metrics were computed with.
-      files: digests of its further files by path, as far as they were kept: history and parameters.
-      sha256: of the record itself, without this field. Records of before there were digests have none of the three.
+      files: digests of its further files by path: history and parameters.
+      sha256: of the record itself, without this field. Older records lack these three.
       cost: ``params``, ``flops`` (of one example's forward pass; None = not counted).
       env: versions, ``device``, ``dtype``, ``commit``.
-      conforming: whether the protocol was kept.
-      notes: what a reader must know.
-      data_fraction: share of the training examples that it saw.
-      calibration: of the test logits, as they are and scaled by ``temperature``; not there for scores.
+      conforming: whether the row follows the protocol.
+      notes: for the reader.
+      data_fraction: share of the training examples.
+      calibration: of the test logits, raw and scaled by ``temperature``; only for classes.
       per_mask: primary score with only some modalities present, by pattern (``audio+text``, ``none``); higher is
-        better, as in the fields that follow. These are there once they have been measured.
+        better, as in the following fields. These are added by analyses.
       emap: ``score``, ``gap``, ``n`` (items of a background).
       shapley: value by modality.
       perceptual: value by modality.
-      robustness: score by level of noise, from none, by the modality touched or ``all``.
+      robustness: score by level of noise, 0 first, by the noisy modality or ``all``.
     """
 
     standard: str
@@ -102,7 +101,7 @@ def make_record(
     data_fraction: float = 1.0,
     calibration: Mapping[str, float] | None = None,
 ) -> Record:
-    """A record; see ``Record`` for the fields. ``RecordStore.write_row`` fills in where the logits are.
+    """A record; see ``Record`` for the fields. ``RecordStore.write_row`` adds paths and digests.
 
     Raises:
       UsageError: the method has no ``config_hash``, or the primary metric is not among the metrics.
@@ -139,7 +138,7 @@ def make_record(
 
 def format_line(record: Mapping[str, Any]) -> str:
     """The line of a record, with its digest."""
-    return json.dumps({**record, "sha256": _sha256(record)}, sort_keys=True, default=_as_json) + "\n"
+    return json.dumps({**record, "sha256": _sha256(record)}, sort_keys=True, default=as_json) + "\n"
 
 
 def parse_line(line: bytes) -> Record | str:
@@ -160,17 +159,5 @@ def _sha256(record: Mapping[str, Any]) -> str:
 
 def json_sha256(value: Any) -> str:
     """The digest of JSON data, the same before they are written and after they are read."""
-    plain = json.loads(json.dumps(value, default=_as_json))
+    plain = json.loads(json.dumps(value, default=as_json))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def json_text(value: Any) -> str:
-    """The text of a JSON file: keys sorted, one to a line."""
-    return json.dumps(value, sort_keys=True, indent=1, default=_as_json) + "\n"
-
-
-def _as_json(value: Any) -> Any:
-    """NumPy numbers and arrays as JSON."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(f"{value!r} of type {type(value).__name__} cannot be written as JSON")

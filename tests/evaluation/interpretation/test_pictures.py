@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import AxesImage
 from PIL import Image
 
-from mmjax.evaluation.interpretation import pictures
+from mmjax.evaluation.interpretation import charts, pictures
 from mmjax.evaluation.report.plots.style import WIDTH
 
 RNG = np.random.default_rng(0)
@@ -33,8 +33,8 @@ def draw():
             RNG.normal(size=(20, 8)), RNG.normal(size=(20, 8)), np.arange(20) < 15, hop_seconds=0.02,
             frequencies=np.linspace(100, 4000, 8), title="spoken seven",
         ),
-        "modality": pictures.modality_picture({"b": np.array([0.3, 1.0]), "a": np.array([0.7, 0.0])}, title="weights"),
-        "removal": pictures.removal_picture(FRACTION, falling**2, 1 - falling, falling[None], name="probability"),
+        "modality": charts.modality_chart({"b": np.array([0.3, 1.0]), "a": np.array([0.7, 0.0])}, title="weights"),
+        "removal": charts.removal_chart(FRACTION, falling**2, 1 - falling, falling[None], name="probability"),
     }  # fmt: skip
 
 
@@ -69,9 +69,9 @@ def test_a_picture_fits_its_column_and_can_be_read(kind):
         box = text.get_window_extent(renderer)
         assert box.x0 >= -1 and box.y0 >= -1, text
         assert box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1, text
-    data = pictures.png(figure)
+    data = charts.png(figure)
     assert Image.open(io.BytesIO(data)).mode == "RGBA"  # a palette would cut the colour scale into steps
-    assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 3000 and data == pictures.png(figure)
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 3000 and data == charts.png(figure)
 
 
 @pytest.mark.parametrize("kind", sorted(FIGURES))
@@ -140,7 +140,7 @@ def test_bars_are_the_weights_one_after_the_other():
 def test_curves_are_means_and_areas_stand_in_the_key():
     curve = np.array([[1.0, 0.8], [0.5, 0.3], [0.0, 0.0]])
     random = np.array([[[1.0, 0.8], [0.8, 0.6], [0.0, 0.0]]])
-    figure = pictures.removal_picture([0, 0.5, 1], curve, curve[::-1], random)
+    figure = charts.removal_chart([0, 0.5, 1], curve, curve[::-1], random)
     deletion, insertion = figure.axes[:2]
     np.testing.assert_allclose(deletion.lines[0].get_ydata(), [0.9, 0.4, 0.0])
     np.testing.assert_allclose(insertion.lines[1].get_ydata(), [0.0, 0.7, 0.9])
@@ -158,6 +158,6 @@ def test_a_spectrogram_shows_what_is_real_over_seconds():
 def test_a_users_own_style_changes_nothing():
     import matplotlib
 
-    before = pictures.png(pictures.modality_picture({"a": np.ones(2)}))
+    before = charts.png(charts.modality_chart({"a": np.ones(2)}))
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
-        assert pictures.png(pictures.modality_picture({"a": np.ones(2)})) == before
+        assert charts.png(charts.modality_chart({"a": np.ones(2)})) == before

@@ -10,11 +10,9 @@ from mmjax.evaluation.measures.efficiency import (
     data_saved,
     feasible,
     fit_power_law,
-    gain_curve,
     labelled_items,
     subset,
 )
-from mmjax.evaluation.statistics.significance import paired_gain
 
 
 def make(target, group=None, **options):
@@ -135,15 +133,6 @@ def test_data_saved_by_hand():
     assert data_saved((0.1, 0.3, 1.0), [0.5, 0.7, 0.8], 0.7) == (0.3, 0.7)
     assert data_saved((0.1, 0.3, 1.0), [0.5, 0.6, 0.8], 0.7) == (1.0, 0.0)
     assert data_saved((0.1, 0.3, 1.0), [0.5, 0.6, 0.65], 0.7) == (None, None)
-
-
-def test_gain_at_each_fraction():
-    draw = np.random.default_rng(0)
-    fused, single = (draw.random((2, 3, 5, 80)) < [[[[0.8]], [[0.7]], [[0.6]]], [[[0.6]]] * 3]).astype(float)
-    groups = np.arange(80) // 4
-    gains = gain_curve(fused, single, groups, flips=200)
-    assert gains[0].mean > gains[1].mean > gains[2].mean
-    assert gains[1] == paired_gain(fused[1], single[1], groups, flips=200)
 
 
 def test_an_exact_power_law_is_found():
