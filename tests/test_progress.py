@@ -27,6 +27,19 @@ def test_lines_after_the_checkpoint_and_torn_ones_go(tmp_path):
     assert [line["train/loss"] for line in read_metrics(tmp_path / "whole")] == [1 / n for n in range(1, 8)]
 
 
+@pytest.mark.parametrize("damage", [b"\x00\xff{", b"[1]", b"7", b'{"loss": 1}', b'{"step": "a"}', b"[" * 100_000])
+def test_damaged_lines_are_one_warning_that_names_the_file_and_a_continued_run_drops_them(tmp_path, damage):
+    write(tmp_path, range(1, 4))
+    path = tmp_path / "metrics.jsonl"
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + damage + b"\n" + others[1])
+    with pytest.warns(UserWarning, match=r"^damaged: .*metrics\.jsonl: 1 of 3 lines left out$"):
+        assert [line["step"] for line in read_metrics(tmp_path)] == [1, 3]
+    with pytest.warns(UserWarning, match="left out"):
+        write(tmp_path, [4], start=3)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 3, 4]
+
+
 def test_not_a_number_is_null(tmp_path):
     with MetricsLog(tmp_path) as log:
         log.write(1, {"loss": float("nan"), "other": float("inf"), "third": 0.1})

@@ -1,5 +1,7 @@
 """The masked sequence: reductions against NumPy row by row, whatever stands in the padding."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +85,18 @@ class TestStream:
             Stream.of(VALUES, MASK.astype(np.float32))
         with pytest.raises(ValueError, match=r"mask.shape=\(4, 4\) is not the beginning of values.shape=\(4, 5, 3\)"):
             Stream.of(VALUES, MASK[:, :4])
+
+    @pytest.mark.parametrize("mask", [MASK.astype(np.int32), MASK.astype(np.float32), MASK.astype(np.uint8)])
+    @pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+    def test_a_mask_that_is_not_boolean_is_refused(self, mask, array):
+        with pytest.raises(ValueError, match=f"a mask is boolean, got mask.dtype={mask.dtype}"):
+            Stream(array(VALUES), array(mask))
+
+    @pytest.mark.parametrize("shape", [(4, 4), (3, 5), (5, 4), (4, 1), (4, 5, 1), (4, 5, 3, 1)])
+    def test_a_mask_of_another_leading_shape_is_refused(self, shape):
+        for make in (lambda mask: Stream(VALUES, mask), Stream(VALUES, MASK).replace):
+            with pytest.raises(ValueError, match=re.escape(f"mask.shape={shape} is not the beginning of")):
+                make(mask=np.ones(shape, bool))
 
     def test_presence_is_derived_also_from_nested_masks(self):
         np.testing.assert_array_equal(Stream(VALUES, MASK).present, [True, True, True, False])

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -110,6 +111,10 @@ def _write(builder: Any, folder: pathlib.Path | None) -> None:
     except OSError:
         if not builder.data_path.exists():  # else another process, without locks, was first
             raise
+    except Exception as error:  # array_record tells of a full disk in words: "write() failed: No space left on device"
+        if not (failed := re.search(r"\b\w+\(\) failed: [^;\n]+", str(error))):
+            raise
+        raise OSError(failed.group()) from error
 
 
 def columns_of(name: str, builder: Any) -> Columns:
