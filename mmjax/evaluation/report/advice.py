@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmjax.errors import UsageError
-from mmjax.evaluation.report.cells import Unit, count, value
+from mmjax.evaluation.report.cells import Unit, count, decimal, value
 from mmjax.evaluation.report.kinds import usual_seeds
 from mmjax.evaluation.report.recommendation import CONTROLS, UNTRAINED, Choice, choose, role_of
 from mmjax.evaluation.report.templating import load_template
@@ -59,7 +59,11 @@ def advise(summary: Mapping[str, Any], timing: Mapping[str, Any] | None = None) 
         pattern=_worst_pattern(choice.row),
         calibration=choice.row.get("calibration"),
         emap=interaction.get("emap"),
-        shares=[f"{name} {100 * one['share']:.0f} %" for name, one in shapley.items() if one.get("share") is not None],
+        shares=[
+            f"{name} {decimal(100 * one['share'], 0)} %"
+            for name, one in shapley.items()
+            if one.get("share") is not None
+        ],
         seeds=usual_seeds(summary),
         **_simple_models(summary, choice),
         **_words(summary),
@@ -103,7 +107,7 @@ def _words(summary: Mapping[str, Any]) -> dict[str, Any]:
         "between": between,
         "difference": difference,
         "at": lambda row, field: f"{score(row[field])} [{row['name']}: {field}]",
-        "points": lambda share: f"{100 * share:.1f}",
+        "points": lambda share: decimal(100 * share, 1),
         "thousands": "{:,}".format,
         "alone": _alone,
         "kept": _kept,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from mmjax.evaluation.scores import score
 from mmjax.typing import Mapping
 
-__all__ = ["NONE", "Cell", "Unit", "absence", "brackets", "count", "gain", "minus", "paper", "value"]
+__all__ = ["NONE", "Cell", "Unit", "absence", "brackets", "count", "decimal", "gain", "paper", "value"]
 
 NONE = "–"
 
@@ -92,12 +92,26 @@ def absence(row: Mapping[str, Any]) -> str:
     return "not run: name it with --rows" if row["extra"] else "not run"
 
 
+def decimal(number: float, digits: int, sign: bool = False) -> str:
+    """So many digits behind the point, and a minus sign instead of a hyphen, which breaks lines; zero, also what is
+    rounded to it, has no sign.
+
+    Example:
+      >>> decimal(-1.25, 1), decimal(0.31, 1, sign=True), decimal(-0.04, 1), decimal(0.04, 1, sign=True)
+      ('−1.2', '+0.3', '0.0', '0.0')
+    """
+    text = f"{number:z.{digits}f}"
+    if sign and float(text) > 0:
+        text = "+" + text
+    return text.replace("-", "−")
+
+
 def value(summary: Mapping[str, Any], number: float | None, sign: bool = False) -> str:
     """In the units of the table: those of its metric."""
     if number is None:
         return NONE
     unit = Unit.of(summary)
-    return minus(f"{number * unit.factor + 0.0:{'+' if sign else ''}.{unit.digits}f}")
+    return decimal(number * unit.factor, unit.digits, sign)
 
 
 def gain(summary: Mapping[str, Any], cell: Mapping[str, Any] | None) -> Cell:
@@ -131,8 +145,3 @@ def brackets(summary: Mapping[str, Any], ends: Sequence[float | None] | None) ->
     if ends is None or None in ends:
         return ""
     return " [" + ", ".join(value(summary, end, sign=True) for end in ends) + "]"
-
-
-def minus(text: str) -> str:
-    """The minus sign instead of a hyphen, which breaks lines."""
-    return text.replace("-", "−")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mmjax.evaluation.protocol import CONTROLS
-from mmjax.evaluation.report.cells import NONE, Cell, Unit, brackets, count, gain, minus, paper, value
+from mmjax.evaluation.report.cells import NONE, Cell, Unit, brackets, count, decimal, gain, paper, value
 from mmjax.typing import Mapping
 
 __all__ = ["CLOCK", "Column", "columns"]
@@ -70,11 +70,11 @@ def _field(path: str, show: Callable[[Any], str]) -> Callable[[Row], Cell]:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.1f}"
+    return decimal(100 * share, 1)
 
 
 def _percent(share: float) -> str:
-    return minus(f"{100 * share:.0f}")
+    return decimal(100 * share, 0)
 
 
 def _result(summary: Mapping[str, Any]) -> list[Column]:
@@ -120,7 +120,7 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
                "seeds beside the mean holds for these test items only, and may be wider where the seeds differ much.",
                ("interval", "interval_unit"), interval),
         Column("pearson", "r", "result", "Pearson's correlation of predictions and targets, mean over seeds; a "
-               "constant has none.", ("metrics",), _field("metrics.pearson", lambda r: minus(f"{r:.3f}"))),
+               "constant has none.", ("metrics",), _field("metrics.pearson", lambda r: decimal(r, 3))),
         Column("selected", "epoch by test", "paper", "The same runs with each seed's epoch chosen on the test set. No "
                "result: it shows what that choice adds to a published number.", ("test_selected",),
                _field("test_selected", show)),
@@ -151,7 +151,7 @@ def _gains(summary: Mapping[str, Any]) -> list[Column]:
         number = cell.get("p") if control else cell.get("p_holm")
         if number is None:
             return Cell()
-        text = "<0.001" if number < 0.001 else f"{number:.3f}"
+        text = "<0.001" if number < 0.001 else decimal(number, 3)
         return Cell(f"({text})" if control else text, number)
 
     def verdict(row: Row) -> Cell:

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from mmjax.evaluation.report.cells import NONE, gain
+from mmjax.evaluation.report.cells import NONE, decimal, gain
 from mmjax.evaluation.report.columns import Column
 from mmjax.evaluation.report.frame import Frame, Line, make_frame
 from mmjax.evaluation.report.html import format_html
@@ -128,7 +128,7 @@ def _decisions(summary: Mapping[str, Any]) -> list[str]:
     head = ["modalities", "both tell", "only the first", "only the second", "only together", "in all"]
     lines = [
         [" and ".join(_escape(name) for name in cell["modalities"])]
-        + [f"{bits:.3f}" for bits in (cell["redundancy"], *cell["unique"], cell["synergy"], cell["information"])]
+        + [decimal(bits, 3) for bits in (cell["redundancy"], *cell["unique"], cell["synergy"], cell["information"])]
         for cell in cells
     ]
     said = (
