@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -181,24 +180,42 @@ def test_train_and_evaluate_tell_the_same(main):
     assert main("report", "run")[0] == 2
 
 
-class Run(subprocess.Popen):
-    """A table of three rows in a process of its own; jax compiles once for all of them."""
+HELD = """
+import runpy, sys
+from mmjax.experiment.console import Lines
 
-    def __init__(self, folder, workdir):
+words, tell = sys.argv.pop(1), Lines.__call__
+
+def tell_and_wait(self, text):
+    tell(self, text)
+    if words and words in text and not text.endswith("\\r"):  # that is printed on a terminal only
+        sys.stdin.readline()
+
+Lines.__call__ = tell_and_wait
+runpy.run_module("experiments", run_name="__main__", alter_sys=True)
+"""
+
+
+class Run(subprocess.Popen):
+    """A table of three rows in a process of its own, that waits where it has printed ``words``; jax compiles once."""
+
+    def __init__(self, folder, workdir, words=""):
         environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"}
         rows = "upper,lower,mean of logits"
         argv = ["table", "digits", "--smoke", "--rows", rows, "--workdir", str(workdir)]
         super().__init__(
-            [sys.executable, "-m", "experiments", *argv], cwd=ROOT, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            [sys.executable, "-c", HELD, words, *argv], cwd=ROOT, env=environment, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
+        self.words = words
 
-    def until(self, words):
-        """Reads the lines of progress up to the one that holds ``words``."""
+    def end(self, number):
+        """Sends a signal when the line has come; returns the status and the lines printed after that."""
         for line in self.stderr:
-            if words in line:
-                return
-        raise AssertionError(f"ended without {words!r}")
+            if self.words in line:
+                self.send_signal(number)
+                return (self.wait(timeout=100), self.stderr.read().splitlines())
+        raise AssertionError(f"ended without {self.words!r}")
 
 
 def test_killed_or_interrupted_the_same_command_ends_with_the_same_table(tmp_path):
@@ -207,23 +224,15 @@ def test_killed_or_interrupted_the_same_command_ends_with_the_same_table(tmp_pat
     assert reference.returncode == 0 and "mean of logits" in printed, said
     table = (tmp_path / "reference" / "table.json").read_bytes()
 
-    moments = np.random.default_rng(int(time.time()))  # another moment at every run of the suite
-    killed = tmp_path / "killed"
-    first = Run(tmp_path, killed)
-    first.until("2 seeds")
-    time.sleep(moments.uniform(0, 1))
-    first.send_signal(signal.SIGKILL)
-    assert first.wait() == -signal.SIGKILL
-    second = Run(tmp_path, killed)
-    second.until("upper: ")
-    time.sleep(moments.uniform(0, 0.2))  # with all programs in the cache little more than a second is left
-    second.send_signal(signal.SIGINT)
-    said = second.communicate(timeout=100)[1]
-    assert (second.returncode, said.splitlines()[-1]) == (130, "interrupted; the same command continues"), said
-    third = Run(tmp_path, killed)
-    again, said = third.communicate(timeout=200)
-    assert third.returncode == 0 and again == printed and "upper: done before" in said
-    assert (killed / "table.json").read_bytes() == table
+    workdir = tmp_path / "killed"
+    assert Run(tmp_path, workdir, "2 seeds").end(signal.SIGKILL)[0] == -signal.SIGKILL
+    status, said = Run(tmp_path, workdir, "] upper: ").end(signal.SIGINT)
+    assert (status, said[-1:]) == (130, ["interrupted; the same command continues"]), said
+    assert Run(tmp_path, workdir, "presence patterns").end(signal.SIGKILL)[0] == -signal.SIGKILL
+    last = Run(tmp_path, workdir)
+    again, said = last.communicate(timeout=200)
+    assert last.returncode == 0 and again == printed and "upper: done before" in said
+    assert (workdir / "table.json").read_bytes() == table
 
 
 def test_sigterm_says_that_the_same_command_continues(tmp_path):
