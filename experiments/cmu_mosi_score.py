@@ -3,7 +3,8 @@
     python -m experiments table cmu_mosi_score --data-dir DIR --seeds 10
 
 Own table: features and split of ``cmu_mosi``, the score as the target, mean absolute error with Pearson's r beside it.
-Not yet run whole: there are no results to quote.
+Expect 0.93 of text, 0.91 to 0.97 of fusions, 1.36 of the mean of train; no fusion is shown to be better than text. Six
+minutes of processor time (``experiments/results/cmu_mosi_score``).
 """
 
 import functools

@@ -4,7 +4,8 @@
 
 Own table, no paper: the data of ``synthetic`` with four labels an item in place of sixteen classes. One modality alone
 can know the shared bit and its own; a sum over modalities all but the XOR; only joint models all four. Scored by micro
-F1, AUROC beside it in the records. Not yet run whole: there are no results to quote.
+F1, AUROC beside it in the records. Expect 74 to 75 % of one modality, 87 to 88 % of sums, 100 % of joint models: five
+minutes of processor time (``experiments/results/synthetic_labels``).
 """
 
 from mmjax.experiment import Table
