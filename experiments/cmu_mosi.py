@@ -126,6 +126,6 @@ TABLE = Table(
     seeds=10,
     trials=5,
     rows=rows(),
-    note="Settings are chosen on 12 validation videos, C of the SVM and logistic rows too; these are then trained on all "
-    "62 videos, other rows on 50.",
+    note="Settings are chosen on 12 validation videos, C of the SVM and logistic rows too; these are then trained on "
+    "all 62 videos, other rows on 50.",
 )
