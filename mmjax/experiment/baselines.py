@@ -15,7 +15,7 @@ from mmjax.datasets.statistics import has_sequences, statistics
 from mmjax.datasets.views import refit_splits
 from mmjax.errors import UsageError
 from mmjax.evaluation.protocol import ROLES
-from mmjax.evaluation.scores import score, scores
+from mmjax.evaluation.scores import score
 from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment.table import Matched, Member, Row, Table
 from mmjax.extras import extra
@@ -299,27 +299,19 @@ def constants(dataset: Dataset) -> dict[str, float]:
     as probabilities (a rare label is then never predicted, and its F1 is 0), and every label. Undefined metrics, as the
     correlation with a constant, are left out.
     """
-    train, test = dataset.splits["train"], dataset.splits["test"]
-    if _has_labels(dataset):
-        share = np.asarray(by_index(train.target, train.index), np.float64).mean(0)
-        logits, truth = np.log(share + 1e-9) - np.log(1 - share + 1e-9), by_index(test.target, test.index)
-        answers = {"share of each label of train": logits, "every label": np.ones(logits.shape)}
-        metric = score(dataset.card.primary_metric)
-        return {
-            name: float(metric.of(np.broadcast_to(answer, (1, *truth.shape)), truth)[0])
-            for name, answer in answers.items()
-        }
-    if (
-        dataset.card.num_classes
-        or np.shape(train.target) != np.shape(train.index)
-        or dataset.card.primary_metric not in scores("values")
-    ):
+    metric, train = score(dataset.card.primary_metric), dataset.splits["train"]
+    scored = np.shape(train.target) == np.shape(train.index) and metric.outputs == "values"
+    if not _has_labels(dataset) and (dataset.card.num_classes or not scored):
         return {}
-    seen, truth = (np.asarray(by_index(batch.target, batch.index), np.float64) for batch in (train, test))
-    values = {"mean of train": seen.mean(), "median of train": np.median(seen)}
-    metric = score(dataset.card.primary_metric)
-    reached = {name: float(metric.of(np.full((1, *truth.shape), value), truth)[0]) for name, value in values.items()}
-    return {name: value for name, value in reached.items() if np.isfinite(value)}
+    seen, truth = (np.asarray(target_items(dataset.splits[split]), np.float64) for split in ("train", "test"))
+    if scored:
+        constant = {"mean of train": seen.mean(), "median of train": np.median(seen)}
+    else:
+        share = seen.mean(0)
+        logits = np.log(share + 1e-9) - np.log(1 - share + 1e-9)
+        constant = {"share of each label of train": logits, "every label": np.ones(logits.shape)}
+    values = {k: float(metric.of(np.broadcast_to(v, (1, *truth.shape)), truth)[0]) for k, v in constant.items()}
+    return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 def matched_rows(

@@ -1,6 +1,6 @@
-"""A row of a table on the streaming feed: seed by seed, each over all devices, to what the resident feed would leave.
+"""Rows of a table on the streaming feed: seed by seed, each over all devices, with the results of the resident feed.
 
-For networks of which all seeds at once, or the data, do not fit on a device.
+For networks or data that do not fit on a device with all seeds at once.
 """
 
 import io
@@ -33,9 +33,9 @@ class StreamedRow(NamedTuple):
       variables: of the chosen epochs, with a leading axis of seeds.
       logits: ``[seeds, items, ...]`` by split, ``validation`` and ``test``.
       epoch: the chosen epoch of each seed, counted from 0.
-      history: ``{"train/loss": [epochs, seeds], "validation/accuracy": ..., "test/...": ...}``; those of train are
-        means over the updates that were logged, those of the resident feed over all.
-      seconds: that training took, compiling included.
+      history: ``{"train/loss": [epochs, seeds], "validation/accuracy": ..., "test/...": ...}``; means of train are over
+        the logged updates, on the resident feed over all.
+      seconds: of training, compiling included.
     """
 
     variables: PyTree
@@ -46,11 +46,10 @@ class StreamedRow(NamedTuple):
 
 
 def check_streamable(train: Train, trials: int) -> None:
-    """Passes if the streaming feed can train a row so.
+    """Passes if the streaming feed can train a row.
 
     Raises:
-      UsageError: it is to be trained again on train and validation, or its setting is to be searched, or there are
-        several processes.
+      UsageError: a refit, a search over settings, or several processes.
     """
     if train.refit:
         raise UsageError("feed='streaming' has no refit: say train.refit=False, or feed='resident'")
@@ -70,11 +69,11 @@ def fit_seeds(
     folder: pathlib.Path,
     say: Callable[[str], None],
 ) -> StreamedRow:
-    """Trains a model a seed; the same call continues a run that was killed, finished seeds are not trained again.
+    """Trains a model per seed; the same call resumes a killed run without training finished seeds again.
 
     Args:
-      folder: where each seed has a work directory of its own.
-      say: takes a line a seed.
+      folder: of a work directory for each seed.
+      say: takes a line per seed.
 
     Raises:
       UsageError: as ``mmjax.streaming.fit_streaming``, with the seed.
@@ -108,7 +107,7 @@ def fit_seeds(
 
 
 def _curves(lines: Sequence[dict[str, Any]], per_epoch: int, epochs: int) -> dict[str, np.ndarray]:
-    """By metric its mean over the lines of each epoch, ``[epochs]``; NaN where none of them has a number."""
+    """Mean of each metric over the lines of each epoch, ``[epochs]``; NaN without numbers."""
     names = dict.fromkeys(name for line in lines for name in line if name != "step")
     totals = {name: np.zeros((2, epochs)) for name in names}
     for line in lines:

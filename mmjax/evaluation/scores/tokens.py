@@ -1,4 +1,4 @@
-"""Scores of an answer per step: a label per step of an item, the words of a sentence given those before each."""
+"""Scores of a class per step of an item: labels of steps, or the words of a teacher-forced sentence."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ __all__ = ["SCORES"]
 
 
 def _hits(outputs: Any, target: Any) -> np.ndarray:
-    """Right answers and answers of each item, ``[items, 2]``; padding is left out."""
+    """Numbers of right and of all steps of each item, ``[items, 2]``, without padding."""
     mask = np.asarray(target.mask)
     hits = (np.asarray(outputs).argmax(-1) == np.asarray(target.values)) & mask
     return np.stack([hits.sum(1), mask.sum(1)], axis=1).astype(np.float64)
 
 
 def _nats(outputs: Any, target: Any) -> np.ndarray:
-    """Cross-entropy of the answers of each item, summed, and how many there are, ``[items, 2]``."""
+    """Summed cross-entropy and number of steps of each item, ``[items, 2]``."""
     mask, outputs = np.asarray(target.mask), np.asarray(outputs, np.float64)
     top = outputs.max(-1)
     total = top + np.log(np.exp(outputs - top[..., None]).sum(-1))

@@ -1,7 +1,7 @@
-"""A target that is a tree of arrays as arrays by name, and back: what ``targets.npz`` holds of it.
+"""Conversion of targets that are pytrees to arrays by name and back, for ``targets.npz``.
 
-An array has one name; a stream has ``.values`` and ``.mask`` behind it, an entry of a dict ``/key``, one of a tuple
-``[0]``.
+Names of parts end in ``.values`` and ``.mask`` for a stream, ``/key`` for an entry of a dict, ``[0]`` for one of a
+tuple.
 """
 
 from typing import Any
@@ -16,10 +16,10 @@ __all__ = ["flatten_target", "rebuild_target"]
 
 
 def flatten_target(name: str, target: Any) -> dict[str, np.ndarray]:
-    """The arrays of a target by their names, which begin with ``name``.
+    """The arrays of a target by names that begin with ``name``.
 
     Raises:
-      UsageError: a key that is no plain word, something that is neither array, stream, dict nor tuple, or nothing.
+      UsageError: a key with special characters, a part that is no array, stream, dict or tuple, or an empty target.
     """
     if isinstance(target, Stream):
         return {f"{name}.values": np.asarray(target.values), f"{name}.mask": np.asarray(target.mask)}
@@ -37,10 +37,10 @@ def flatten_target(name: str, target: Any) -> dict[str, np.ndarray]:
 
 
 def rebuild_target(name: str, arrays: Mapping[str, np.ndarray]) -> Any:
-    """The target whose arrays stand under ``name``; lists have become tuples.
+    """The target with the arrays under ``name``; lists become tuples.
 
     Raises:
-      KeyError: there is none of that name.
+      KeyError: no array of that name.
     """
     if name in arrays:
         return arrays[name]
@@ -57,7 +57,7 @@ def rebuild_target(name: str, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def _is_part(value: Any) -> bool:
-    """Whether an entry of a list is a part of a tree; lists of numbers, whatever their depth, are arrays."""
+    """Whether an entry of a list is a part of a pytree; nested lists of numbers are arrays."""
     return isinstance(value, (Stream, Mapping, tuple)) or getattr(value, "ndim", 0) > 0
 
 
