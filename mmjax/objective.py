@@ -86,15 +86,20 @@ def sown_losses(sown: PyTree) -> dict[str, list[Any]]:
     return losses
 
 
-def check_names(weights: Mapping[str, Weight], names: Any) -> None:
+def check_names(weights: Mapping[str, Weight], names: Any, where: str = "the model") -> None:
     """Passes if every loss with a weight is sown.
+
+    Args:
+      weights: by the name of the loss.
+      names: of those that are sown.
+      where: what sows them, for the message.
 
     Raises:
       UsageError: one is not; the message lists those that are.
     """
     if unknown := sorted(set(weights) - set(names)):
         listed = f"there is: {', '.join(sorted(names))}" if names else "its modules sow none"
-        raise UsageError(f"train.loss_weights names {unknown[0]!r}, no loss that the model sows; {listed}")
+        raise UsageError(f"train.loss_weights names {unknown[0]!r}, no loss that {where} sows; {listed}")
 
 
 def weight_at(weights: Mapping[str, Weight], name: str, update: Any) -> Any:

@@ -63,7 +63,8 @@ class Train:
       accumulate: parts of ``batch_size`` examples that pass one after the other and make one update together; the
         update is that of one batch of their joined size (a loss over a batch sees one part, weighted by what it holds).
       loss_weights: of losses that modules sow, by the name they sow them under: a number, or an optax schedule of the
-        update (the first one is 0); 1 where none is given (see ``mmjax.objective``).
+        update (the first one is 0); 1 where none is given (see ``mmjax.objective``). Those of a table are for its rows
+        that sow the name.
       select: validation metric by which the epoch is chosen; ``loss`` holds the task's and every sown one at the weight
         of the last update.
       refit: train once more, on train and validation together, for the number of epochs found.

@@ -22,6 +22,7 @@ from mmjax.experiment.folds import is_pooled, write_pooled_report
 from mmjax.experiment.fractions import run_fractions
 from mmjax.experiment.fractions_report import write_fractions
 from mmjax.experiment.identity import config_hash
+from mmjax.experiment.loss_weights import with_own_weights
 from mmjax.experiment.runner import run_table
 from mmjax.experiment.table import Row, Table
 from mmjax.experiment.workdir import claim
@@ -228,7 +229,8 @@ def _model_row(table: Table, name: str | None) -> Row:
 def _data(table: Table, row: Row, data_dir: Any, cache_dir: Any) -> tuple[Row, Dataset, str]:
     """The row with its network, its data, and the digest that identifies both."""
     whole = load_dataset(table, data_dir=data_dir, cache_dir=cache_dir)
-    row = resolve(row, table, whole)
+    table = with_own_weights(table, whole)
+    row = resolve(table.pick([row.name])[0], table, whole)
     with naming(row.name):
         return row, row_data(whole, row), config_hash(table, row, whole)
 

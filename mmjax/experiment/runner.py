@@ -28,6 +28,7 @@ from mmjax.experiment.controls import control_rows
 from mmjax.experiment.data import apply_view, load_raw, row_data
 from mmjax.experiment.equal_parameters import resolve
 from mmjax.experiment.identity import config_hash, table_config
+from mmjax.experiment.loss_weights import with_own_weights
 from mmjax.experiment.parts import PART, is_part, lender_of
 from mmjax.experiment.rows import Compiled, Run, Say, compile_row, make_records, run_row
 from mmjax.experiment.table import Row, Table
@@ -120,6 +121,7 @@ def run_table(
 
 def _finish_rows(run: Run, name: str, table: Table, names: Sequence[str]) -> Run:
     """Runs the named rows of the table that are not finished."""
+    table = with_own_weights(table, run.dataset, run.viewed)
     table = dataclasses.replace(table, rows=[resolve(row, table, run.dataset, run.viewed) for row in table.rows])
     hashes = {row.name: config_hash(table, row, run.dataset) for row in table.rows}
     codes = {row.name: training_code(table, row) for row in table.rows}
