@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--text", type=_columns, metavar="COLUMN", help="text")
     own.add_argument("--image", type=_columns, metavar="COLUMN", help="picture files, relative to the CSV file")
     own.add_argument("--audio", type=_columns, metavar="COLUMN", help="sound files")
+    own.add_argument("--video", type=_columns, metavar="COLUMN", help="folders of frames, or animated files (GIF)")
     own.add_argument("--features", type=_columns, metavar="COLUMNS", help="numbers and categories, as one vector")
     own.add_argument("--label", type=_columns, metavar="COLUMN", help="classes or scores; several: 0 or 1 each")
     own.add_argument("--group", metavar="COLUMN", help="author, video, patient, ...: none stands in two splits")
@@ -43,13 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--vocabulary", type=int, help="ids of text at most (default: 8000)")
     own.add_argument("--max-words", type=int, help="of a text (default: 128)")
     own.add_argument("--size", type=int, help="side of a picture in pixels (default: 32)")
+    own.add_argument("--frames", type=int, help="of a video at most (default: 16)")
     own.add_argument("--rate", type=int, help="of sounds in Hz (default: 16000)")
     own.add_argument("--seconds", type=float, help="of a sound at most (default: 4)")
 
 
 OPTIONS = (
-    "text", "image", "audio", "features", "group", "split", "weight", "task", "separator", "folder", "tokenizer",
-    "vocabulary", "max_words", "size", "rate", "seconds",
+    "text", "image", "audio", "video", "features", "group", "split", "weight", "task", "separator", "folder",
+    "tokenizer", "vocabulary", "max_words", "size", "frames", "rate", "seconds",
 )  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def _type_name(values: np.ndarray) -> str:
 
 
 def _advice(values: np.ndarray) -> str:
-    return ": mmjax.datasets.from_table reads text, pictures and sounds" if values.dtype.kind in "USO" else ""
+    return ": mmjax.datasets.from_table reads text, pictures, sounds and videos" if values.dtype.kind in "USO" else ""
 
 
 def _storage(where: str, values: np.ndarray, kind: str, lead: int) -> np.ndarray:
@@ -215,4 +215,4 @@ def _from_list(where: str, data: list, kind: str) -> tuple[np.ndarray, np.ndarra
 def _shape_advice(kind: str, axes: int) -> str:
     if kind == "feature" and axes == 2:
         return "; a sequence of numbers is [t, 1]"
-    return "; pictures of one size are made by mmjax.datasets.from_table" if kind == "image" else ""
+    return f"; {kind}s of one size are made by mmjax.datasets.from_table" if kind in ("image", "video") else ""

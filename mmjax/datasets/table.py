@@ -1,4 +1,4 @@
-"""One door from raw data: a CSV file or data frame with text, pictures, sounds, numbers and labels in its columns."""
+"""One door from raw data: a CSV file or data frame of text, pictures, sounds, videos, numbers and labels."""
 
 import dataclasses
 import os
@@ -33,6 +33,7 @@ def from_table(
     text: Names = (),
     image: Names = (),
     audio: Names = (),
+    video: Names = (),
     features: Names | Mapping[str, Sequence[str]] = (),
     group: str | None = None,
     split: Any = (0.6, 0.2, 0.2),
@@ -48,6 +49,7 @@ def from_table(
     size: int | tuple[int, int] = 32,
     rate: int = 16_000,
     seconds: float = 4.0,
+    frames: int = 16,
     weight: str | None = None,
     class_weight: Any = None,
     allow_crossing: bool = False,
@@ -64,6 +66,8 @@ def from_table(
       image: columns of picture files, ``PIL.Image`` or arrays; scaled to cover ``size`` and cut in the middle, upright,
         alpha over white.
       audio: columns of sound files; mono, at ``rate`` Hz, cut to ``seconds``.
+      video: columns of folders of frames, in the order of their names, or of animated files (GIF, PNG, WebP, TIFF);
+        frames as pictures, see ``frames``.
       features: columns of numbers or categories; a mapping makes several modalities of them.
       group: column of the video, speaker, author; no group stands in two splits.
       split: column of train, validation, test; or three shares, see ``from_arrays``.
@@ -77,9 +81,10 @@ def from_table(
       tokenizer: ``words``, ``bpe``, or a fitted ``tokenizers.Tokenizer``.
       vocabulary: ids at most; 0 is the unknown word.
       max_words: longer texts are cut.
-      size: of pictures, a side or height and width.
+      size: of pictures and frames, a side or height and width.
       rate: of sounds, in Hz.
       seconds: longer sounds are cut.
+      frames: of a longer video as many, evenly spaced.
       weight: column of weights in training.
       class_weight: as in ``from_arrays``.
       allow_crossing: whether groups may stand in two splits.
@@ -104,11 +109,13 @@ def from_table(
             parts.add_pictures(one, size)
         for one in _list(audio):
             parts.add_sounds(one, rate, seconds)
+        for one in _list(video):
+            parts.add_videos(one, size, frames)
         for one, columns in (features if isinstance(features, Mapping) else {"features": _list(features)}).items():
             if columns:
                 parts.add_vectors(one, _list(columns))
         if not parts.streams:
-            raise UsageError("no modality: name columns by text=, image=, audio= or features=")
+            raise UsageError("no modality: name columns by text=, image=, audio=, video= or features=")
         dataset = from_arrays(
             parts.streams, target, split=codes, group=groups, group_name=group or "group", kinds=parts.kinds, name=name,
             class_names=names, weight=None if weight is None else _numbers(table, weight, "weight"),
@@ -169,6 +176,13 @@ class _Parts:
         longest = max((len(one) for one in sounds if one is not None), default=0) / rate
         self.rates[name] = rate
         self._add(name, "audio", sounds, f"sounds, {rate:,} Hz, the longest {longest:.2g} s")
+
+    def add_videos(self, name: str, size: int | tuple[int, int], frames: int) -> None:
+        table = self.table
+        videos = raw.read_videos(table.column(name, "video"), size, frames, table.folder, table.place)
+        longest, *shape = max((one.shape for one in videos if one is not None), default=(0, 0, 0, 0))
+        colour = "grey" if shape[2] == 1 else "colour"
+        self._add(name, "video", videos, f"videos, {shape[0]} by {shape[1]}, {colour}, the longest {longest} frames")
 
     def add_vectors(self, name: str, columns: Sequence[str]) -> None:
         cells = {one: self.table.column(one, "features") for one in columns}

@@ -4,6 +4,7 @@ from mmjax.datasets.raw.columns import Columns, read_columns
 from mmjax.datasets.raw.numbers import Vectors, to_numbers
 from mmjax.datasets.raw.pictures import read_pictures
 from mmjax.datasets.raw.sounds import read_sounds
+from mmjax.datasets.raw.videos import read_videos
 from mmjax.datasets.raw.words import encode, fit_tokenizer
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "read_columns",
     "read_pictures",
     "read_sounds",
+    "read_videos",
     "to_numbers",
 ]

@@ -12,7 +12,13 @@ __all__ = ["read_files"]
 
 
 def read_files(
-    cells: Sequence[Any], folder: pathlib.Path, place: Callable[[int], str], read: Callable[[Any], Any], what: str
+    cells: Sequence[Any],
+    folder: pathlib.Path,
+    place: Callable[[int], str],
+    read: Callable[[Any], Any],
+    what: str,
+    *,
+    folders: bool = False,
 ) -> list[Any]:
     """``read(path or object)`` of each cell, None where it is missing.
 
@@ -21,6 +27,7 @@ def read_files(
       place: names a row.
       read: raises an exception of any kind where it cannot.
       what: a picture, a sound.
+      folders: whether a path may be that of a folder.
 
     Raises:
       UsageError: one line with the first files that cannot be read, and why.
@@ -32,8 +39,8 @@ def read_files(
         if not isinstance(cell, str | pathlib.Path):
             return read(cell)
         path = folder / str(cell).strip()
-        if not path.is_file():
-            raise FileNotFoundError("there is no such file")
+        if not path.is_file() and not (folders and path.is_dir()):
+            raise FileNotFoundError(f"there is no such file{' or folder' if folders else ''}")
         return read(path)
 
     def attempt(cell: Any) -> tuple[Any, Exception | None]:

@@ -12,7 +12,7 @@ from mmjax.datasets.raw.files import read_files
 from mmjax.errors import UsageError
 from mmjax.extras import extra
 
-__all__ = ["read_picture", "read_pictures"]
+__all__ = ["check_size", "in_one_mode", "read_picture", "read_pictures"]
 
 
 def read_pictures(
@@ -29,13 +29,28 @@ def read_pictures(
     Raises:
       UsageError: one line with the files that cannot be read, or a wrong size.
     """
+    height, width = check_size(size)
+    read = functools.partial(read_picture, height=height, width=width)
+    return in_one_mode(read_files(cells, folder, place, read, "picture"))
+
+
+def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a picture.
+
+    Raises:
+      UsageError: less than a pixel.
+    """
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise UsageError(f"the size of pictures is 1 pixel or more, got {size}")
-    pictures = read_files(cells, folder, place, functools.partial(read_picture, height=height, width=width), "picture")
-    if any(one is not None and one.shape[2] == 3 for one in pictures):
-        pictures = [None if one is None else np.broadcast_to(one, (*one.shape[:2], 3)) for one in pictures]
-    return pictures
+    return height, width
+
+
+def in_one_mode(pictures: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+    """Arrays ``[..., 1 or 3]`` with three channels all if one has three."""
+    if not any(one is not None and one.shape[-1] == 3 for one in pictures):
+        return list(pictures)
+    return [None if one is None else np.broadcast_to(one, (*one.shape[:-1], 3)) for one in pictures]
 
 
 def read_picture(picture: Any, *, height: int, width: int) -> np.ndarray:
