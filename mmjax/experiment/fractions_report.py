@@ -249,7 +249,7 @@ def _laws_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
 
 def _write_plots(workdir: pathlib.Path, summary: Mapping[str, Any]) -> None:
     from mmjax.evaluation.report.plots import efficiency_figure, png
-    from mmjax.evaluation.report.plots.efficiency import efficiency_lines
+    from mmjax.evaluation.report.plots.lines import efficiency_lines
     from mmjax.evaluation.report.plots.style import label, scale
 
     by_section = sections(summary["rows"])

@@ -27,8 +27,8 @@ from mmjax.evaluation.report.plots import (
     write_plots,
 )
 from mmjax.evaluation.report.plots.cost import cost_points
+from mmjax.evaluation.report.plots.lines import sweep_panels
 from mmjax.evaluation.report.plots.style import KIND_COLORS, LATE, SINGLE, focus, in_scope, own_limits, sections
-from mmjax.evaluation.report.plots.sweeps import sweep_panels
 from mmjax.evaluation.store.records import RecordStore
 from tests.evaluation.full import RESULTS, bare_summary, empty_summary, full_summary
 

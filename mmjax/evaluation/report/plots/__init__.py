@@ -5,42 +5,23 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from mmjax.evaluation.report.plots.captions import alternative as alternative
-from mmjax.evaluation.report.plots.captions import caption as caption
-from mmjax.evaluation.report.plots.cost import cost_figure as cost_figure
-from mmjax.evaluation.report.plots.cost import cost_points, pareto_front
-from mmjax.evaluation.report.plots.curves import curves_figure as curves_figure
-from mmjax.evaluation.report.plots.efficiency import efficiency_figure as efficiency_figure
-from mmjax.evaluation.report.plots.efficiency import efficiency_lines
-from mmjax.evaluation.report.plots.interaction import interaction_bars
-from mmjax.evaluation.report.plots.interaction import interaction_figure as interaction_figure
-from mmjax.evaluation.report.plots.ranks import critical_difference_figure as critical_difference_figure
-from mmjax.evaluation.report.plots.reliability import reliability_diagrams
-from mmjax.evaluation.report.plots.reliability import reliability_figure as reliability_figure
-from mmjax.evaluation.report.plots.rows import rows_figure as rows_figure
+from mmjax.evaluation.report.plots.captions import alternative, caption
+from mmjax.evaluation.report.plots.cost import cost_figure, cost_points, pareto_front
+from mmjax.evaluation.report.plots.curves import curves_figure
+from mmjax.evaluation.report.plots.interaction import interaction_bars, interaction_figure
+from mmjax.evaluation.report.plots.lines import efficiency_figure, efficiency_lines, sweep_figure, sweep_panels
+from mmjax.evaluation.report.plots.ranks import critical_difference_figure
+from mmjax.evaluation.report.plots.reliability import reliability_diagrams, reliability_figure
+from mmjax.evaluation.report.plots.rows import rows_figure
 from mmjax.evaluation.report.plots.style import label, png, scale, sections
-from mmjax.evaluation.report.plots.sweeps import sweep_figure as sweep_figure
-from mmjax.evaluation.report.plots.sweeps import sweep_panels
 from mmjax.evaluation.store.records import RecordStore
 from mmjax.extras import extra
 from mmjax.files import replace_file
 from mmjax.typing import Mapping
 
-__all__ = [
-    "alternative",
-    "caption",
-    "cost_figure",
-    "critical_difference_figure",
-    "curves_figure",
-    "efficiency_figure",
-    "interaction_figure",
-    "pareto_front",
-    "png",
-    "reliability_figure",
-    "rows_figure",
-    "sweep_figure",
-    "write_plots",
-]
+__all__ = ["alternative", "caption", "cost_figure", "critical_difference_figure", "curves_figure", "efficiency_figure",
+           "interaction_figure", "pareto_front", "png", "reliability_figure", "rows_figure", "sweep_figure",
+           "write_plots"]  # fmt: skip
 
 
 def write_plots(workdir: pathlib.Path, summary: Mapping[str, Any]) -> dict[str, bytes]:

@@ -13,6 +13,11 @@ SCOPE = (
     " Grey: one modality; blue: several. Shown are the best single modality, the mean of logits and up to three "
     "fusions, the best by validation; the other rows stand in table.json."
 )
+COST = (
+    "a row that combines others has theirs together. Rows on the orange staircase are not beaten by a {cheaper} row; a "
+    "dotted line joins each to its letter, and the list below says name and score; thin lines are their 95 % intervals."
+    " A triangle at the edge lies beyond the axis. A step much smaller than these is no reason to pay for it."
+)
 CAPTIONS = {
     "Rows": (
         "Each row's mean over seeds: grey of one modality (baseline), blue of several (fusion), purple a control. The"
@@ -55,18 +60,8 @@ CAPTIONS = {
         "what the best single modality does on all of them."
     )
     + SCOPE,
-    "Cost in flops": (
-        "Every row with counted operations; a row that combines others has theirs together. Rows on the orange "
-        "staircase are not beaten by a cheaper row; a dotted line joins each to its letter, and the list below says "
-        "name and score; thin lines are their 95 % intervals. A triangle at the edge lies beyond the axis. A step "
-        "much smaller than these is no reason to pay for it."
-    ),
-    "Cost in params": (
-        "Every row with trained parameters; a row that combines others has theirs together. Rows on the orange "
-        "staircase are not beaten by a smaller row; a dotted line joins each to its letter, and the list below says "
-        "name and score; thin lines are their 95 % intervals. A triangle at the edge lies beyond the axis. A step "
-        "much smaller than these is no reason to pay for it."
-    ),
+    "Cost in flops": "Every row with counted operations; " + COST.format(cheaper="cheaper"),
+    "Cost in params": "Every row with trained parameters; " + COST.format(cheaper="smaller"),
     "Critical difference": (
         "Average ranks over data sets, the best at the left. Methods joined by a bar differ by less than the critical"
         " difference: their ranks do not tell them apart."

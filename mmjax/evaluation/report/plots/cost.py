@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.evaluation.report.kinds import KINDS, kind_of
-from mmjax.evaluation.report.plots.style import FAINT, GREY, KIND_COLORS, KIND_MARKERS, ORANGE, WIDTH, focus, styled
+from mmjax.evaluation.report.plots import style
 from mmjax.typing import Mapping
 
 __all__ = ["cost_figure", "cost_points", "pareto_front"]
@@ -48,7 +48,7 @@ def pareto_front(cost: Sequence[float] | np.ndarray, score: Sequence[float] | np
     return front
 
 
-@styled
+@style.styled
 def cost_figure(
     points: Sequence[Mapping[str, Any]], kind: str, metric: str, factor: float = 100, higher_is_better: bool = True
 ) -> Any:
@@ -61,7 +61,6 @@ def cost_figure(
       points: as ``cost_points`` gives them.
       kind: ``flops`` or ``params``.
     """
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -69,65 +68,46 @@ def cost_figure(
         return None
     cost = np.array([point["cost"] for point in points], np.float64)
     score = factor * np.array([point["score"] for point in points], np.float64)
+    ends = [[factor * end for end in point["interval"] or ()] for point in points]
     front = pareto_front(cost, score if higher_is_better else -score)
-    named = (
-        front
-        if len(front) <= len(LETTERS)
-        else [front[i] for i in np.linspace(0, len(front) - 1, len(LETTERS)).round().astype(int)]
-    )
-    letters = {place: LETTERS[number] for number, place in enumerate(named)}
+    some = np.linspace(0, len(front) - 1, min(len(front), len(LETTERS))).round().astype(int)
+    letters = {front[i]: letter for i, letter in zip(some, LETTERS)}
     digits = 1 if factor == 100 else 3
-    names = [
-        textwrap.fill(f"{letters[i]}  {points[i]['name']}: {score[i]:.{digits}f}", 62, subsequent_indent="    ")
-        for i in named
-    ]
-    lines = sum(1 + name.count("\n") for name in names)
+    names = "\n".join(
+        textwrap.fill(f"{letter}  {points[i]['name']}: {score[i]:.{digits}f}", 62, subsequent_indent="    ")
+        for i, letter in letters.items()
+    )
     plot, left, below, above = 1.75, 0.42, 0.36, 0.52  # inches
-    total = plot + below + above + 0.12 * lines + 0.06
-    figure = Figure(figsize=(WIDTH, total))
-    box = (left / WIDTH, (total - above - plot) / total, 1 - (left + 0.18) / WIDTH, plot / total)
-    axes = figure.add_axes(box)
+    sheet = style.Sheet(plot + below + above + 0.12 * (1 + names.count("\n")) + 0.06)
+    axes = sheet.axes(left, above, style.WIDTH - left - 0.18, plot)
     axes.set_xscale("log")
-    axes.plot(cost[front], score[front], color=ORANGE, linewidth=0.9, drawstyle="steps-post", zorder=2)
-    kinds = [name for name in KINDS if any(point["kind"] == name for point in points)]
-    intervals = [
-        [factor * end for end in points[i]["interval"] or ()] if i in front else [] for i in range(len(points))
-    ]
-    low, high = focus(score, intervals, higher_is_better)
+    axes.plot(cost[front], score[front], color=style.ORANGE, linewidth=0.9, drawstyle="steps-post", zorder=2)
+    low, high = style.focus(score, [end if i in front else [] for i, end in enumerate(ends)], higher_is_better)
     axes.set_ylim(low, high)
+    shown = np.clip(score, low, high)
     for place, point in enumerate(points):
-        marker, color = KIND_MARKERS[point["kind"]], KIND_COLORS[point["kind"]]
-        on_front, beyond = place in front, not low <= score[place] <= high
-        if on_front and point["interval"]:
-            axes.plot(cost[[place, place]], factor * np.array(point["interval"]), color=color, linewidth=0.6, zorder=2)
+        color, marker = style.KIND_COLORS[point["kind"]], style.KIND_MARKERS[point["kind"]]
+        on_front, beyond = place in front, shown[place] != score[place]
+        if on_front and ends[place]:
+            axes.plot(cost[[place, place]], ends[place], color=color, linewidth=0.6, zorder=2)
         if beyond:
-            y, marker = (low, "v") if higher_is_better else (high, "^")
-        else:
-            y = score[place]
-        axes.plot(cost[place], y, marker, markersize=4.0 if on_front else 3.0, color=color, zorder=3, clip_on=False,
-                  alpha=1 if on_front or beyond else 0.55, markeredgewidth=0.7 if on_front else 0,
+            marker = "v" if higher_is_better else "^"
+        axes.plot(cost[place], shown[place], marker, markersize=4.0 if on_front else 3.0, color=color, zorder=3,
+                  clip_on=False, alpha=1 if on_front or beyond else 0.55, markeredgewidth=0.7 if on_front else 0,
                   markeredgecolor="black" if on_front else color)  # fmt: skip
     beside = (cost.max() / cost.min()) ** 0.08 if cost.max() > cost.min() else 2
     axes.set_xlim(cost.min() / beside, cost.max() * beside)
-    _name_points(axes, letters, cost, np.clip(score, low, high))
+    _name_points(axes, letters, cost, shown)
     low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1,) if high > 200 * low else (1, 2, 5), numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(_short_count))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(AXES[kind], labelpad=1.5)
-    axes.set_ylabel(metric, labelpad=2)
-    axes.locator_params(axis="y", nbins=6)
-    axes.grid(color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    handles = [
-        Line2D([], [], linestyle="", marker=KIND_MARKERS[k], markersize=3.6, color=KIND_COLORS[k], label=k)
-        for k in kinds
-    ]
-    handles.append(Line2D([], [], color=ORANGE, linewidth=0.9, label="Pareto front"))
-    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False,
-                  handlelength=1.2, handletextpad=0.4, columnspacing=1.0, borderaxespad=0.2)  # fmt: skip
-    figure.text(left / WIDTH, 0.04 / total, "\n".join(names), va="bottom", linespacing=1.2)
-    return figure
+    style.dress(axes, AXES[kind], metric, grid="both", bins={"y": 6}, pad=False)
+    handles = [style.marker_of(name, 3.6) for name in KINDS if any(point["kind"] == name for point in points)]
+    handles.append(Line2D([], [], color=style.ORANGE, linewidth=0.9, label="Pareto front"))
+    sheet.legend(handles, 4, top=0, handlelength=1.2, handletextpad=0.4, columnspacing=1.0)
+    sheet.figure.text(left / style.WIDTH, 0.04 / sheet.height, names, va="bottom", linespacing=1.2)
+    return sheet.figure
 
 
 def _name_points(axes: Any, letters: Mapping[int, str], cost: np.ndarray, score: np.ndarray) -> None:
@@ -142,7 +122,7 @@ def _name_points(axes: Any, letters: Mapping[int, str], cost: np.ndarray, score:
     low, high = axes.get_ylim()
     heights = (score[places] - low) / (high - low)
     for place, x, slot, height in zip(places, at, slots, heights):
-        axes.plot((x, x, slot), (height, 1.01, 1.09), transform=axes.transAxes, color=GREY, linewidth=0.5,
+        axes.plot((x, x, slot), (height, 1.01, 1.09), transform=axes.transAxes, color=style.GREY, linewidth=0.5,
                   linestyle=(0, (1, 1)), clip_on=False, zorder=1.5)  # fmt: skip
         axes.annotate(letters[place], (slot, 1.1), xycoords="axes fraction", weight="bold", ha="center", va="bottom",
                       annotation_clip=False)  # fmt: skip

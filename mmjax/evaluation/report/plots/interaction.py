@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.evaluation.report.kinds import KINDS, kind_of
-from mmjax.evaluation.report.plots.style import FAINT, GREY, KIND_COLORS, WIDTH, short_names, styled
+from mmjax.evaluation.report.plots import style
 from mmjax.typing import Mapping
 
 __all__ = ["interaction_bars", "interaction_figure"]
@@ -18,16 +18,13 @@ HATCHES = ("", "////", "....", "xxxx", "----", "oooo")
 def interaction_bars(rows: list[dict]) -> dict[str, dict[str, Any]]:
     """EMAP gap and Shapley values of the rows where they were measured, by name; empty for none."""
     measured = [row for row in rows if row.get("interaction") and len(row["streams"] or ()) > 1]
-    if not measured:
-        return {}
-    bars = {}
-    for name, row in zip(short_names(measured), measured):
-        cell = row["interaction"]
-        bars[name] = {"emap": cell.get("emap"), "shapley": cell.get("shapley") or {}, "kind": kind_of(row)}
-    return bars
+    return {
+        name: {"emap": cell.get("emap"), "shapley": cell.get("shapley") or {}, "kind": kind_of(row)}
+        for name, row, cell in zip(style.short_names(measured), measured, (row["interaction"] for row in measured))
+    }
 
 
-@styled
+@style.styled
 def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 100) -> Any:
     """Left the EMAP gap, right the Shapley value of each modality with its share; None where there is nothing to show.
 
@@ -36,80 +33,66 @@ def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 10
         "share", "interval"}}}``.
       factor: 100 for shares, which are then shown in points.
     """
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     if not bars:
         return None
     modalities = sorted({modality for cell in bars.values() for modality in cell["shapley"]})
-    names = {name: textwrap.fill(name, 18) for name in bars}
+    colors = {name: (MODALITIES[n % 6], HATCHES[n % 6]) for n, name in enumerate(modalities)}
+    names = [textwrap.fill(name, 18) for name in bars]
     bar, gap = 0.1, 0.09  # inches
-    heights = [max(bar * max(1, len(cell["shapley"])), 0.115 * (1 + names[name].count("\n"))) + gap
-               for name, cell in bars.items()]  # fmt: skip
-    starts = np.cumsum([0, *heights])
+    heights = [max(bar * max(1, len(cell["shapley"])), 0.115 * (1 + name.count("\n"))) + gap
+               for name, cell in zip(names, bars.values())]  # fmt: skip
+    total = sum(heights)
     legend = 0.2 + (0.16 * -(-len(modalities) // 4) + 0.03 if modalities else 0)
     above, below = 0.2, 0.36 + legend
-    total = sum(heights) + above + below
-    figure = Figure(figsize=(WIDTH, total))
+    sheet = style.Sheet(total + above + below)
     left, wide, between = 1.1, 0.85, 0.14
-    right = WIDTH - left - wide - between - 0.34  # room for the last share
-    y, height = below / total, sum(heights) / total
-    gaps = figure.add_axes((left / WIDTH, y, (wide if modalities else wide + between + right) / WIDTH, height))
-    shares = figure.add_axes(((left + wide + between) / WIDTH, y, right / WIDTH, height)) if modalities else None
-    unit = "points" if factor == 100 else "units of the metric"
-    for (name, cell), start, tall in zip(bars.items(), starts, heights):
+    right = style.WIDTH - left - wide - between - 0.34  # room for the last share
+    gaps = sheet.axes(left, above, wide if modalities else wide + between + right, total)
+    shares: Any = sheet.axes(left + wide + between, above, right, total) if modalities else None
+    for name, cell, start, tall in zip(names, bars.values(), np.cumsum([0, *heights]), heights):
         middle = start + tall / 2
-        gaps.text(-0.05, middle, names[name], transform=gaps.get_yaxis_transform(), ha="right", va="center",
+        gaps.text(-0.05, middle, name, transform=gaps.get_yaxis_transform(), ha="right", va="center",
                   linespacing=1.05)  # fmt: skip
-        if cell["emap"]:
-            color = KIND_COLORS[cell["kind"]]
-            _bar(gaps, middle, cell["emap"]["gap"], cell["emap"].get("interval"), 1.3 * bar, color, "", factor)
-            gaps.plot(factor * cell["emap"]["gap"], middle, "o", markersize=2.4, color="black", zorder=5)
+        if emap := cell["emap"]:
+            look = style.KIND_COLORS[cell["kind"]], ""
+            _bar(gaps, middle, emap["gap"], emap.get("interval"), 1.3 * bar, look, factor)
+            gaps.plot(factor * emap["gap"], middle, "o", markersize=2.4, color="black", zorder=5)
         else:
-            gaps.text(0, middle, "not measured", color=GREY, ha="center", va="center", zorder=4,
+            gaps.text(0, middle, "not measured", color=style.GREY, ha="center", va="center", zorder=4,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
-        for slot, modality in enumerate(sorted(cell["shapley"])):
-            number = modalities.index(modality)
-            if shares is None:
-                continue
-            value = cell["shapley"][modality]
+        for slot, (modality, value) in enumerate(sorted(cell["shapley"].items())):
             place = middle + (slot - (len(cell["shapley"]) - 1) / 2) * bar
-            end = _bar(shares, place, value["value"], value.get("interval"), 0.85 * bar, MODALITIES[number % 6],
-                       HATCHES[number % 6], factor)  # fmt: skip
+            look = colors[modality]
+            end = _bar(shares, place, value["value"], value.get("interval"), 0.85 * bar, look, factor)
             if value.get("share") is not None:
-                shares.annotate(f"{round(100 * value['share'])} %".replace("-", "−"), (end, place), xytext=(2, 0),
-                                textcoords="offset points", va="center", ha="left", annotation_clip=False)  # fmt: skip
-    for axes, title, xlabel in ((gaps, "EMAP gap", unit), (shares, "Shapley value (share)", unit)):
-        if axes is None:
-            continue
-        axes.axvline(0, color=GREY, linewidth=0.6, zorder=3)
-        axes.set_ylim(sum(heights), 0)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        axes.set_title(title, pad=3, weight="bold")
-        axes.set_xlabel(xlabel, labelpad=1.5)
-        axes.locator_params(axis="x", nbins=4)
-        axes.tick_params(pad=1.5)
-        axes.grid(axis="x", color=FAINT, linewidth=0.6)
-        axes.set_axisbelow(True)
-    kinds = {cell["kind"] for cell in bars.values()}
-    handles = [Patch(facecolor=KIND_COLORS[kind], label=f"EMAP gap, {kind}") for kind in KINDS if kind in kinds]
-    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, (legend - 0.2) / total), ncols=3,
-                  frameon=False, handlelength=1.2, columnspacing=1.2, borderaxespad=0.2)  # fmt: skip
+                text = f"{round(100 * value['share'])} %".replace("-", "−")
+                shares.annotate(text, (end, place), xytext=(2, 0), textcoords="offset points", va="center",
+                                annotation_clip=False)  # fmt: skip
+    for axes, title in ((gaps, "EMAP gap"), (shares, "Shapley value (share)")):
+        if axes is not None:
+            axes.axvline(0, color=style.GREY, linewidth=0.6, zorder=3)
+            axes.set_ylim(total, 0)
+            axes.set_yticks([])
+            axes.spines["left"].set_visible(False)
+            axes.set_title(title, weight="bold")
+            style.dress(axes, "points" if factor == 100 else "units of the metric", grid="x", bins={"x": 4})
+    there = {cell["kind"] for cell in bars.values()}
+    handles = [Patch(facecolor=style.KIND_COLORS[kind], label=f"EMAP gap, {kind}") for kind in KINDS if kind in there]
+    sheet.legend(handles, 3, bottom=legend - 0.2, handlelength=1.2)
     if modalities:
-        handles = [
-            Patch(facecolor=MODALITIES[n % 6], hatch=HATCHES[n % 6], edgecolor="white", linewidth=0, label=modality)
-            for n, modality in enumerate(modalities)
-        ]
-        figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False,
-                      handlelength=1.6, columnspacing=1.2, borderaxespad=0.2)  # fmt: skip
-    return figure
+        handles = [Patch(facecolor=color, hatch=hatch, edgecolor="white", linewidth=0, label=modality)
+                   for modality, (color, hatch) in colors.items()]  # fmt: skip
+        sheet.legend(handles, 4, handlelength=1.6)
+    return sheet.figure
 
 
 def _bar(
-    axes: Any, y: float, value: float, interval: Any, height: float, color: str, hatch: str, factor: float
+    axes: Any, y: float, value: float, interval: Any, height: float, look: tuple[str, str], factor: float
 ) -> float:
-    """Draws a bar with its interval and returns where both end on the right."""
+    """Draws a bar, in a colour with a hatch, with its interval and returns where both end on the right."""
+    color, hatch = look
     axes.barh(y, factor * value, height, color=color, hatch=hatch, edgecolor="white", linewidth=0, zorder=2)
     if interval:
         axes.plot(factor * np.array(interval), (y, y), color="black", linewidth=0.8, zorder=4)

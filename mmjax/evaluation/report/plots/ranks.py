@@ -4,7 +4,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from mmjax.evaluation.report.plots.style import GREY, ORANGE, WIDTH, styled
+from mmjax.evaluation.report.plots.style import GREY, ORANGE, WIDTH, Sheet, styled
+from mmjax.evaluation.statistics.ranks import cliques as runs_of
 from mmjax.typing import Mapping
 
 __all__ = ["critical_difference_figure"]
@@ -22,11 +23,10 @@ def critical_difference_figure(
       cliques: groups of methods to join; None = every largest group whose ranks differ by less than the critical
         difference.
     """
-    from matplotlib.figure import Figure
-
     order = sorted(ranks, key=lambda name: (ranks[name], name))
     if cliques is None:
-        cliques = [] if critical_difference is None else _cliques(order, ranks, critical_difference)
+        runs = runs_of([ranks[name] for name in order], critical_difference or 0.0)
+        cliques = [[order[place] for place in run] for run in runs]
     groups = [group for group in cliques if len(group) > 1]
     worst = max(len(order), 2)
     left, right = 1.12, WIDTH - 1.12  # inches; names stand outside
@@ -35,11 +35,10 @@ def critical_difference_figure(
     step = 0.14 + 0.105 * max(text.count("\n") for text in names.values())
     axis, joined = 0.56 if critical_difference is not None else 0.3, 0.09  # inches from the top; between bars
     first = axis + 0.1 + joined * len(groups)
-    total = first + step * half + 0.02
-    figure = Figure(figsize=(WIDTH, total))
-    axes = figure.add_axes((0, 0, 1, 1))
+    sheet = Sheet(first + step * half + 0.02)
+    axes = sheet.axes(0, 0, WIDTH, sheet.height)  # in which a unit is an inch
     axes.set_xlim(0, WIDTH)
-    axes.set_ylim(total, 0)
+    axes.set_ylim(sheet.height, 0)
     axes.axis("off")
 
     def place(rank: float) -> float:
@@ -59,8 +58,8 @@ def critical_difference_figure(
         axes.plot((start, end), (y, y), color=ORANGE, linewidth=1.2)
         for x in (start, end) if shown == critical_difference else (start,):
             axes.plot((x, x), (y - 0.035, y + 0.035), color=ORANGE, linewidth=1.2)
-        axes.text((start + end) / 2, y - 0.05, f"critical difference {critical_difference:.2f}", ha="center",
-                  va="bottom")  # fmt: skip
+        text = f"critical difference {critical_difference:.2f}"
+        axes.text((start + end) / 2, y - 0.05, text, ha="center", va="bottom")
     for number, name in enumerate(order):
         on_left = number < half
         row = number if on_left else len(order) - 1 - number
@@ -72,19 +71,7 @@ def critical_difference_figure(
                   linespacing=1.0)  # fmt: skip
     for number, group in enumerate(groups):
         level = axis + 0.11 + joined * number
-        low, high = (pick(ranks[name] for name in group) for pick in (min, max))
-        axes.plot((place(low) - 0.03, place(high) + 0.03), (level, level), color="black", linewidth=2.4,
-                  solid_capstyle="butt", zorder=3)  # fmt: skip
-    return figure
-
-
-def _cliques(order: Sequence[str], ranks: Mapping[str, float], critical: float) -> list[list[str]]:
-    """Every run of ranks within the critical difference that no longer one contains."""
-    runs: list[list[str]] = []
-    last = -1
-    for start, name in enumerate(order):
-        end = max(i for i, other in enumerate(order) if ranks[other] - ranks[name] < critical or i == start)
-        if end > start and end > last:
-            runs.append(list(order[start : end + 1]))
-            last = end
-    return runs
+        low, high = (place(pick(ranks[name] for name in group)) for pick in (min, max))
+        axes.plot((low - 0.03, high + 0.03), (level, level), color="black", linewidth=2.4, solid_capstyle="butt",
+                  zorder=3)  # fmt: skip
+    return sheet.figure

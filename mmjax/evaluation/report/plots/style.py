@@ -1,35 +1,21 @@
-"""What all plots share: column width, type, a colour for each kind of row, bytes without a date."""
+"""What all plots share: a sheet in inches, type, a colour for each kind of row, axes, legends, bytes without a date."""
 
+import contextlib
 import functools
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmjax.evaluation.protocol import CONTROLS
+from mmjax.evaluation.report import kinds
 from mmjax.evaluation.report.cells import Unit
 from mmjax.typing import Mapping
 
-__all__ = [
-    "KIND_COLORS",
-    "KIND_MARKERS",
-    "KIND_PALE",
-    "WIDTH",
-    "Look",
-    "focus",
-    "in_scope",
-    "known_ends",
-    "label",
-    "own_limits",
-    "png",
-    "scale",
-    "sections",
-    "short_names",
-    "styled",
-    "wrapped_legend",
-]
+__all__ = ["WIDTH", "Look", "Sheet", "dress", "focus", "in_scope", "known_ends", "label", "marker_of", "own_limits",
+           "png", "point", "scale", "sections", "short_names", "styled", "wrapped_legend"]  # fmt: skip
 
 WIDTH = 3.4  # inches
 DPI = 300
@@ -38,23 +24,13 @@ KIND_COLORS = {"baseline": "#6b6b6b", "fusion": "#1f5fa8", "control": "#aa3377"}
 KIND_PALE = {"baseline": "#cfcfcf", "fusion": "#a9c6e8", "control": "#e6c3d6"}
 KIND_MARKERS = {"baseline": "s", "fusion": "o", "control": "X"}
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008
+DASHED, DOTTED = (0, (4, 2)), (0, (1, 2))
 STYLE: dict[Any, Any] = {
-    "font.size": 7,
-    "font.family": "DejaVu Sans",
-    "legend.fontsize": 7,
-    "axes.titlesize": 7,
-    "axes.linewidth": 0.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.major.width": 0.5,
-    "ytick.major.width": 0.5,
-    "xtick.major.size": 2,
-    "ytick.major.size": 2,
-    "savefig.dpi": DPI,
-}
-LEGEND: dict[str, Any] = {
-    "loc": "lower center", "bbox_to_anchor": (0.5, 0), "ncols": 2, "frameon": False, "handlelength": 2.6,
-    "columnspacing": 1.0, "labelspacing": 0.4, "borderaxespad": 0.1,
+    "font.size": 7, "font.family": "DejaVu Sans", "savefig.dpi": DPI,
+    "legend.fontsize": 7, "legend.frameon": False, "legend.columnspacing": 1.2, "legend.borderaxespad": 0.2,
+    "axes.titlesize": 7, "axes.titlepad": 3, "axes.linewidth": 0.5, "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "grid.color": FAINT, "grid.linewidth": 0.6,
+    "xtick.major.width": 0.5, "ytick.major.width": 0.5, "xtick.major.size": 2, "ytick.major.size": 2,
 }  # fmt: skip
 LATE_MEAN = ("mean of logits", "logit mean")
 NO_FUSION = ("single", "matched", *LATE_MEAN, "prior-corrected product", *CONTROLS)
@@ -73,16 +49,22 @@ SINGLE, LATE = Look(KIND_COLORS["baseline"], (0, (4, 1.5)), "s"), Look("#08306b"
 FUSIONS = (Look("#1f5fa8", "-", "o"), Look("#56b4e9", "-", "D"), Look("#6a5acd", (0, (7, 1)), "v"))  # shades of blue
 
 
+@contextlib.contextmanager
+def _own_style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
 def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
     """Draws in the style of this package, whatever the user's own settings are, and leaves those alone."""
 
     @functools.wraps(draw)
     def wrapper(*args, **kwargs):
-        import matplotlib
-
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(STYLE)
+        with _own_style():
             figure = draw(*args, **kwargs)
             for axes in figure.axes if figure is not None else ():
                 axes.tick_params(labelsize=7, width=0.5, length=2)  # ticks are made when drawn, outside this style
@@ -96,20 +78,64 @@ def png(figure: Any) -> bytes:
 
     With a palette of 256 colours: a third of the size, and no difference that an eye sees.
     """
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     drawn, buffer = io.BytesIO(), io.BytesIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+    with _own_style():
         FigureCanvasAgg(figure)
         figure.savefig(drawn, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
     image = Image.open(drawn).convert("RGB")
     palette = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     palette.save(buffer, format="PNG", dpi=(DPI, DPI), optimize=True)
     return buffer.getvalue()
+
+
+class Sheet:
+    """A figure as wide as a column, whose parts are placed in inches from its upper left corner."""
+
+    def __init__(self, height: float) -> None:
+        from matplotlib.figure import Figure
+
+        self.height = height
+        self.figure: Any = Figure(figsize=(WIDTH, height))
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Any:
+        """Axes whose frame begins there and is so large."""
+        bottom = (self.height - top - height) / self.height
+        return self.figure.add_axes((left / WIDTH, bottom, width / WIDTH, height / self.height))
+
+    def legend(self, handles: Sequence[Any], ncols: int = 2, *, top: float | None = None, bottom: float = 0, **options):
+        """A legend in the middle, so far from the upper edge or, without a ``top``, from the lower one."""
+        y = bottom / self.height if top is None else 1 - top / self.height
+        side = "lower" if top is None else "upper"
+        self.figure.legend(handles=handles, loc=f"{side} center", bbox_to_anchor=(0.5, y), ncols=ncols, **options)
+
+
+def dress(
+    axes: Any, xlabel: str = "", ylabel: str = "", *, grid: str = "", bins: Mapping[str, int] | None = None, pad=True
+) -> None:
+    """Labels, a grid along ``x``, ``y`` or ``both``, and at most so many ticks an axis."""
+    axes.set_xlabel(xlabel, labelpad=1.5)
+    axes.set_ylabel(ylabel, labelpad=2)
+    for axis, number in (bins or {}).items():
+        axes.locator_params(axis=axis, nbins=number)
+    if pad:
+        axes.tick_params(pad=1.5)
+    if grid:
+        axes.grid(axis=grid)
+
+
+def point(marker: str, size: float, color: str, label: str, **options: Any) -> Any:
+    """What stands in a legend for points."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], linestyle="", marker=marker, markersize=size, color=color, label=label, **options)
+
+
+def marker_of(kind: str, size: float) -> Any:
+    """What stands in a legend for the points of a kind of row."""
+    return point(KIND_MARKERS[kind], size, KIND_COLORS[kind], kind)
 
 
 def scale(summary: Mapping[str, Any]) -> float:
@@ -177,20 +203,18 @@ def known_ends(curve: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def sections(rows: list[dict]) -> list[tuple[str, list[dict]]]:
-    """Rows by section, both in the order of the table."""
-    found: dict[str, list[dict]] = {}
-    for row in rows:
-        found.setdefault(row["section"], []).append(row)
-    return list(found.items())
+    """Rows by section; the title of the only one may be empty."""
+    return kinds.sections(rows, untitled="")
 
 
 def short_names(rows: list[dict]) -> list[str]:
     """Names without the words that all rows of a section end in: its heading says them."""
     words = [row["name"].split(" ") for row in rows]
     shared = 0
-    while min(map(len, words)) > shared + 1 and len({tuple(name[-shared - 1 :]) for name in words}) == 1:
-        shared += 1
-    return [" ".join(name[: len(name) - shared]) if len(rows) > 1 else " ".join(name) for name in words]
+    if len(rows) > 1:
+        while min(map(len, words)) > shared + 1 and len({tuple(name[-shared - 1 :]) for name in words}) == 1:
+            shared += 1
+    return [" ".join(name[: len(name) - shared]) for name in words]
 
 
 def wrapped_legend(looks: Mapping[str, Look]) -> tuple[list[Any], float]:
@@ -201,9 +225,7 @@ def wrapped_legend(looks: Mapping[str, Look]) -> tuple[list[Any], float]:
     names = sorted(looks, key=lambda name: order.index(looks[name]) if looks[name] in order else len(order))
     texts = [textwrap.fill(name, 27) for name in names]
     handles = [
-        Line2D(
-            [], [], color=look.color, linestyle=look.dash, marker=look.marker, markersize=3, linewidth=1.0, label=text
-        )
+        Line2D([], [], color=look.color, linestyle=look.dash, marker=look.marker, markersize=3, linewidth=1, label=text)
         for look, text in zip((looks[name] for name in names), texts)
     ]
     half = -(-len(texts) // 2)
