@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -104,28 +105,27 @@ class Snapshots(Protocol):
         """Keeps the tree; called when enough time has passed."""
 
 
+LOOPS = ("scan", "while", "conv_general_dilated")
+
+
 def is_loopy(function: Callable, *args: Any) -> bool:
     """Whether a function scans, loops or convolves: on a CPU its seeds are mapped one after the other.
 
     That is faster there: a vmapped convolution takes 1.4 to 2.5 times as long, a vmapped recurrence somewhat longer.
     """
-    return _uses(("scan", "while", "conv_general_dilated"), function, *args)
+    return _uses(LOOPS, jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _uses(primitives: Sequence[str], function: Callable, *args: Any) -> bool:
-    """Whether any of these stands anywhere in what the function does."""
-
-    def search(jaxpr: Any) -> bool:
-        for equation in jaxpr.eqns:
-            if equation.primitive.name in primitives:
+def _uses(primitives: Sequence[str], jaxpr: Any) -> bool:
+    """Whether any of these stands anywhere in a jaxpr."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in primitives:
+            return True
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns") and _uses(primitives, inner):
                 return True
-            for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
-                inner = getattr(value, "jaxpr", value)
-                if hasattr(inner, "eqns") and search(inner):
-                    return True
-        return False
-
-    return search(jax.make_jaxpr(function)(*args).jaxpr)
+    return False
 
 
 def _rows(data: Batch, rows: Any, counts: Any) -> Batch:
@@ -226,6 +226,7 @@ class Prepared:
       name: of the data set, to begin a message, or empty.
       by_row: which leaves of the kept outputs have an entry per row.
       searched: whether the programs take a trial of a search for each seed.
+      state: shapes of what one seed begins with.
       compile_seconds: what the clock said of tracing and compiling.
       peak_mb: as in ``Fit``.
     """
@@ -235,6 +236,7 @@ class Prepared:
     seeds: tuple[int, ...]
     searched: bool
     sizes: Mapping[str, int]
+    state: TrainState
     by_row: PyTree
     data: Batch
     held_out: Batch
@@ -413,36 +415,44 @@ def prepare(
     steps = math.ceil(data.size / _update_rows(train, data.size))
     total_steps = steps * train.epochs
     tx = make_optimizer(train, total_steps)
-    sample = jax.tree.map(lambda a: a[: train.batch_size], data)
+    sample = jax.tree.map(lambda a: a[: train.batch_size], splits["train"])
 
-    def begin(key: Key) -> Carry:
+    def make_state(key: Key) -> TrainState:
         first, targets = jax.random.fold_in(key, 0), known_target(sample)
         state = init_state(model, tx, sample.streams, first, targets=targets, task=task)
-        state = set_target_moments(state, moments)
-        outputs = jax.eval_shape(lambda v: kept_outputs(task, predict(model, v, held_out)), state.variables)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
-        best = Best(jnp.float32(jnp.inf), jnp.int32(-1), state.variables, zeros)
-        return Carry(state, best, {name: jnp.int32(-1) for name in sizes})
+        return set_target_moments(state, moments)
 
-    variables = jax.eval_shape(begin, jax.random.key(0)).state.variables
-    by_row = has_rows(lambda batch, v: predict(model, v, batch), sample, variables)
-    kept_by_row = has_rows(lambda batch, v: kept_outputs(task, predict(model, v, batch)), sample, variables)
+    # Tracing a model takes as long as running a small one for an epoch, so each of both is traced once, and what is
+    # asked of them is read off the trace.
+    made, state = jax.make_jaxpr(make_state, return_shape=True)(jax.random.key(0))
+    pass_on = functools.partial(predict_and_sow, model)
+    passed, (outputs, sown) = jax.make_jaxpr(pass_on, return_shape=True)(state.variables, held_out)
+    kept = jax.eval_shape(functools.partial(kept_outputs, task), outputs)
+    by_row = has_rows(lambda batch, v: predict(model, v, batch), held_out, state.variables, shapes=outputs)
+    keep = lambda batch, v: kept_outputs(task, predict(model, v, batch))  # noqa: E731
+    kept_by_row = has_rows(keep, held_out, state.variables, shapes=kept)
+    on_cpu = jax.default_backend() == "cpu"
+
+    def begin(key: Key) -> Carry:
+        new = jax.tree.unflatten(jax.tree.structure(state), jax.extend.core.jaxpr_as_fun(made)(key))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), kept)
+        best = Best(jnp.float32(jnp.inf), jnp.int32(-1), new.variables, zeros)
+        return Carry(new, best, {name: jnp.int32(-1) for name in sizes})
+
     keys = jax.eval_shape(_keys, jnp.asarray(seeds, jnp.uint32))
     stops = jax.ShapeDtypeStruct((len(seeds),), jnp.int32)
     if mapped is None:
-        loopy = jax.default_backend() == "cpu" and is_loopy(lambda v: predict(model, v, sample), variables)
-        mapped = "map" if loopy else "vmap"
+        mapped = "map" if on_cpu and _uses(LOOPS, passed.jaxpr) else "vmap"
     over_seeds = map_seeds(mapped)
     # The QR of several matrices at once (orthogonal kernels of all seeds) waits for threads of XLA:CPU's pool while it
     # holds one: two of them at the same time on two cores wait for ever. So such seeds begin one after the other.
-    alone = jax.default_backend() == "cpu" and _uses(("qr",), begin, jax.eval_shape(jax.random.key, 0))
+    alone = on_cpu and _uses(("qr",), made.jaxpr)
     begin_seeds = map_seeds("map" if alone else mapped)
     # On a CPU the code is optimised less: of the initialisation, which runs once, not at all (a fifth of the time), of
     # the epoch at level 1 (three quarters of the time to compile, the same to run).
     first = jax.jit(begin_seeds(begin), compiler_options=compile_effort(0)).lower(keys)
     like = shard_seeds(jax.eval_shape(begin_seeds(begin), keys), enabled=mapped == "vmap")
-    sows = bool(jax.eval_shape(lambda v: predict_and_sow(model, v, sample), variables)[1])
-    epoch = _make_epoch(model, task, train, total_steps, sizes, by_row, sows)
+    epoch = _make_epoch(model, task, train, total_steps, sizes, by_row, bool(sown))
     number, scalar = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((len(seeds),), jnp.float32)
     orders = jax.eval_shape(lambda keys, number: draw_orders(keys, number, data.size), keys, number)
     trials = Trial(scalar, scalar, scalar) if search else None
@@ -460,7 +470,7 @@ def prepare(
     seconds = time.perf_counter() - clock
     peak = getattr(programs[1].memory_analysis(), "peak_memory_in_bytes", 0) / 2**20 or None
     names = tuple(lowered.out_info[1])
-    given = label, train, tuple(seeds), search, sizes, kept_by_row, data, held_out, mapped
+    given = label, train, tuple(seeds), search, sizes, state, kept_by_row, data, held_out, mapped
     return Prepared(*given, *programs, names, seconds, peak)
 
 

@@ -191,20 +191,23 @@ def _joined(x: Any) -> Any:
     return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
 
 
-def has_rows(function: Callable[..., PyTree], batch: Batch, *args: Any) -> PyTree:
+def has_rows(function: Callable[..., PyTree], batch: Batch, *args: Any, shapes: PyTree = None) -> PyTree:
     """Which leaves of ``function(batch, *args)`` have one entry per row: a learned scale or matrix among them has none.
 
     A single leaf has; of several, those whose shape follows the number of rows.
+
+    Args:
+      shapes: of what it gives, where they are there already; None = they are traced.
     """
 
-    def shapes(rows: int) -> PyTree:
+    def trace(rows: int) -> PyTree:
         some = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), batch)
         return jax.eval_shape(function, some, *args)
 
-    some = shapes(batch.size)
+    some = trace(batch.size) if shapes is None else shapes
     if len(jax.tree.leaves(some)) == 1:
         return jax.tree.map(lambda _: True, some)
-    return jax.tree.map(lambda a, b: a.shape != b.shape, some, shapes(batch.size + 1))
+    return jax.tree.map(lambda a, b: a.shape != b.shape, some, trace(batch.size + 1))
 
 
 def set_target_moments(state: TrainState, moments: tuple[float, float]) -> TrainState:

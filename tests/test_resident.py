@@ -75,6 +75,19 @@ def test_prepared_in_another_thread_it_trains_to_the_same_bits():
     assert found.peak_mb is None or found.peak_mb * 2**20 > data
 
 
+def test_a_model_is_traced_once_for_each_thing_it_does():
+    calls = []
+
+    class Counted(nn.Module):
+        @nn.compact
+        def __call__(self, streams, *, targets=None, train=False):
+            calls.append("init" if self.is_initializing() else "train" if train else "predict")
+            return nn.Dense(4)(streams["a"].values.mean(1))
+
+    prepare(Counted(), TASK, TRAIN, SPLITS, SEEDS)
+    assert sorted(calls) == ["init", "predict", "predict", "train"]  # the second prediction stands in the epoch
+
+
 def test_keeps_the_earliest_epoch_that_is_best_on_validation():
     found = mapped("vmap")
     scores = found.history[ACCURACY]

@@ -20,7 +20,7 @@ from mmjax.evaluation.measures.robustness import presence
 from mmjax.evaluation.scores import score
 from mmjax.evaluation.store.records import RecordStore
 from mmjax.evaluation.store.schema import HELD_OUT, Record, make_record
-from mmjax.experiment.checks import abstract_variables, check_model
+from mmjax.experiment.checks import check_model
 from mmjax.experiment.data import Viewed, row_data
 from mmjax.experiment.streaming_rows import check_streamable, fit_seeds
 from mmjax.experiment.table import Member, Row, Table
@@ -32,7 +32,7 @@ from mmjax.resident import Fit, Prepared, prepare
 from mmjax.source_code import Definitions, code_digest
 from mmjax.stream import Batch, by_index, by_row, select, target_items
 from mmjax.tasks import Task, kept_logits
-from mmjax.training import Train, init_state, make_optimizer, make_train_step, predict
+from mmjax.training import Train, TrainState, init_state, make_optimizer, make_train_step, predict
 from mmjax.typing import Mapping, PyTree
 
 __all__ = ["Compiled", "Result", "Run", "Say", "compile_row", "make_records", "run_row"]
@@ -150,7 +150,7 @@ def compile_row(run: Run, row: Row, data: Dataset) -> Compiled | None:
     first = make(data.splits, run.seeds(row))
     refit = make(row_data(run.dataset, row, run.viewed, refit=True).splits, run.seeds(row)) if train.refit else None
     trials = describe_trials(count, model, train, data.splits["train"]) if count > 1 else []
-    return Compiled(first, refit, _cost(model, task, train, data), trials)
+    return Compiled(first, refit, _cost(model, task, train, data, first.state), trials)
 
 
 def run_row(run: Run, row: Row, data: Dataset, network: Compiled | None, label: str) -> Result:
@@ -314,18 +314,26 @@ def _unstack(outputs: PyTree) -> list[PyTree]:
     return [jax.tree.map(lambda x, i=i: x[i], outputs) for i in range(count)]
 
 
-def _cost(model: nn.Module, task: Task, train: Train, data: Dataset) -> dict[str, Any]:
-    """Parameters, and FLOPs of one example: forward by formula and by XLA, its share of a training step by XLA."""
-    variables, batch, tx = abstract_variables(model, data), data.splits["train"], make_optimizer(train, 1)
-    params, size = variables.get("params", {}), min(train.batch_size, batch.size)
+def _cost(
+    model: nn.Module, task: Task, train: Train, data: Dataset, state: TrainState | None = None
+) -> dict[str, Any]:
+    """Parameters, and FLOPs of one example: forward by formula and by XLA, its share of a training step by XLA.
+
+    Args:
+      state: shapes of what a seed begins with; None = they are traced.
+    """
+    batch, tx = data.splits["train"], make_optimizer(train, 1)
+    size = min(train.batch_size, batch.size)
     some, one = shapes_of(batch, size), shapes_of(batch, 1)
     key = jax.eval_shape(jax.random.key, 0)
-    state = jax.eval_shape(lambda b, key: init_state(model, tx, b.streams, key, targets=b.target, task=task), some, key)
-    forward = count_program(lambda variables, batch: predict(model, variables, batch), variables, one)
+    if state is None:
+        make = lambda b, key: init_state(model, tx, b.streams, key, targets=b.target, task=task)  # noqa: E731
+        state = jax.eval_shape(make, some, key)
+    forward = count_program(lambda variables, batch: predict(model, variables, batch), state.variables, one)
     step = count_program(make_train_step(model, task, tx, loss_weights=train.loss_weights), state, some, key)
     return {
-        "params": count_params(params),
-        "params_fusion": fusion_params(params),
+        "params": count_params(state.params),
+        "params_fusion": fusion_params(state.params),
         "flops": forward.formula,
         "flops_xla": forward.xla,
         "train_flops_xla": None if step.xla is None else step.xla / size,
