@@ -27,6 +27,7 @@ from mmjax.training import (
     Train,
     TrainState,
     compile_effort,
+    compile_in_haste,
     has_rows,
     init_state,
     make_optimizer,
@@ -450,7 +451,7 @@ def prepare(
     begin_seeds = map_seeds("map" if alone else mapped)
     # On a CPU the code is optimised less: of the initialisation, which runs once, not at all (a fifth of the time), of
     # the epoch at level 1 (three quarters of the time to compile, the same to run).
-    first = jax.jit(begin_seeds(begin), compiler_options=compile_effort(0)).lower(keys)
+    first = jax.jit(begin_seeds(begin), compiler_options=compile_in_haste()).lower(keys)
     like = shard_seeds(jax.eval_shape(begin_seeds(begin), keys), enabled=mapped == "vmap")
     epoch = _make_epoch(model, task, train, total_steps, sizes, by_row, bool(sown))
     number, scalar = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((len(seeds),), jnp.float32)

@@ -44,7 +44,7 @@ from mmjax.tasks import Task, fit_task, next_task_state, target_moments
 from mmjax.training import (
     Train,
     TrainState,
-    compile_effort,
+    compile_in_haste,
     init_state,
     make_optimizer,
     make_train_step,
@@ -161,7 +161,7 @@ class _Programs:
         shapes = jax.eval_shape(init, jax.random.key(0), self._sample)
         where = state_sharding(shapes, mesh)
         self.like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, where)
-        self._init = jax.jit(init, out_shardings=where, compiler_options=compile_effort(0))
+        self._init = jax.jit(init, out_shardings=where, compiler_options=compile_in_haste())
 
         step = make_step(accumulate=train.accumulate)
 

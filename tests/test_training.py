@@ -11,7 +11,15 @@ import pytest
 
 from mmjax.errors import UsageError
 from mmjax.metrics import compute
-from mmjax.training import Train, init_state, make_optimizer, make_train_step, predict, warmup_cosine
+from mmjax.training import (
+    Train,
+    compile_in_haste,
+    init_state,
+    make_optimizer,
+    make_train_step,
+    predict,
+    warmup_cosine,
+)
 from tests.draw import quick_jit
 from tests.toy import CLASSES, DROPPED, MODEL, TASK, make_batch
 
@@ -133,6 +141,19 @@ def test_initialisation_sees_every_modality():
     streams["a"] = streams["a"].replace(values=jnp.where(rows[:, None, None], jnp.nan, streams["a"].values))
     facts = init_state(Asks(), TX, streams, KEY).collections["facts"]
     assert facts["present"].all() and np.isfinite(facts["values"]).all()
+
+
+def test_an_initialisation_compiled_in_haste_has_the_same_bits():
+    def draw(key):
+        wide, deep = jax.random.split(key)
+        return nn.initializers.lecun_normal()(wide, (33, 17)), nn.initializers.xavier_uniform()(deep, (17, 5))
+
+    options = compile_in_haste()
+    assert options.pop("xla_cpu_use_fusion_emitters") is False  # an XLA without it needs none of this
+    slow = jax.jit(draw, compiler_options=options)(KEY)
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(draw, compiler_options=compile_in_haste())(KEY), slow)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
+        jax.jit(draw, compiler_options={"xla_no_such_choice": False})(KEY)
 
 
 def test_settings():

@@ -314,9 +314,7 @@ def _unstack(outputs: PyTree) -> list[PyTree]:
     return [jax.tree.map(lambda x, i=i: x[i], outputs) for i in range(count)]
 
 
-def _cost(
-    model: nn.Module, task: Task, train: Train, data: Dataset, state: TrainState | None = None
-) -> dict[str, Any]:
+def _cost(model: nn.Module, task: Task, train: Train, data: Dataset, state: TrainState | None = None) -> dict[str, Any]:
     """Parameters, and FLOPs of one example: forward by formula and by XLA, its share of a training step by XLA.
 
     Args:

@@ -28,10 +28,10 @@ def quickly(folder):
         data, held_out = jax.tree.map(jnp.asarray, (splits["train"], held_out))
         return dataclasses.replace(prepared[key], data=data, held_out=held_out)
 
-    def cost_once(model, task, train, data):
+    def cost_once(model, task, train, data, state=None):
         key = repr((model, task, train, shapes(data.splits["train"])))
         if key not in costs:
-            costs[key] = cost(model, task, train, data)
+            costs[key] = cost(model, task, train, data, state)
         return costs[key]
 
     def begin_once(probe, model, task, variables, **others):
