@@ -126,12 +126,12 @@ def test_markdown_says_what_a_reader_needs(workdir):
 
 def test_what_lies_behind_the_scores_is_as_narrow_as_a_terminal():
     summary = json.loads((RESULTS / "cmu_mosi" / "table.json").read_text())
-    columns_shown = [column for column in columns(summary) if column.key not in MAIN]
+    columns_shown = [column for column in columns(summary) if column.key not in (*MAIN, "over_each")]
     text = format_markdown(make_frame(summary))
     for title, rows in sections(summary["rows"]):
         block = text.partition(f"## {title}: behind the scores\n")[2].partition("\n## ")[0]
         lines = [line for line in block.splitlines() if line.startswith("|")]
-        assert lines and max(map(len, lines)) <= 120
+        assert lines and max(map(len, (line for line in lines if line.count("|") > 3))) <= 120  # a column alone may
         for row in rows:
             cells = {cell.strip() for line in lines if line.split("|")[1].strip() == row["name"]
                      for cell in line.split("|")[2:]}  # fmt: skip
