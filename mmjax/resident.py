@@ -197,8 +197,9 @@ def _make_epoch(
     ) -> tuple[Carry, dict[str, Any]]:
         tx = make_optimizer(train, total_steps, trial)
         step = make_train_step(
-            model, task, tx, trial, accumulate=train.accumulate, loss_weights=train.loss_weights, skip=False
-        )
+            model, task, tx, trial, accumulate=train.accumulate, loss_weights=train.loss_weights, augment=train.augment,
+            skip=False,
+        )  # fmt: skip
         batches = _in_batches(order, _update_rows(train, data.size))
         step_key = jax.random.fold_in(key, 2)
         state, states = jax.lax.scan(lambda s, x: step(s, _rows(data, *x), step_key), carry.state, batches)

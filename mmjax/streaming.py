@@ -148,7 +148,9 @@ class _Programs:
             moments = mean, deviation
         task = fit_task(task, moments)
 
-        make_step = functools.partial(make_train_step, model, task, tx, loss_weights=train.loss_weights)
+        make_step = functools.partial(
+            make_train_step, model, task, tx, loss_weights=train.loss_weights, augment=train.augment
+        )
 
         def init(key: Key, batch: Batch) -> TrainState:
             state = init_state(model, tx, batch.streams, key, targets=known_target(batch), task=task)
@@ -464,6 +466,10 @@ def _identity(
     plain = {name: value for name, value in fields.items() if value is None or isinstance(value, (int, float, str))}
     weights = {f"train.loss_weights.{name}": weight for name, weight in train.loss_weights.items()}
     plain |= {name: float(weight) for name, weight in weights.items() if not callable(weight)}
+    if train.augment is None:  # is not there, as in runs from before there was such a field
+        del plain["train.augment"]
+    else:
+        plain["train.augment"] = getattr(train.augment, "__qualname__", type(train.augment).__name__)
     sizes = {f"size of {name}": size(source) for name, source in splits.items()}
     return {**plain, **sizes, "seed": seed, "patience": patience, **(config or {})}
 

@@ -40,7 +40,11 @@ __all__ = [
 Schedule = Callable[[float, int], Any]
 """``(learning_rate, total_steps) -> learning rate or optax schedule``; steps are updates."""
 
+Augment = Callable[[Batch, Key], Batch]
+"""``(training batch, key) -> batch`` of the same shapes and dtypes, pure JAX."""
+
 NO_WEIGHTS: Mapping[str, Weight] = FrozenDict()
+AUGMENT_KEY = 2**31 - 1  # folded into the key of a step; parts of a batch have the numbers from 0
 
 # Sown by modules for one pass only: never part of the state.
 TRANSIENT = ("losses", "intermediates")
@@ -66,6 +70,9 @@ class Train:
       loss_weights: of losses that modules sow, by the name they sow them under: a number, or an optax schedule of the
         update (the first one is 0); 1 where none is given (see ``mmjax.objective``). Those of a table are for its rows
         that sow the name.
+      augment: ``(batch, key) -> batch`` of the same shapes and dtypes, pure JAX, on every training batch (all parts of
+        an update together) and on nothing else; the key is that of seed and step. What a mask hides, and rows of weight
+        0, may hold anything. Training metrics are those of the augmented batch. None = batches as they are.
       select: validation metric by which the epoch is chosen; ``loss`` holds the task's and every sown one at the weight
         of the last update.
       refit: train once more, on train and validation together, for the number of epochs found.
@@ -79,6 +86,7 @@ class Train:
     clip_norm: float | None = None
     accumulate: int = 1
     loss_weights: Mapping[str, Weight] = NO_WEIGHTS
+    augment: Augment | None = None
     select: str = "loss"
     refit: bool = False
 
@@ -244,6 +252,25 @@ def set_target_moments(state: TrainState, moments: tuple[float, float]) -> Train
     return state.replace(collections={**state.collections, "target": placed})
 
 
+def _augmented(augment: Augment, batch: Batch, key: Key) -> Batch:
+    """The augmented batch.
+
+    Raises:
+      UsageError: its form is not that of the batch, naming the first array that differs.
+    """
+    new = augment(batch, key)
+    shapes = [
+        {jax.tree_util.keystr(path): (jnp.shape(x), jnp.result_type(x)) for path, x in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (batch, new))
+    ]
+    if not isinstance(new, Batch) or shapes[0] != shapes[1]:
+        names = [name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)]
+        name = names[0] if names else "the batch"
+        was, given = (f"{one[name][1]}{list(one[name][0])}" if name in one else "nothing" for one in shapes)
+        raise UsageError(f"train.augment must keep shapes and dtypes: {name} is {was}, augmented {given}")
+    return new
+
+
 def make_train_step(
     model: nn.Module,
     task: Task,
@@ -252,6 +279,7 @@ def make_train_step(
     *,
     accumulate: int = 1,
     loss_weights: Mapping[str, Weight] = NO_WEIGHTS,
+    augment: Augment | None = None,
     skip: bool = True,
 ) -> Callable[[TrainState, Batch, Key], tuple[TrainState, dict[str, Any]]]:
     """A pure step ``(state, batch, key) -> (state, metrics)``, one update; metrics are mergeable states.
@@ -266,13 +294,17 @@ def make_train_step(
       accumulate: parts in which the batch passes through the model, one after the other; it must divide the rows. Sums
         of losses and of weights are taken over all of them and divided once.
       loss_weights: as in ``Train``.
+      augment: as in ``Train``.
 
     Raises (when it is traced):
-      UsageError: a loss of another shape than the items; a weight of a loss that no module sows.
+      UsageError: a loss of another shape than the items; a weight of a loss that no module sows; an augmented batch of
+        another form.
     """
 
     def step(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, dict[str, Any]]:
         key = jax.random.fold_in(key, state.step)
+        if augment is not None:
+            batch = _augmented(augment, batch, jax.random.fold_in(key, AUGMENT_KEY))
         whole = item_weight(batch)
         batch = batch.replace(target=known_target(batch))  # what stands in padding must reach no gradient
 

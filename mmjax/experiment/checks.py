@@ -60,7 +60,7 @@ def check_model(model: nn.Module, task: Task, train: Train, data: Dataset) -> No
     metrics = [*jax.eval_shape(lambda o, b, s: compute({**task.metrics(o, b), **s}), outputs, batch, sown)]
     if train.select not in metrics:
         raise UsageError(f"train.select is {train.select!r}, no metric of the task; it has: {', '.join(metrics)}")
-    if train.loss_weights:
+    if train.loss_weights or train.augment:
         jax.eval_shape(functools.partial(_train, model, task, train), jax.random.key(0), batch)
     check_primary(task, data)
 
@@ -127,4 +127,4 @@ def _init(model: nn.Module, train: Train, key: Key, batch: PyTree) -> PyTree:
 def _train(model: nn.Module, task: Task, train: Train, key: Key, batch: PyTree) -> PyTree:
     tx = make_optimizer(train, 1)
     state = init_state(model, tx, batch.streams, key, targets=batch.target, task=task)
-    return make_train_step(model, task, tx, loss_weights=train.loss_weights)(state, batch, key)
+    return make_train_step(model, task, tx, loss_weights=train.loss_weights, augment=train.augment)(state, batch, key)

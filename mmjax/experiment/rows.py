@@ -328,7 +328,9 @@ def _cost(model: nn.Module, task: Task, train: Train, data: Dataset, state: Trai
         make = lambda b, key: init_state(model, tx, b.streams, key, targets=b.target, task=task)  # noqa: E731
         state = jax.eval_shape(make, some, key)
     forward = count_program(lambda variables, batch: predict(model, variables, batch), state.variables, one)
-    step = count_program(make_train_step(model, task, tx, loss_weights=train.loss_weights), state, some, key)
+    step = count_program(
+        make_train_step(model, task, tx, loss_weights=train.loss_weights, augment=train.augment), state, some, key
+    )
     return {
         "params": count_params(state.params),
         "params_fusion": fusion_params(state.params),
