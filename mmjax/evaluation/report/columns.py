@@ -321,7 +321,7 @@ def _setting(row: Row) -> Cell:
     if not (chosen := row.get("setting")):
         return Cell()
     values = [(name.removesuffix("_rate").replace("_", " "), chosen[name]) for name in chosen]
-    said = [f"{name} {v:g}" for name, v in values if name not in ("trial", "trials") and v is not None]
+    said = [f"{name} {v:.3g}" for name, v in values if name not in ("trial", "trials") and v is not None]
     return Cell(f"{chosen['trial']} of {chosen['trials']}: {', '.join(said)}", chosen["trial"])
 
 
