@@ -214,6 +214,7 @@ class Run(subprocess.Popen):
         for line in self.stderr:
             if self.words in line:
                 self.send_signal(number)
+                self.stdin.close()  # a signal that comes just before it reads would leave it reading
                 return (self.wait(timeout=100), self.stderr.read().splitlines())
         raise AssertionError(f"ended without {self.words!r}")
 
