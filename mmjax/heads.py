@@ -9,7 +9,7 @@ from mmjax.layers import MLP
 from mmjax.stream import Reduction, Stream, apply_mask, masked_mean
 from mmjax.typing import Dtype
 
-__all__ = ["ClassificationHead", "Logits", "RegressionHead"]
+__all__ = ["ClassificationHead", "Logits", "MultiRegressionHead", "RegressionHead"]
 
 
 def _pooled(stream: Stream, pool: Reduction | None) -> Any:
@@ -67,9 +67,36 @@ class RegressionHead(nn.Module):
         head = ClassificationHead(1, self.hidden_dims, self.pool, self.dropout_rate, self.dtype, name="score")
         raw = head(stream, train=train)[..., 0]
         present = stream.mask if self.pool is None else stream.mask.any(-1)
-        return self._moment("mean", 0.0) + self._moment("deviation", 1.0) * jnp.where(present, raw, 0)
+        return _moment(self, "mean", jnp.float32(0)) + _moment(self, "deviation", jnp.float32(1)) * jnp.where(
+            present, raw, 0
+        )
 
-    def _moment(self, name: str, default: float) -> Any:
-        if self.has_variable("target", name) or self.is_mutable_collection("target"):
-            return self.variable("target", name, lambda: jnp.float32(default)).value
-        return jnp.float32(default)
+
+class MultiRegressionHead(nn.Module):
+    """Several scores per example ``[batch, num_scores]`` (``pool=None``: per item ``[batch, length, num_scores]``), in
+    float32: each as that of ``RegressionHead``, with a mean and a deviation of its own.
+    """
+
+    num_scores: int
+    hidden_dims: tuple[int, ...] = ()
+    pool: Reduction | None = masked_mean
+    dropout_rate: float = 0.0
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, stream: Stream, *, targets: Any = None, train: bool = False) -> Any:
+        head = ClassificationHead(
+            self.num_scores, self.hidden_dims, self.pool, self.dropout_rate, self.dtype, name="score"
+        )
+        raw = head(stream, train=train)
+        present = stream.mask if self.pool is None else stream.mask.any(-1)
+        mean = _moment(self, "mean", jnp.zeros(self.num_scores, jnp.float32))
+        deviation = _moment(self, "deviation", jnp.ones(self.num_scores, jnp.float32))
+        return mean + deviation * apply_mask(raw, present)
+
+
+def _moment(module: nn.Module, name: str, default: Any) -> Any:
+    """The variable of the collection ``target``, or its default where there is no such collection."""
+    if module.has_variable("target", name) or module.is_mutable_collection("target"):
+        return module.variable("target", name, lambda: default).value
+    return default

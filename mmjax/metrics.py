@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mmjax.typing import Array, Float, Int, Shaped
 
-__all__ = ["Confusion", "LabelCounts", "Mean", "Moments", "compute", "merge", "merge_stacked"]
+__all__ = ["Confusion", "LabelCounts", "Mean", "Moments", "SeveralMoments", "compute", "merge", "merge_stacked"]
 
 
 def _check_shape(name: str, values: Any, weight: Any) -> None:
@@ -194,6 +194,40 @@ class Moments(flax.struct.PyTreeNode):
         varies = jnp.sqrt(self.products[:2] / self.weight) > least
         r = pt / (jnp.sqrt(p) * jnp.sqrt(t))
         return {"mae": self.error / self.weight, "pearson": jnp.where(varies.all(), r, jnp.nan)}
+
+
+class SeveralMoments(flax.struct.PyTreeNode):
+    """``Moments`` of several scores per item: plain means over them of what each gives.
+
+    Attributes:
+      moments: with a last axis of scores.
+    """
+
+    moments: Moments
+
+    @classmethod
+    def of(cls, prediction: Any, target: Any, weight: Any) -> "SeveralMoments":
+        """The state of some items: predictions and targets ``[*items, scores]``, the weight of the items."""
+        return cls(Moments.of(prediction, target, weight))
+
+    def merge(self) -> "SeveralMoments":
+        """The state of all parts, of states stacked along a leading axis."""
+        return SeveralMoments(self.moments.merge())
+
+    def compute(self) -> dict[str, Any]:
+        """Mean absolute error, Pearson's correlation and R² (1 - squared error / variance of these items); of the last
+        two the mean over the scores for which they are defined.
+        """
+        by_score = jax.vmap(Moments.compute, in_axes=-1)(self.moments)
+        (p, t, pt), (prediction, target) = self.moments.products, self.moments.means
+        error = p - 2 * pt + t + self.moments.weight * (prediction - target) ** 2
+        least = 2 * jnp.finfo(jnp.float32).eps * jnp.abs(target)
+        r2 = jnp.where(jnp.sqrt(t / self.moments.weight) > least, 1 - error / t, jnp.nan)
+        return {
+            "scores_mae": by_score["mae"].mean(),
+            "scores_pearson": jnp.nanmean(by_score["pearson"]),
+            "scores_r2": jnp.nanmean(r2),
+        }
 
 
 def _centred(values: Any, weight: Any) -> tuple[Any, Any]:

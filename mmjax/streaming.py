@@ -144,8 +144,8 @@ class _Programs:
         self._sample = put_batch(sample[0], mesh)
         moments = target_moments(*sample)
         if jax.process_count() > 1:  # each holds other examples, and all must compile the same program
-            mean, deviation = multihost_utils.broadcast_one_to_all(np.asarray(moments)).tolist()
-            moments = mean, deviation
+            mean, deviation = multihost_utils.broadcast_one_to_all(np.asarray(moments))
+            moments = (mean, deviation) if np.ndim(mean) else (float(mean), float(deviation))
         task = fit_task(task, moments)
 
         make_step = functools.partial(

@@ -10,14 +10,16 @@ import numpy as np
 from mmjax.checks import Problem, labels_problem, multilabel_problem, numbers_problem
 from mmjax.errors import UsageError
 from mmjax.losses import absolute_error, binary_cross_entropy, cross_entropy, squared_error
-from mmjax.metrics import Confusion, LabelCounts, Mean, Moments
+from mmjax.metrics import Confusion, LabelCounts, Mean, Moments, SeveralMoments
 from mmjax.stream import Batch, Stream, item_weight, known_target
 from mmjax.typing import Mapping, PyTree
 
 __all__ = [
     "Classification",
     "MultiLabel",
+    "MultiRegression",
     "Regression",
+    "TargetMoments",
     "Task",
     "fit_task",
     "init_task_state",
@@ -77,11 +79,22 @@ class Task(Protocol):
         """
 
 
-def target_moments(*batches: Batch) -> tuple[float, float]:
+TargetMoments = tuple[float, float] | tuple[np.ndarray, np.ndarray]
+"""Mean and standard deviation of scores, floats; of several scores per item arrays ``[scores]``."""
+
+
+def target_moments(*batches: Batch) -> TargetMoments:
     """Mean and standard deviation of the scores of batches, those of weight 0 left out; 0 and 1 where a target is none.
 
     Scores without spread have deviation 1.
     """
+    if all(_has_several_scores(batch) for batch in batches):
+        rows = [np.asarray(batch.target, np.float64)[np.asarray(item_weight(batch)) > 0] for batch in batches]
+        several = np.concatenate(rows)
+        if not several.size:
+            return np.zeros(several.shape[1:]), np.ones(several.shape[1:])
+        spread = several.std(0)
+        return several.mean(0), np.where(spread > 0, spread, 1.0)
     if any(isinstance(batch.target, Stream) or np.shape(batch.target) != np.shape(batch.index) for batch in batches):
         return 0.0, 1.0
     parts = [np.asarray(batch.target, np.float64)[np.asarray(item_weight(batch)) > 0] for batch in batches]
@@ -90,7 +103,15 @@ def target_moments(*batches: Batch) -> tuple[float, float]:
     return (float(scores.mean()) if scores.size else 0.0), (deviation if deviation > 0 else 1.0)
 
 
-def fit_task(task: Task, moments: tuple[float, float]) -> Task:
+def _has_several_scores(batch: Batch) -> bool:
+    """Whether the target is ``[*items, scores]`` of numbers with a fraction."""
+    target = batch.target
+    if isinstance(target, Stream) or getattr(getattr(target, "dtype", None), "kind", "") != "f":
+        return False
+    return np.shape(target)[:-1] == np.shape(batch.index)
+
+
+def fit_task(task: Task, moments: TargetMoments) -> Task:
     """The task for training scores of this mean and deviation: ``task.fitted(moments)``, where it has such a method."""
     fitted = getattr(task, "fitted", None)
     return fitted(moments) if fitted else task
@@ -241,24 +262,31 @@ class Regression:
     Attributes:
       absolute: whether the loss is the absolute error.
       scale: by which an error is divided in the loss that is trained, so that learning rates and clipping mean the same
-        whatever the units are; None = the standard deviation of the scores of train (1 without a training split).
+        whatever the units are, one for each of several scores; None = the standard deviation of the scores of train (1
+        without a training split).
     """
 
     scores: ClassVar[tuple[str, ...]] = ("mae", "pearson")
     absolute: bool = False
-    scale: float | None = None
+    scale: float | tuple[float, ...] | None = None
     lower_is_better: frozenset[str] = frozenset({"loss", "mae"})
 
-    def fitted(self, moments: tuple[float, float]) -> "Regression":
+    def fitted(self, moments: TargetMoments) -> "Regression":
         """The task with the deviation of the training scores as its scale."""
-        return self if self.scale is not None else dataclasses.replace(self, scale=moments[1])
+        deviation = moments[1]
+        scale = tuple(deviation.tolist()) if isinstance(deviation, np.ndarray) else deviation
+        return self if self.scale is not None else dataclasses.replace(self, scale=scale)
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Error per labelled item, in units of ``scale`` (squared: of its square); of several scores the mean."""
-        return self._error(outputs, batch) / (self.scale or 1.0) ** (1 if self.absolute else 2)
+        power = 1 if self.absolute else 2
+        if isinstance(self.scale, tuple):
+            return self._error(outputs, batch, np.asarray(self.scale, np.float32) ** power)
+        return self._error(outputs, batch) / (self.scale or 1.0) ** power
 
-    def _error(self, outputs: Any, batch: Batch) -> Any:
+    def _error(self, outputs: Any, batch: Batch, unit: Any = None) -> Any:
         error = (absolute_error if self.absolute else squared_error)(outputs, batch.target)
+        error = error if unit is None else error / unit
         return error.mean(-1) if error.ndim > batch.index.ndim else error
 
     def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
@@ -271,4 +299,30 @@ class Regression:
 
     def check_target(self, target: Any, real: np.ndarray) -> Problem | None:
         """Scores are finite."""
+        return numbers_problem(target, real)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiRegression(Regression):
+    """Several scores per item, ``[*items, scores]``, each with units of its own.
+
+    The loss that is trained is the mean over the scores of the error in units of each one's deviation in train; that
+    among the metrics is the mean of errors in the units of the target.
+    """
+
+    scores: ClassVar[tuple[str, ...]] = ("scores_r2", "scores_mae", "scores_pearson")
+    lower_is_better: frozenset[str] = frozenset({"loss", "scores_mae"})
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
+        """Error (not divided by ``scale``), R², mean absolute error, Pearson's correlation: means over the scores."""
+        weight = item_weight(batch)
+        return {
+            "loss": Mean.of(self._error(outputs, batch), weight),
+            "moments": SeveralMoments.of(outputs, batch.target, weight),
+        }
+
+    def check_target(self, target: Any, real: np.ndarray) -> Problem | None:
+        """Scores are finite, in an array with a last axis of them."""
+        if np.ndim(target) != real.ndim + 1:
+            raise UsageError(f"several scores must be [*{real.shape}, scores], got {np.shape(target)}")
         return numbers_problem(target, real)

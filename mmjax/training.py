@@ -12,6 +12,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.core import FrozenDict
 
@@ -20,7 +21,7 @@ from mmjax.metrics import merge_stacked
 from mmjax.objective import Weight, sown_losses, sown_states, total_loss
 from mmjax.search import Trial, dropout_rate
 from mmjax.stream import Batch, Stream, drop_rows, item_weight, known_target
-from mmjax.tasks import Task, init_task_state, task_loss
+from mmjax.tasks import TargetMoments, Task, init_task_state, task_loss
 from mmjax.typing import Key, Mapping, PyTree
 
 __all__ = [
@@ -239,12 +240,20 @@ def has_rows(function: Callable[..., PyTree], batch: Batch, *args: Any, shapes: 
     return jax.tree.map(lambda a, b: a.shape != b.shape, some, trace(batch.size + 1))
 
 
-def set_target_moments(state: TrainState, moments: tuple[float, float]) -> TrainState:
-    """The state with mean and deviation of the training scores in the heads that give scores (``RegressionHead``)."""
-    values = dict(zip(("mean", "deviation"), moments))
+def set_target_moments(state: TrainState, moments: TargetMoments) -> TrainState:
+    """The state with mean and deviation of the training scores in the heads that give scores (``RegressionHead``).
+
+    Raises:
+      UsageError: a head of another number of scores than the target has.
+    """
+    values: dict[str, Any] = dict(zip(("mean", "deviation"), moments))
 
     def set_leaf(path: tuple[Any, ...], leaf: Any) -> Any:
-        return jnp.full_like(leaf, values[path[-1].key])
+        value = values[path[-1].key]
+        if np.ndim(value) and np.shape(value) != leaf.shape:
+            needed = f"the target has {len(value)} scores: MultiRegressionHead({len(value)}) gives as many"
+            raise UsageError(f"a head gives scores of shape {leaf.shape}, {needed}")
+        return jnp.full_like(leaf, value)
 
     if "target" not in state.collections:
         return state

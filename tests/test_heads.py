@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.heads import ClassificationHead, RegressionHead
+from mmjax.heads import ClassificationHead, MultiRegressionHead, RegressionHead
 from mmjax.stream import Stream, masked_max
 from tests.draw import draw_params, draw_streams, quick_jit, run
 
@@ -30,7 +30,9 @@ def test_another_pool_may_be_asked_for():
     np.testing.assert_allclose(run(head, params, STREAM)[0], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("head", [ClassificationHead(5), RegressionHead()], ids=lambda head: type(head).__name__)
+@pytest.mark.parametrize(
+    "head", [ClassificationHead(5), RegressionHead(), MultiRegressionHead(3)], ids=lambda head: type(head).__name__
+)
 def test_without_a_pool_every_item_has_its_own_prediction(head):
     params = draw_params(head, STREAM)
     items, _ = run(head.clone(pool=None), params, STREAM)
@@ -46,7 +48,9 @@ def test_a_score_is_one_number_an_example():
     assert [leaf["kernel"].shape for leaf in params["score"]["mlp"].values()] == [(4, 6), (6, 1)]
 
 
-@pytest.mark.parametrize("head", [ClassificationHead(5), RegressionHead()], ids=lambda head: type(head).__name__)
+@pytest.mark.parametrize(
+    "head", [ClassificationHead(5), RegressionHead(), MultiRegressionHead(3)], ids=lambda head: type(head).__name__
+)
 def test_padding_never_reaches_a_prediction(head):
     params = draw_params(head, HOLED)
     poisoned = HOLED.replace(values=jnp.where(HOLED.mask[..., None], HOLED.values, jnp.nan))

@@ -93,4 +93,6 @@ class TestRegression:
         assert target_moments(batch) == (3.0, 2.0)
         assert target_moments(batch, batch.replace(target=target + 4)) == (5.0, np.sqrt(8.0))
         assert target_moments(batch.replace(target=jnp.full(4, 7.0))) == (7.0, 1.0)  # no spread
-        assert target_moments(batch.replace(target=jnp.ones((4, 3)))) == (0.0, 1.0)  # labels, no scores
+        assert target_moments(batch.replace(target=jnp.ones((4, 3), int))) == (0.0, 1.0)  # labels, no scores
+        mean, deviation = target_moments(batch.replace(target=jnp.stack([target, -3 * target, target * 0 + 7], 1)))
+        np.testing.assert_array_equal([mean, deviation], [[3, -9, 7], [2, 6, 1]])

@@ -180,7 +180,7 @@ def from_arrays(
 def _primary(target: np.ndarray, classes: bool) -> str:
     """The usual metric of such targets; see ``mmjax.evaluation.scores``."""
     if not classes:
-        return "mae"
+        return "mae" if target.ndim == 1 else "scores_r2"
     return "accuracy" if target.ndim == 1 else "labels_f1_macro"
 
 

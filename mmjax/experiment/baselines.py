@@ -300,12 +300,15 @@ def constants(dataset: Dataset) -> dict[str, float]:
     correlation with a constant, are left out.
     """
     metric, train = score(dataset.card.primary_metric), dataset.splits["train"]
+    several = metric.outputs == "vectors"
     scored = np.shape(train.target) == np.shape(train.index) and metric.outputs == "values"
+    scored = scored or (several and np.shape(train.target)[:-1] == np.shape(train.index))
     if not _has_labels(dataset) and (dataset.card.num_classes or not scored):
         return {}
     seen, truth = (np.asarray(target_items(dataset.splits[split]), np.float64) for split in ("train", "test"))
     if scored:
-        constant = {"mean of train": seen.mean(), "median of train": np.median(seen)}
+        axis = 0 if several else None
+        constant = {"mean of train": seen.mean(axis), "median of train": np.median(seen, axis)}
     else:
         share = seen.mean(0)
         logits = np.log(share + 1e-9) - np.log(1 - share + 1e-9)

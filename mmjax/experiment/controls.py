@@ -86,8 +86,9 @@ def ensemble(data: Dataset, seed: int, members: Mapping[str, Member], *, count: 
     scores = {}
     for split in HELD_OUT:
         logits = {str(number): run[split] for number, run in enumerate(runs)}
-        of_classes = score(data.card.primary_metric).outputs in ("classes", "tokens")
-        plain = mean_of_scores if np.ndim(runs[0][split]) == 1 else mean_of_logits
+        kind = score(data.card.primary_metric).outputs
+        of_classes = kind in ("classes", "tokens")
+        plain = mean_of_scores if kind == "vectors" or np.ndim(runs[0][split]) == 1 else mean_of_logits
         mean = mean_of_probabilities if of_classes else plain
         scores[split] = of_steps(mean, logits, {name: member.present[split] for name in logits})
     return scores

@@ -18,9 +18,9 @@ from mmjax.encoders import BagOfWords, FeatureMLP, FrameVideo, LeNet, LogMel, Sp
 from mmjax.errors import UsageError
 from mmjax.experiment.baselines import decision_rows, logistic, matched_rows, ridge
 from mmjax.experiment.table import Row, Table
-from mmjax.heads import ClassificationHead, RegressionHead
+from mmjax.heads import ClassificationHead, MultiRegressionHead, RegressionHead
 from mmjax.models import ModalityDropout, Multimodal
-from mmjax.tasks import Classification, MultiLabel, Regression, Task
+from mmjax.tasks import Classification, MultiLabel, MultiRegression, Regression, Task
 from mmjax.training import Train
 
 __all__ = ["default_encoder", "default_table", "default_train"]
@@ -63,7 +63,8 @@ def _vocabulary(dataset: Dataset, name: str) -> int:
 
 
 def default_train(dataset: Dataset) -> Train:
-    """About 1,500 updates in 5 to 200 epochs, gradients clipped at norm 1, the epoch selected by accuracy.
+    """About 1,500 updates in 5 to 200 epochs, gradients clipped at norm 1, the epoch selected by accuracy; of labels or
+    a score by the loss, of several scores by the mean of their R², since their units differ.
 
     Chosen on halves of the validation splits of five small data sets (``benchmarks/recipes.md``): the number of updates
     and label smoothing of 0.1 (also in the default table) helped; clipping and selection by accuracy changed little; a
@@ -72,6 +73,7 @@ def default_train(dataset: Dataset) -> Train:
     steps = math.ceil(dataset.splits["train"].size / 32)
     epochs = min(max(math.ceil(STEPS / steps), 5), 200)
     select = "accuracy" if dataset.card.num_classes and not _has_labels(dataset) else "loss"
+    select = "scores_r2" if _count_scores(dataset) else select
     return Train(epochs=epochs, batch_size=32, learning_rate=1e-3, clip_norm=1.0, select=select)
 
 
@@ -81,22 +83,23 @@ def default_table(
     """A table of a data set of one's own: every modality alone, decision-level fusion, trained fusions, a linear model.
 
     Args:
-      dataset: of ``from_table``, ``from_arrays`` or ``load``, one label, or one of 0 and 1 for each class, an example.
+      dataset: of ``from_table``, ``from_arrays`` or ``load``; an example has one label, one of 0 and 1 for each class,
+        a score, or several scores.
       title: default: the data set's name.
       seeds: number of seeds.
       trials: number of settings of each row to choose from on validation.
       train: default: ``default_train``.
 
     Raises:
-      UsageError: several scores an example, or a label a step.
+      UsageError: a label a step, or a target that is no array.
     """
     batch, labels = dataset.splits["train"], _has_labels(dataset)
     array = isinstance(batch.target, np.ndarray)
-    if not array or batch.index.ndim > 1 or (batch.target.ndim > 1 and not labels):
+    if not array or batch.index.ndim > 1 or (batch.target.ndim > 1 and not labels and not _count_scores(dataset)):
         form = str(batch.target.shape) if array else f"of type {type(batch.target).__name__}"
         raise UsageError(
-            f"{dataset.card.name} has targets {form}: the default table is for a class, a score or labels of 0 and 1 "
-            "an example"
+            f"{dataset.card.name} has targets {form}: the default table is for a class, labels of 0 and 1, or one or "
+            "several scores an example"
         )
     names = dataset.streams
     row = functools.partial(_row, dataset)
@@ -140,15 +143,27 @@ def _has_labels(dataset: Dataset) -> bool:
     return bool(dataset.card.num_classes) and dataset.splits["train"].target.ndim > 1
 
 
+def _count_scores(dataset: Dataset) -> int:
+    """Scores of an example that has several, else 0."""
+    batch = dataset.splits["train"]
+    several = not dataset.card.num_classes and np.ndim(batch.target) == 2 and np.ndim(batch.index) == 1
+    return np.shape(batch.target)[1] if several else 0
+
+
 def _task(dataset: Dataset) -> Task:
     classes = dataset.card.num_classes
     if classes and _has_labels(dataset):
         return MultiLabel(classes)
-    return Classification(classes, label_smoothing=0.1) if classes else Regression()
+    if classes:
+        return Classification(classes, label_smoothing=0.1)
+    return MultiRegression() if _count_scores(dataset) else Regression()
 
 
 def _head(dataset: Dataset) -> nn.Module:
-    return ClassificationHead(dataset.card.num_classes) if dataset.card.num_classes else RegressionHead()
+    if dataset.card.num_classes:
+        return ClassificationHead(dataset.card.num_classes)
+    count = _count_scores(dataset)
+    return MultiRegressionHead(count) if count else RegressionHead()
 
 
 def _row(dataset: Dataset, method: nn.Module, names: Sequence[str]) -> Multimodal:

@@ -44,23 +44,26 @@ def mean_of_logits(logits: Logits, present: Present = None) -> Any:
 
 
 def mean_of_scores(scores: Mapping[str, Any], present: Present = None) -> Any:
-    """The mean of the scores ``[batch]`` of the modalities present (regression); of all of them where none is, each of
-    which then says what it says of nothing.
+    """The mean of the scores ``[batch]`` or ``[batch, scores]`` of the modalities present (regression); of all of them
+    where none is, each of which then says what it says of nothing.
 
     Raises:
-      ValueError: as ``mean_of_logits``, of scores ``[batch]``.
+      ValueError: as ``mean_of_logits``, of such scores.
 
     Example:
       >>> scores = {"text": np.array([1.0, 1.0]), "audio": np.array([3.0, 3.0])}
       >>> mean_of_scores(scores, {"text": np.array([True, True]), "audio": np.array([True, False])})
       array([2., 1.])
     """
-    if wrong := {name: values.shape for name, values in sorted(scores.items()) if values.ndim != 1}:
-        raise ValueError(f"scores must all be [batch], got {wrong}")
-    columns = {name: values[:, None] for name, values in scores.items()}
+    shapes = {name: values.shape for name, values in sorted(scores.items())}
+    if len(set(shapes.values())) > 1 or not all(len(shape) in (1, 2) for shape in shapes.values()):
+        raise ValueError(f"scores must all be [batch], or all [batch, scores], got {shapes}")
+    one = all(len(shape) == 1 for shape in shapes.values())
+    columns = {name: values[:, None] if one else values for name, values in scores.items()}
     xp, members, mask = _members(columns, present)
     mean = _where(xp, mask, members).sum(0) / xp.maximum(mask.sum(0), 1).astype(members.dtype)
-    return xp.where(mask.any(0), mean, members.mean(0))[:, 0]
+    mean = xp.where(mask.any(0), mean, members.mean(0))
+    return mean[:, 0] if one else mean
 
 
 def mean_of_probabilities(logits: Logits, present: Present = None) -> Any:

@@ -16,12 +16,15 @@ CLASS = RANDOM.integers(0, 3, N)
 LOGITS = RANDOM.normal(size=(2, N, 3)) + 1.5 * np.eye(3)[CLASS]
 VALUE = RANDOM.normal(size=N)
 PREDICTED = 0.6 * VALUE + 0.8 * RANDOM.normal(size=(2, N))
+VECTOR = RANDOM.normal(size=(N, 3)) * [1, 100, 0.01] + [0, 5000, 0]
+VECTORS = 0.6 * VECTOR + 0.4 * VECTOR.mean(0) + 0.5 * RANDOM.normal(size=(2, N, 3)) * [1, 100, 0.01]
 LABEL = RANDOM.integers(0, 2, (N, 4))
 LABEL_LOGITS = RANDOM.normal(size=(2, N, 4)) + LABEL - 0.4
 RANK = RANDOM.integers(0, 20, (2, N))
 DATA = {
     "classes": (LOGITS, CLASS),
     "values": (PREDICTED, VALUE),
+    "vectors": (VECTORS, VECTOR),
     "labels": (LABEL_LOGITS, LABEL),
     "ranks": (RANK, np.zeros(N)),
     "tokens": (
@@ -46,6 +49,9 @@ PEERS = {
     "mse": lambda p, t: sklearn.metrics.mean_squared_error(t, p),
     "pearson": lambda p, t: scipy.stats.pearsonr(p, t).statistic,
     "spearman": lambda p, t: scipy.stats.spearmanr(p, t).statistic,
+    "scores_r2": lambda p, t: sklearn.metrics.r2_score(t, p),
+    "scores_mae": lambda p, t: sklearn.metrics.mean_absolute_error(t, p),
+    "scores_pearson": lambda p, t: np.mean([scipy.stats.pearsonr(*pair).statistic for pair in zip(p.T, t.T)]),
     "labels_f1_micro": lambda p, t: sklearn.metrics.f1_score(t, p > 0, average="micro"),
     "labels_f1_macro": lambda p, t: sklearn.metrics.f1_score(t, p > 0, average="macro"),
     "labels_f1_items": lambda p, t: sklearn.metrics.f1_score(t, p > 0, average="samples", zero_division=1),
@@ -110,6 +116,15 @@ def test_a_correlation_survives_a_large_mean_and_none_is_made_of_a_constant():
     for constant in (np.full((1, N), 0.3), np.full((1, N), 0.1) + 1e-17):
         assert np.isnan(score("pearson").of(constant, VALUE)).all()
         assert np.isnan(score("spearman").of(constant, VALUE)).all()
+
+
+def test_a_score_that_is_constant_has_no_share_in_the_means_of_several():
+    target = np.concatenate([VECTOR, np.full((N, 1), 0.1)], 1)
+    outputs = np.concatenate([VECTORS, np.full((2, N, 1), 0.3)], -1)
+    for name in ("scores_r2", "scores_pearson"):
+        np.testing.assert_allclose(score(name).of(outputs, target), score(name).of(VECTORS, VECTOR), rtol=1e-9)
+        assert np.isnan(score(name).of(outputs[..., 3:], target[:, 3:])).all()
+    np.testing.assert_allclose(score("scores_r2").of(np.tile(VECTOR.mean(0), (1, N, 1)), VECTOR), 0, atol=1e-9)
 
 
 def test_ties_count_half_in_the_area():

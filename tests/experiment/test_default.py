@@ -1,5 +1,6 @@
 """A table for any data set: every kind has an encoder that fits it, and a CSV file runs to its advice."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -72,13 +73,16 @@ def test_scores_and_single_modalities_have_a_table(target):
     assert [row.name for row in alone.rows] == ["vector", "ridge regression" if scores else "logistic regression"]
 
 
-def test_several_labels_have_a_table_and_several_scores_none():
+def test_several_labels_have_a_table_and_a_label_per_step_none():
     labels = np.stack([np.arange(N) % 2, np.arange(N) % 3 == 0], 1).astype(int)
     table = checked(from_arrays({"vector": FORMS["vector"][0], "sequence": FORMS["sequence"][0]}, labels))
     assert isinstance(table.task, MultiLabel) and table.dataset.card.primary_metric == "labels_f1_macro"
     assert [row.name for row in table.rows if row.members] == ["mean of logits"]
-    with pytest.raises(UsageError, match=r"targets \(36, 2\): the default table is for a class, a score or"):
-        default_table(from_arrays({"vector": FORMS["vector"][0]}, labels + 0.5))
+    data = from_arrays({"vector": FORMS["vector"][0]}, labels)
+    train = data.splits["train"]
+    steps = {**data.splits, "train": train.replace(index=np.arange(72).reshape(36, 2))}
+    with pytest.raises(UsageError, match=r"targets \(36, 2\): the default table is for a class, labels of 0 and 1, or"):
+        default_table(dataclasses.replace(data, splits=steps))
 
 
 @pytest.fixture

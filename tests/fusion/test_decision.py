@@ -146,8 +146,11 @@ def test_the_mean_of_scores_is_that_of_the_members_present():
     scores = {"a": np.array([1.0, 2.0, np.nan, 5.0]), "b": np.array([3.0, np.nan, 4.0, 7.0])}
     present = {"a": np.array([True, True, False, False]), "b": np.array([True, False, True, False])}
     np.testing.assert_array_equal(mean_of_scores(scores, present), [2, 2, 4, 6])  # of none: what all say of nothing
-    with pytest.raises(ValueError, match=r"\[batch\], got .*'a': \(4, 2\)"):
-        mean_of_scores({"a": np.zeros((4, 2))})
+    several = {name: np.stack([values, 10 * values], 1) for name, values in scores.items()}
+    np.testing.assert_array_equal(mean_of_scores(several, present), [[2, 20], [2, 20], [4, 40], [6, 60]])
+    for wrong in ({"a": np.zeros((4, 2, 1))}, {"a": np.zeros((4, 2)), "b": np.zeros(4)}):
+        with pytest.raises(ValueError, match=r"\[batch\], or all \[batch, scores\], got .*'a': \(4, 2"):
+            mean_of_scores(wrong)
 
 
 def test_a_mean_of_logits_is_its_own_additive_projection():

@@ -174,8 +174,9 @@ def _truth(target: Splits | None, group: Splits | None, metric: Score) -> dict[s
             raise UsageError(f"no target of {split}: give target={{'validation': [items], 'test': [items]}}")
         values = np.asarray(target[split])
         labels = metric.outputs == "labels"
-        if values.ndim != 1 + labels or not values.size:
-            said = "[items, labels], 0 or 1 each" if labels else "[items], one value an item"
+        if values.ndim != OUTPUTS[metric.outputs][1] or not values.size:
+            several = {"labels": "[items, labels], 0 or 1 each", "vectors": "[items, scores]"}
+            said = several.get(metric.outputs, "[items], one value an item")
             raise UsageError(f"target of {split} must be {said}; got {values.shape}")
         if labels and not np.isin(values, (0, 1)).all():
             raise UsageError(
@@ -202,7 +203,7 @@ def _array(row: str, splits: Splits, split: str, truth: Mapping[str, Mapping], m
     if not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
         raise UsageError(f"row {row!r}: logits of {split} must be numbers, got {values.dtype}")
     dims, items = OUTPUTS[metric.outputs][0], len(truth[split]["target"])
-    last = metric.outputs if dims == 3 else ""
+    last = ("scores" if metric.outputs == "vectors" else metric.outputs) if dims == 3 else ""
     shape = f"[seeds, items, {last}] or [items, {last}]" if last else "[seeds, items] or [items]"
     given = values.shape
     values = values[None] if values.ndim == dims - 1 else values
@@ -211,9 +212,9 @@ def _array(row: str, splits: Splits, split: str, truth: Mapping[str, Mapping], m
     if np.isnan(values).any() or (np.isposinf(values) if metric.outputs == "classes" else np.isinf(values)).any():
         bad = int((~np.isfinite(values)).sum())
         raise UsageError(f"row {row!r}: {split} holds NaN or infinity ({bad} of {values.size} values)")
-    if metric.outputs == "labels" and values.shape[1:] != truth[split]["target"].shape:
+    if metric.outputs in ("labels", "vectors") and values.shape[1:] != truth[split]["target"].shape:
         of_target = truth[split]["target"].shape
-        raise UsageError(f"row {row!r}: {split} has {values.shape[2]} labels, its target is {of_target}")
+        raise UsageError(f"row {row!r}: {split} has {values.shape[2]} {last}, its target is {of_target}")
     if metric.outputs == "classes" and truth[split]["target"].max() >= values.shape[2]:
         largest = int(truth[split]["target"].max())
         raise UsageError(f"row {row!r}: {split} has {values.shape[2]} classes, its target names class {largest}")
@@ -292,7 +293,7 @@ def _patterns(
     elif metric.outputs == "labels":
         nothing = np.log((labels.sum(0) + 1.0) / (len(labels) - labels.sum(0) + 1.0))
     else:
-        nothing = np.median(labels)
+        nothing = np.median(labels, axis=0)
     found |= {"+".join(names): test, "": np.broadcast_to(nothing, test.shape).astype(np.float32)}
     return {f"pattern/{pattern}": values for pattern, values in found.items()}
 

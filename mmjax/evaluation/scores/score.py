@@ -18,10 +18,11 @@ from mmjax.typing import Float, Shaped
 
 __all__ = ["OUTPUTS", "Outputs", "Score"]
 
-Outputs = Literal["classes", "values", "labels", "ranks", "tokens", "other"]
+Outputs = Literal["classes", "values", "vectors", "labels", "ranks", "tokens", "other"]
 OUTPUTS: dict[str, tuple[int, int]] = {
     "classes": (3, 1),
     "values": (2, 1),
+    "vectors": (3, 2),
     "labels": (3, 2),
     "ranks": (2, 1),
     "tokens": (4, 2),
@@ -30,7 +31,8 @@ OUTPUTS: dict[str, tuple[int, int]] = {
 """Kinds of outputs: number of axes of the outputs of all seeds and of the target.
 
 ``classes``: logits ``[seeds, items, classes]`` of one class an item, target ``[items]``. ``values``: predictions
-``[seeds, items]`` of a number. ``labels``: logits ``[seeds, items, labels]`` of any number of labels an item, target
+``[seeds, items]`` of a number. ``vectors``: predictions ``[seeds, items, scores]`` of several numbers an item, target
+``[items, scores]``. ``labels``: logits ``[seeds, items, labels]`` of any number of labels an item, target
 ``[items, labels]`` of 0 and 1. ``ranks``: ``[seeds, items]``, the place of the right answer among the candidates,
 counted from 0; the target is not read. ``tokens``: logits ``[seeds, items, steps, classes]`` of a class per step,
 target a ``Stream`` ``[items, steps]``. ``other``: whatever a task keeps, ``[seeds, items, ...]``, with a target of any
@@ -125,7 +127,7 @@ class Score:
         same = shape[1 : 1 + of_target] == right or self.outputs == "ranks"
         fits = self.outputs == "ranks" or (len(right) == of_target and steps == (self.outputs == "tokens"))
         if len(shape) != axes or not fits or not same:
-            last = {"labels": ["labels"], "classes": ["classes"], "tokens": ["steps", "classes"]}
+            last = {"labels": ["labels"], "vectors": ["scores"], "classes": ["classes"], "tokens": ["steps", "classes"]}
             names = ["seeds", "items", *last.get(self.outputs, [])]
             what = "target, a Stream," if self.outputs == "tokens" else "target"
             raise UsageError(

@@ -6,7 +6,7 @@ import numpy as np
 
 from mmjax.evaluation.scores.score import Score
 
-__all__ = ["SCORES"]
+__all__ = ["SCORES", "moments_of", "pearson_of"]
 
 
 def _absolute(outputs: Any, target: Any) -> np.ndarray:
@@ -17,7 +17,7 @@ def _squared(outputs: Any, target: Any) -> np.ndarray:
     return np.square(np.asarray(outputs, np.float64) - np.asarray(target, np.float64))
 
 
-def _moments(outputs: Any, target: Any) -> np.ndarray:
+def moments_of(outputs: Any, target: Any) -> np.ndarray:
     """1, p, t, p^2, t^2 and p t of each item ``[items, 6]``, about the mean of all items and in units of their spread.
 
     Centred, since raw sums of squares lose precision with a large mean; scaled, to tell real spread from rounding.
@@ -32,7 +32,8 @@ def _moments(outputs: Any, target: Any) -> np.ndarray:
     return np.stack([np.ones_like(p), p, t, p * p, t * t, p * t], axis=1)
 
 
-def _pearson(sums: Any) -> np.ndarray:
+def pearson_of(sums: Any) -> np.ndarray:
+    """Pearson's correlation from sums ``[..., 6]`` of ``moments_of``; NaN with a constant."""
     n, p, t, pp, tt, pt = np.moveaxis(np.asarray(sums), -1, 0)
     covariance = n * pt - p * t
     spread = np.maximum(n * pp - p * p, 0) * np.maximum(n * tt - t * t, 0)
@@ -43,7 +44,7 @@ def _pearson(sums: Any) -> np.ndarray:
 def _ranks(outputs: Any, target: Any) -> np.ndarray:
     from scipy.stats import rankdata
 
-    return _moments(rankdata(outputs), rankdata(target))
+    return moments_of(rankdata(outputs), rankdata(target))
 
 
 SCORES = (
@@ -54,8 +55,8 @@ SCORES = (
         "Pearson's correlation of prediction and target over all items",
         "Pearson's r",
         "values",
-        states=_moments,
-        value=_pearson,
+        states=moments_of,
+        value=pearson_of,
     ),
     Score(
         "spearman",
@@ -63,6 +64,6 @@ SCORES = (
         "Spearman's rho",
         "values",
         states=_ranks,
-        value=_pearson,
+        value=pearson_of,
     ),
 )

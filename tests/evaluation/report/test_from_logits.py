@@ -232,8 +232,8 @@ def made_of(outputs, seed=0):
     draw = np.random.default_rng(seed)
     target, logits = {}, {name: {} for name in ("text", "audio", "both")}
     for split, n in ITEMS.items():
-        if outputs == "values":
-            target[split] = signal = draw.normal(size=n)
+        if outputs in ("values", "vectors"):
+            target[split] = signal = draw.normal(size=(n, 3) if outputs == "vectors" else n)
         elif outputs == "labels":
             target[split] = draw.integers(0, 2, (n, 3))
             signal = 2.0 * target[split] - 1
@@ -245,7 +245,10 @@ def made_of(outputs, seed=0):
     return logits, target
 
 
-@pytest.mark.parametrize("name", [k for k, v in scores().items() if v.outputs in ("classes", "values", "labels")])
+ANY = ("classes", "values", "vectors", "labels")
+
+
+@pytest.mark.parametrize("name", [k for k, v in scores().items() if v.outputs in ANY])
 def test_any_score_gets_its_values_intervals_gains_and_verdicts(name, tmp_path):
     metric = score(name)
     logits, target = made_of(metric.outputs)
@@ -318,6 +321,22 @@ def test_labels_of_a_wrong_shape_are_told(tmp_path):
         report_logits(tmp_path, logits, {split: 2 * values for split, values in target.items()}, **arguments)
     with pytest.raises(UsageError, match="row 'text': validation has 3 labels, its target is"):
         report_logits(tmp_path, logits, {split: values[:, :2] for split, values in target.items()}, **arguments)
+
+
+def test_several_scores_of_a_wrong_shape_are_told_and_absence_is_each_ones_median(tmp_path):
+    logits, target = made_of("vectors")
+    arguments = {"streams": STREAMS, "primary": "scores_mae"}
+    with pytest.raises(UsageError, match=r"target of validation must be \[items, scores\]; got"):
+        report_logits(tmp_path, logits, {split: values[:, 0] for split, values in target.items()}, **arguments)
+    with pytest.raises(UsageError, match="row 'text': validation has 3 scores, its target is"):
+        report_logits(tmp_path, logits, {split: values[:, :2] for split, values in target.items()}, **arguments)
+    presence = {"text": {"": logits["text"]["test"]}}
+    with pytest.raises(UsageError, match="presence of row 'text'"):
+        report_logits(tmp_path, logits, target, presence=presence, **arguments)
+    presence = {"both": {name: logits[name]["test"] for name in STREAMS}}
+    report_logits(tmp_path, logits, target, presence=presence, **arguments)
+    nothing = RecordStore(tmp_path).analysis("both")[1]["pattern/"]
+    np.testing.assert_allclose(nothing[0, 0], np.median(target["validation"], axis=0), rtol=1e-6)
 
 
 def archive_of(texts):
