@@ -1,5 +1,6 @@
 """Predictions from a fused stream: ``(stream, *, targets=None, train=False) -> outputs``."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -64,12 +65,7 @@ class RegressionHead(nn.Module):
 
     @nn.compact
     def __call__(self, stream: Stream, *, targets: Any = None, train: bool = False) -> Any:
-        head = ClassificationHead(1, self.hidden_dims, self.pool, self.dropout_rate, self.dtype, name="score")
-        raw = head(stream, train=train)[..., 0]
-        present = stream.mask if self.pool is None else stream.mask.any(-1)
-        return _moment(self, "mean", jnp.float32(0)) + _moment(self, "deviation", jnp.float32(1)) * jnp.where(
-            present, raw, 0
-        )
+        return _scores(self, (), stream, train)
 
 
 class MultiRegressionHead(nn.Module):
@@ -85,14 +81,18 @@ class MultiRegressionHead(nn.Module):
 
     @nn.compact
     def __call__(self, stream: Stream, *, targets: Any = None, train: bool = False) -> Any:
-        head = ClassificationHead(
-            self.num_scores, self.hidden_dims, self.pool, self.dropout_rate, self.dtype, name="score"
-        )
-        raw = head(stream, train=train)
-        present = stream.mask if self.pool is None else stream.mask.any(-1)
-        mean = _moment(self, "mean", jnp.zeros(self.num_scores, jnp.float32))
-        deviation = _moment(self, "deviation", jnp.ones(self.num_scores, jnp.float32))
-        return mean + deviation * apply_mask(raw, present)
+        return _scores(self, (self.num_scores,), stream, train)
+
+
+def _scores(module: Any, shape: tuple[int, ...], stream: Stream, train: bool) -> Any:
+    """Scores of that shape per example or item, in the units of the target."""
+    count = math.prod(shape)
+    head = ClassificationHead(count, module.hidden_dims, module.pool, module.dropout_rate, module.dtype, name="score")
+    raw = head(stream, train=train)
+    raw = raw if shape else raw[..., 0]
+    present = stream.mask if module.pool is None else stream.mask.any(-1)
+    mean, deviation = _moment(module, "mean", jnp.zeros(shape)), _moment(module, "deviation", jnp.ones(shape))
+    return mean + deviation * apply_mask(raw, present)
 
 
 def _moment(module: nn.Module, name: str, default: Any) -> Any:

@@ -8,21 +8,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.checks import check_splits, describe_largest, first_nonfinite
+from mmjax.checks import check_splits, describe_largest
+from mmjax.epoch import Best, Carry, make_epoch, split_outputs, update_rows
 from mmjax.errors import UsageError
-from mmjax.metrics import merge_stacked
-from mmjax.objective import compute_losses, final_weights, is_error
 from mmjax.placement import DeviceArrays
 from mmjax.search import Trial, draw_trials
 from mmjax.sharding import shard_seeds
 from mmjax.stream import Batch, known_target
-from mmjax.tasks import Task, fit_task, kept_outputs, next_task_state, target_moments
+from mmjax.tasks import Task, fit_task, kept_outputs, target_moments
 from mmjax.training import (
     Train,
     TrainState,
@@ -31,7 +29,6 @@ from mmjax.training import (
     has_rows,
     init_state,
     make_optimizer,
-    make_train_step,
     predict,
     predict_and_sow,
     set_target_moments,
@@ -41,28 +38,8 @@ from mmjax.watchdog import watchdog
 
 __all__ = ["Fit", "Prepared", "Snapshots", "fit", "is_loopy", "map_seeds", "prepare"]
 
-EVALUATION_BATCH = 512
 # The length of one epoch of all seeds is bounded by this; beyond it the machine hangs (see mmjax.watchdog).
 WATCHDOG_SECONDS = 1800.0
-
-
-class Best(flax.struct.PyTreeNode):
-    """The epoch that selection has chosen so far, and what the model said then."""
-
-    score: Any
-    epoch: Any
-    variables: PyTree
-    outputs: PyTree
-
-
-class Carry(flax.struct.PyTreeNode):
-    """What one seed carries from epoch to epoch; ``broken``: by split the first example whose outputs were not finite,
-    in the first epoch that had such, else -1.
-    """
-
-    state: TrainState
-    best: Best
-    broken: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,96 +104,6 @@ def _uses(primitives: Sequence[str], jaxpr: Any) -> bool:
             if hasattr(inner, "eqns") and _uses(primitives, inner):
                 return True
     return False
-
-
-def _rows(data: Batch, rows: Any, counts: Any) -> Batch:
-    """The named rows; those that do not count get weight 0."""
-    batch = jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), data)
-    return batch.replace(weight=batch.weight * counts)
-
-
-def _split_outputs(outputs: PyTree, by_row: PyTree, start: int, size: int, lead: int = 0) -> PyTree:
-    """The outputs of some rows; what has no rows (a learned scale) is whole."""
-    place = (slice(None),) * lead + (slice(start, start + size),)
-    return jax.tree.map(lambda x, row: x[place] if row else x, outputs, by_row)
-
-
-def _in_batches(rows: Any, size: int) -> tuple[Any, Any]:
-    """Row numbers ``[steps, size]`` and which of them count; the last batch is filled up with the first rows."""
-    steps = math.ceil(rows.shape[0] / size)
-    filled = rows[jnp.arange(steps * size) % rows.shape[0]]
-    counts = (jnp.arange(steps * size) < rows.shape[0]).astype(jnp.float32)
-    return filled.reshape(steps, size), counts.reshape(steps, size)
-
-
-def _update_rows(train: Train, examples: int) -> int:
-    """Rows of one update: all parts of it together, no more than there are examples, rounded up to whole parts."""
-    return min(train.batch_size, math.ceil(examples / train.accumulate)) * train.accumulate
-
-
-def _make_epoch(
-    model: nn.Module, task: Task, train: Train, total_steps: int, sizes: Mapping[str, int], by_row: PyTree, sows: bool
-) -> Callable[..., tuple[Carry, dict[str, Any]]]:
-    """One epoch of one seed: a scan over shuffled batches, then validation and test by one compiled forward pass.
-
-    Args:
-      by_row: which leaves of the outputs have an entry per row.
-      sows: whether modules sow losses without training: then no batch holds rows of two splits, for a loss may be a
-        statistic of the batch.
-    """
-    sign = 1.0 if is_error(train.select, task.lower_is_better) else -1.0
-    final = final_weights(train.loss_weights, total_steps)
-
-    def evaluate(variables: PyTree, held_out: Batch) -> tuple[PyTree, dict[str, dict[str, Any]], dict[str, Any]]:
-        groups = list(sizes.values()) if sows else [held_out.size]
-        batch_size, start, batches = min(EVALUATION_BATCH, max(groups)), 0, []
-        for size in groups:
-            batches.append(_in_batches(jnp.arange(start, start + size), batch_size))
-            start += size
-        rows, counts = (jnp.concatenate(parts) for parts in zip(*batches))
-        outputs, sown = jax.lax.map(lambda x: predict_and_sow(model, variables, _rows(held_out, *x)), (rows, counts))
-        ends = np.cumsum([len(part) for part, _ in batches])
-        spans = [slice(end - len(part), end) for end, (part, _) in zip(ends, batches)]
-
-        def joined(x: Any) -> Any:
-            return jnp.concatenate([x[span].reshape(-1, *x.shape[2:])[:size] for span, size in zip(spans, groups)])
-
-        outputs = jax.tree.map(lambda x, row: joined(x) if row else x[0], outputs, by_row)
-        metrics, broken, start = {}, {}, 0
-        for place, (name, size) in enumerate(sizes.items()):
-            items = jax.tree.map(lambda x: x[start : start + size], held_out)  # noqa: B023 (used at once)
-            some = _split_outputs(outputs, by_row, start, size), items
-            losses = merge_stacked(jax.tree.map(lambda x: x[spans[place]], sown)) if sows else {}  # noqa: B023
-            metrics[name] = compute_losses({**task.metrics(*some), **losses}, final)
-            broken[name] = first_nonfinite(*some)
-            start += size
-        return outputs, metrics, broken
-
-    def epoch(
-        carry: Carry, key: Key, order: Any, number: Any, stop_at: Any, trial: Trial | None, data: Batch, held_out: Batch
-    ) -> tuple[Carry, dict[str, Any]]:
-        tx = make_optimizer(train, total_steps, trial)
-        step = make_train_step(
-            model, task, tx, trial, accumulate=train.accumulate, loss_weights=train.loss_weights, augment=train.augment,
-            skip=False,
-        )  # fmt: skip
-        batches = _in_batches(order, _update_rows(train, data.size))
-        step_key = jax.random.fold_in(key, 2)
-        state, states = jax.lax.scan(lambda s, x: step(s, _rows(data, *x), step_key), carry.state, batches)
-        seen = compute_losses(merge_stacked(states), final)
-        outputs, held, broken = evaluate(state.variables, held_out)
-        state = state.replace(task=next_task_state(task, state.task, seen, held["validation"]))
-        splits = {**held, "train": seen}
-        metrics = {f"{split}/{name}": value for split, some in splits.items() for name, value in some.items()}
-        score = sign * metrics[f"validation/{train.select}"]
-        score = jnp.where(jnp.isnan(score), jnp.inf, score)
-        better = jnp.where(stop_at >= 0, number == stop_at, score < carry.best.score)
-        found = Best(score, number, state.variables, kept_outputs(task, outputs))
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, carry.best)
-        broken = jax.tree.map(lambda new, old: jnp.where(old >= 0, old, new), broken, carry.broken)
-        return Carry(state, best, broken), metrics
-
-    return epoch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,11 +209,11 @@ class Prepared:
             )
         diverged = (skipped > 0) | np.any([rows >= 0 for rows in broken.values()], axis=0)
         seconds = {"compile": self.compile_seconds, "train": time.perf_counter() - clocks[0]}
-        steps = len(named) * math.ceil(self.data.size / _update_rows(self.train, self.data.size))
+        steps = len(named) * math.ceil(self.data.size / update_rows(self.train, self.data.size))
         step_ms = 1e3 * float(np.median(np.diff(clocks))) / steps if len(clocks) > 1 else None
         outputs, first = {}, 0
         for name, size in self.sizes.items():
-            outputs[name] = _split_outputs(best.outputs, self.by_row, first, size, lead=1)
+            outputs[name] = split_outputs(best.outputs, self.by_row, first, size, lead=1)
             first += size
         clocked = self.mapped, seconds, step_ms, self.peak_mb
         return Fit(best.variables, outputs, best.epoch, history, diverged, *clocked, used)
@@ -414,7 +301,7 @@ def prepare(
     data = arrays.place(splits["train"])
     sizes = {name: splits[name].size for name in ("validation", "test")}
     held_out = arrays.place(*(splits[name] for name in sizes))
-    steps = math.ceil(data.size / _update_rows(train, data.size))
+    steps = math.ceil(data.size / update_rows(train, data.size))
     total_steps = steps * train.epochs
     tx = make_optimizer(train, total_steps)
     sample = jax.tree.map(lambda a: a[: train.batch_size], splits["train"])
@@ -454,7 +341,7 @@ def prepare(
     # the epoch at level 1 (three quarters of the time to compile, the same to run).
     first = jax.jit(begin_seeds(begin), compiler_options=compile_in_haste()).lower(keys)
     like = shard_seeds(jax.eval_shape(begin_seeds(begin), keys), enabled=mapped == "vmap")
-    epoch = _make_epoch(model, task, train, total_steps, sizes, by_row, bool(sown))
+    epoch = make_epoch(model, task, train, total_steps, sizes, by_row, bool(sown))
     number, scalar = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((len(seeds),), jnp.float32)
     orders = jax.eval_shape(lambda keys, number: draw_orders(keys, number, data.size), keys, number)
     trials = Trial(scalar, scalar, scalar) if search else None

@@ -7,59 +7,41 @@ import io
 import itertools
 import json
 import pathlib
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mmjax.checkpoint import Checkpoints, export_params
-from mmjax.checks import check_batch, describe_largest, first_nonfinite, vocabularies
+from mmjax.checks import check_batch, describe_largest, vocabularies
 from mmjax.data import Records, Source, Transform, ordered_batches, read_ahead, size, steps_per_epoch, stream_batches
 from mmjax.environment import environment
 from mmjax.errors import UsageError
-from mmjax.files import read_json, replace_file
-from mmjax.metrics import merge
-from mmjax.objective import compute_losses, final_weights, is_error
+from mmjax.files import read_json, write_json
+from mmjax.objective import is_error
 from mmjax.progress import MetricsLog, Progress
 from mmjax.sharding import (
     check_divides,
     describe_split,
-    gather,
-    jit_step,
     make_mesh,
     put_batch,
-    replicated,
-    state_sharding,
 )
-from mmjax.stream import Batch, known_target
-from mmjax.tasks import Task, fit_task, next_task_state, target_moments
+from mmjax.stopping import StopSignals, armed
+from mmjax.stream import Batch
+from mmjax.streaming_programs import Programs, this_host
+from mmjax.tasks import Task
 from mmjax.training import (
     Train,
     TrainState,
-    compile_in_haste,
-    init_state,
-    make_optimizer,
-    make_train_step,
-    predict_and_sow,
-    set_target_moments,
+    configured_fields,
 )
 from mmjax.typing import Key, Mapping, PyTree
-from mmjax.watchdog import watchdog
 
 __all__ = ["StreamingFit", "evaluate_streaming", "fit_streaming"]
-
-# Exit statuses after a signal; whoever started the run may start the same command again.
-PREEMPTED, INTERRUPTED = 77, 130
-# No chunk of steps takes this long; beyond it the machine hangs (see mmjax.watchdog).
-WATCHDOG_SECONDS, REARM_SECONDS = 1800.0, 60.0
 
 # Batches from which mean and deviation of the scores are taken.
 SAMPLE = 32
@@ -90,140 +72,6 @@ class _Best:
     epoch: int = -1
     step: int = -1
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-
-
-class _Signals:
-    """Remembers a request to stop; the second Ctrl-C interrupts at once.
-
-    In a run of several processes ``jax.distributed`` catches SIGTERM, and all processes agree on the step.
-    """
-
-    def __init__(self):
-        self.status: int | None = None
-        self._old: dict[int, Any] = {}
-
-    def _received(self, number: int, frame: Any) -> None:
-        if self.status == INTERRUPTED and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.status = INTERRUPTED if number == signal.SIGINT else PREEMPTED
-
-    def __enter__(self) -> "_Signals":
-        main = threading.current_thread() is threading.main_thread()  # elsewhere Python takes no handlers
-        if main and jax.process_count() == 1:
-            for name in ("SIGTERM", "SIGUSR1", "SIGINT"):
-                if hasattr(signal, name):
-                    number = getattr(signal, name)
-                    self._old[number] = signal.signal(number, self._received)
-        return self
-
-    def poll(self, step: int) -> int | None:
-        """The status to end with after this step, or None."""
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-            self.status = PREEMPTED
-        return self.status
-
-    def __exit__(self, *error: Any) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-
-class _Programs:
-    """What is compiled for a model on a mesh: its first state, the train step, a step of evaluation.
-
-    Mean and deviation of scores are those of the sample, as good as those of train.
-
-    Args:
-      per_epoch: updates of an epoch.
-    """
-
-    def __init__(self, model: nn.Module, task: Task, train: Train, per_epoch: int, mesh: Mesh, sample: Sequence[Batch]):
-        self.mesh = mesh
-        total_steps = train.epochs * per_epoch
-        final = final_weights(train.loss_weights, total_steps)
-        tx = make_optimizer(train, total_steps)
-        self._sample = put_batch(sample[0], mesh)
-        moments = target_moments(*sample)
-        if jax.process_count() > 1:  # each holds other examples, and all must compile the same program
-            mean, deviation = multihost_utils.broadcast_one_to_all(np.asarray(moments))
-            moments = (mean, deviation) if np.ndim(mean) else (float(mean), float(deviation))
-        task = fit_task(task, moments)
-
-        make_step = functools.partial(
-            make_train_step, model, task, tx, loss_weights=train.loss_weights, augment=train.augment
-        )
-
-        def init(key: Key, batch: Batch) -> TrainState:
-            state = init_state(model, tx, batch.streams, key, targets=known_target(batch), task=task)
-            state = set_target_moments(state, moments)
-            if state.task is None:
-                return state
-            seen = jax.eval_shape(make_step(), state, batch, key)[1]
-            return state.replace(seen=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), seen))
-
-        shapes = jax.eval_shape(init, jax.random.key(0), self._sample)
-        where = state_sharding(shapes, mesh)
-        self.like = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, where)
-        self._init = jax.jit(init, out_shardings=where, compiler_options=compile_in_haste())
-
-        step = make_step(accumulate=train.accumulate)
-
-        def step_and_compute(state: TrainState, batch: Batch, key: Key) -> tuple[TrainState, dict[str, Any]]:
-            new, states = step(state, batch, key)
-            if state.task is not None:
-                begins = state.step % per_epoch == 0
-                seen = jax.tree.map(lambda a, b: jnp.where(begins, a, b), states, merge(state.seen, states))
-                new = new.replace(seen=seen)
-            return new, compute_losses(states, final)
-
-        self.step = jit_step(step_and_compute, mesh, shapes)
-
-        def after_epoch(state: TrainState, validation: dict[str, Any]) -> PyTree:
-            return next_task_state(task, state.task, compute_losses(state.seen, final), validation)
-
-        self._after_epoch = jax.jit(after_epoch, out_shardings=where.task)
-
-        def states_of(variables: PyTree, batch: Batch) -> tuple[dict[str, Any], Any]:
-            outputs, sown = predict_and_sow(model, gather(variables, mesh), batch)
-            return {**task.metrics(outputs, batch), **sown}, first_nonfinite(outputs, batch)
-
-        self._states = jax.jit(states_of, out_shardings=replicated(mesh))
-        self._merge = jax.jit(merge, out_shardings=replicated(mesh))
-        self._compute = jax.jit(lambda states: compute_losses(states, final), out_shardings=replicated(mesh))
-        known = jax.eval_shape(lambda v, b: compute_losses(states_of(v, b)[0], final), shapes.variables, self._sample)
-        if train.select not in known:
-            raise UsageError(f"train.select={train.select!r} is no metric of the task; it has: {', '.join(known)}")
-
-    def init(self, key: Key) -> TrainState:
-        """A fresh state, made where it lies."""
-        return self._init(key, self._sample)
-
-    def after_epoch(self, state: TrainState, validation: Mapping[str, float]) -> TrainState:
-        """The state after an epoch that ended with these metrics: the task's own follows them."""
-        if state.task is None:
-            return state
-        metrics = {name: np.float32(value) for name, value in validation.items()}
-        return state.replace(task=self._after_epoch(state, metrics))
-
-    def evaluate(self, variables: PyTree, split: str, source: Source, batch_size: int) -> dict[str, float]:
-        """The metrics over a whole split.
-
-        Raises:
-          UsageError: it is empty; outputs that are not finite, naming the example.
-        """
-        total, broken = None, []
-        for batch in ordered_batches(source, batch_size, **_host()):
-            states, first = self._states(variables, put_batch(batch, self.mesh))
-            total = states if total is None else self._merge(total, states)
-            broken.append(first)
-        if total is None:
-            raise UsageError(f"{split}: a split to evaluate on is empty")
-        for number, row in enumerate(jax.device_get(broken)):
-            if row >= 0:
-                raise UsageError(
-                    f"{split}: outputs for example {number * batch_size + int(row)} are not finite: lower "
-                    "train.learning_rate, or see what is unusual about that example"
-                )
-        return {name: float(value) for name, value in jax.device_get(self._compute(total)).items()}
 
 
 def fit_streaming(
@@ -294,12 +142,12 @@ def fit_streaming(
     def batches(start: int) -> Iterator[Batch]:
         source = splits["train"]
         yield from stream_batches(
-            source, train.update_size, seed=seed, start_step=start, steps=total, transforms=transforms, **_host()
+            source, train.update_size, seed=seed, start_step=start, steps=total, transforms=transforms, **this_host()
         )
 
-    with Checkpoints(workdir / "checkpoints") as checkpoints, _Signals() as signals, _armed() as alive:
+    with Checkpoints(workdir / "checkpoints") as checkpoints, StopSignals() as signals, armed() as alive:
         sample = list(itertools.islice(batches(0), SAMPLE if hasattr(task, "fitted") else 1))
-        programs = _Programs(model, task, train, per_epoch, mesh, sample)
+        programs = Programs(model, task, train, per_epoch, mesh, sample)
         state, start, best, finished = _resume(checkpoints, programs, key)
         first = jax.process_index() == 0
         terminal = terminal if first else io.StringIO()
@@ -367,7 +215,7 @@ def fit_streaming(
 
 def _finish(
     checkpoints: Checkpoints,
-    programs: _Programs,
+    programs: Programs,
     splits: Mapping[str, Source],
     train: Train,
     best: _Best,
@@ -410,16 +258,16 @@ def evaluate_streaming(
         raise UsageError(f"no run in {str(workdir)!r}: it has no folder checkpoints")
     source = _checked(source, "the split", model, task)
     with Checkpoints(folder, read_only=True) as checkpoints:
-        sample = [next(ordered_batches(source, train.batch_size, **_host()))]
+        sample = [next(ordered_batches(source, train.batch_size, **this_host()))]
         # The updates of an epoch tell which weights of losses are the last ones.
         per_epoch = (checkpoints.restore_meta(checkpoints.best_step) or {}).get("per_epoch", 1)
-        programs = _Programs(model, task, train, per_epoch, mesh, sample)
+        programs = Programs(model, task, train, per_epoch, mesh, sample)
         return programs.evaluate(
             _best_variables(checkpoints, programs, checkpoints.best_step), "the split", source, train.batch_size
         )
 
 
-def _best_variables(checkpoints: Checkpoints, programs: _Programs, step: int | None) -> dict[str, PyTree]:
+def _best_variables(checkpoints: Checkpoints, programs: Programs, step: int | None) -> dict[str, PyTree]:
     found = None if step is None or step < 0 else checkpoints.restore(programs.like, step)
     if found is None:
         raise UsageError(
@@ -429,7 +277,7 @@ def _best_variables(checkpoints: Checkpoints, programs: _Programs, step: int | N
     return found[1].variables
 
 
-def _resume(checkpoints: Checkpoints, programs: _Programs, key: Key) -> tuple[TrainState, int, _Best, bool]:
+def _resume(checkpoints: Checkpoints, programs: Programs, key: Key) -> tuple[TrainState, int, _Best, bool]:
     if (found := checkpoints.restore(programs.like)) is None:
         return programs.init(jax.random.fold_in(key, 0)), 0, _Best(), False
     step, state = found
@@ -454,21 +302,15 @@ def _checked(source: Source, split: str, model: nn.Module, task: Task) -> Source
     return check_batch(split, source, **arguments)
 
 
-def _host() -> dict[str, int]:
-    return {"process_index": jax.process_index(), "process_count": jax.process_count()}
-
-
 def _identity(
     train: Train, splits: Mapping[str, Source], seed: int, patience: int | None, config: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """What makes a run this run, as far as it can be said in JSON; functions are the caller's to describe."""
-    fields = {f"train.{field.name}": getattr(train, field.name) for field in dataclasses.fields(train)}
+    fields = {f"train.{name}": getattr(train, name) for name in configured_fields(train)}
     plain = {name: value for name, value in fields.items() if value is None or isinstance(value, (int, float, str))}
     weights = {f"train.loss_weights.{name}": weight for name, weight in train.loss_weights.items()}
     plain |= {name: float(weight) for name, weight in weights.items() if not callable(weight)}
-    if train.augment is None:  # is not there, as in runs from before there was such a field
-        del plain["train.augment"]
-    else:
+    if train.augment is not None:
         plain["train.augment"] = getattr(train.augment, "__qualname__", type(train.augment).__name__)
     sizes = {f"size of {name}": size(source) for name, source in splits.items()}
     return {**plain, **sizes, "seed": seed, "patience": patience, **(config or {})}
@@ -497,21 +339,4 @@ def _claim(workdir: pathlib.Path, identity: dict[str, Any]) -> None:
 
 def _write(path: pathlib.Path, content: Any) -> None:
     if jax.process_index() == 0:
-        replace_file(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
-
-
-@contextlib.contextmanager
-def _armed() -> Iterator[Callable[[], None]]:
-    """A watchdog over the whole run: the function it gives says that the run is alive."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(watchdog(WATCHDOG_SECONDS))
-        since = time.monotonic()
-
-        def alive() -> None:
-            nonlocal since
-            if time.monotonic() - since > REARM_SECONDS:
-                stack.close()
-                stack.enter_context(watchdog(WATCHDOG_SECONDS))
-                since = time.monotonic()
-
-        yield alive
+        write_json(path, content)

@@ -29,6 +29,7 @@ __all__ = [
     "TrainState",
     "compile_effort",
     "compile_in_haste",
+    "configured_fields",
     "init_state",
     "make_optimizer",
     "make_train_step",
@@ -43,6 +44,9 @@ Schedule = Callable[[float, int], Any]
 
 Augment = Callable[[Batch, Key], Batch]
 """``(training batch, key) -> batch`` of the same shapes and dtypes, pure JAX."""
+
+ADDED = {"added": True}
+"""Marks a field that configurations from before do not have: see ``configured_fields``."""
 
 NO_WEIGHTS: Mapping[str, Weight] = FrozenDict()
 AUGMENT_KEY = 2**31 - 1  # folded into the key of a step; parts of a batch have the numbers from 0
@@ -86,8 +90,8 @@ class Train:
     schedule: Schedule | None = None
     clip_norm: float | None = None
     accumulate: int = 1
-    loss_weights: Mapping[str, Weight] = NO_WEIGHTS
-    augment: Augment | None = None
+    loss_weights: Mapping[str, Weight] = dataclasses.field(default=NO_WEIGHTS, metadata=ADDED)
+    augment: Augment | None = dataclasses.field(default=None, metadata=ADDED)
     select: str = "loss"
     refit: bool = False
 
@@ -133,6 +137,19 @@ def make_optimizer(train: Train, total_steps: int, trial: Trial | None = None) -
 def compile_effort(level: int) -> dict[str, int]:
     """Compiler options: on a CPU, how much the code is optimised (0 compiles in a fifth of the time); else nothing."""
     return {"xla_backend_optimization_level": level} if jax.default_backend() == "cpu" else {}
+
+
+def configured_fields(value: Any) -> list[str]:
+    """Names of the fields of a dataclass that tell its configuration from another.
+
+    A field that was added later (``metadata=ADDED``) is none of them while it has its default, so that a configuration
+    which does not use it is the one of before.
+    """
+    return [
+        field.name
+        for field in dataclasses.fields(value)
+        if not (field.metadata.get("added") and getattr(value, field.name) == field.default)
+    ]
 
 
 def compile_in_haste() -> dict[str, int | bool]:

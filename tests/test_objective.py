@@ -162,7 +162,7 @@ def test_the_resident_feed_logs_each_loss_and_selects_by_all_at_their_last_weigh
 
 def test_a_statistic_of_a_batch_sees_one_split(monkeypatch):
     """In batches of 2 the third row of validation would share one with the first of test."""
-    monkeypatch.setattr("mmjax.resident.EVALUATION_BATCH", 2)
+    monkeypatch.setattr("mmjax.epoch.EVALUATION_BATCH", 2)
     found = fit(Parts(), PerRow(), TRAIN, SPLITS, (0,), mapped="vmap").history
     for epoch, expected in enumerate(expected_losses()):
         assert {name: value[epoch, 0] for name, value in found.items()} == pytest.approx(expected, rel=1e-5, abs=1e-4)

@@ -77,6 +77,12 @@ class Dataset:
         """Names of the modalities, sorted."""
         return tuple(sorted(self.splits["train"].streams))
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an item has a vector of labels, 0 or 1 for each class."""
+        batch = self.splits["train"]
+        return bool(self.card.num_classes) and np.ndim(batch.target) > np.ndim(batch.index)
+
     def majority(self, split: str = "test") -> float:
         """Share of the most frequent class among the labelled items of ``split``: what ignoring the input reaches.
 

@@ -1,14 +1,14 @@
 """Where source files and prepared files live, and the checksums that source files must have."""
 
-import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Mapping
 
 from mmjax.errors import UsageError
+from mmjax.files import file_sha256
 
-__all__ = ["CONVERTED", "cache_folder", "data_folder", "file_sha256", "verify", "write_manifest"]
+__all__ = ["CONVERTED", "cache_folder", "data_folder", "verify", "write_manifest"]
 
 CONVERTED = "converted.json"  # beside files that a converter wrote: their checksums
 
@@ -25,12 +25,6 @@ def cache_folder(cache_dir: str | os.PathLike | None) -> pathlib.Path:
         return pathlib.Path(cache_dir).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(base) / "mmjax"
-
-
-def file_sha256(path: pathlib.Path) -> str:
-    """The digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_manifest(folder: pathlib.Path, names: list[str]) -> None:

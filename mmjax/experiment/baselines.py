@@ -235,7 +235,7 @@ def with_baselines(table: Table, dataset: Dataset) -> Table:
     """
     added: list[Row] = []
     plain = next((row for row in table.rows if row.role == "concatenation"), None)
-    if has_sequences(dataset) and not _has_labels(dataset) and not any(row.role == "linear" for row in table.rows):
+    if has_sequences(dataset) and not dataset.multi_label and not any(row.role == "linear" for row in table.rows):
         names = {row.name for row in table.rows}
         section = plain.section if plain else ""
         scores = not dataset.card.num_classes
@@ -253,7 +253,7 @@ def check_fits(rows: Sequence[Row], dataset: Dataset) -> None:
     if not isinstance(dataset.splits["train"].target, np.ndarray):
         _check_fits_of_parts(rows, dataset)
         return
-    labels = _has_labels(dataset)
+    labels = dataset.multi_label
     if dataset.card.num_classes and not labels:
         return
     for row in rows:
@@ -288,12 +288,6 @@ def _check_fits_of_parts(rows: Sequence[Row], dataset: Dataset) -> None:
             )
 
 
-def _has_labels(dataset: Dataset) -> bool:
-    """Whether an item has several labels."""
-    batch = dataset.splits["train"]
-    return bool(dataset.card.num_classes) and np.ndim(batch.target) > np.ndim(batch.index)
-
-
 def constants(dataset: Dataset) -> dict[str, float]:
     """The metric of constant predictions on test: of scores mean and median of train, of labels their shares of train
     as probabilities (a rare label is then never predicted, and its F1 is 0), and every label. Undefined metrics, as the
@@ -303,7 +297,7 @@ def constants(dataset: Dataset) -> dict[str, float]:
     several = metric.outputs == "vectors"
     scored = np.shape(train.target) == np.shape(train.index) and metric.outputs == "values"
     scored = scored or (several and np.shape(train.target)[:-1] == np.shape(train.index))
-    if not _has_labels(dataset) and (dataset.card.num_classes or not scored):
+    if not dataset.multi_label and (dataset.card.num_classes or not scored):
         return {}
     seen, truth = (np.asarray(target_items(dataset.splits[split]), np.float64) for split in ("train", "test"))
     if scored:

@@ -72,7 +72,7 @@ def default_train(dataset: Dataset) -> Train:
     """
     steps = math.ceil(dataset.splits["train"].size / 32)
     epochs = min(max(math.ceil(STEPS / steps), 5), 200)
-    select = "accuracy" if dataset.card.num_classes and not _has_labels(dataset) else "loss"
+    select = "accuracy" if dataset.card.num_classes and not dataset.multi_label else "loss"
     select = "scores_r2" if _count_scores(dataset) else select
     return Train(epochs=epochs, batch_size=32, learning_rate=1e-3, clip_norm=1.0, select=select)
 
@@ -93,7 +93,7 @@ def default_table(
     Raises:
       UsageError: a label a step, or a target that is no array.
     """
-    batch, labels = dataset.splits["train"], _has_labels(dataset)
+    batch, labels = dataset.splits["train"], dataset.multi_label
     array = isinstance(batch.target, np.ndarray)
     if not array or batch.index.ndim > 1 or (batch.target.ndim > 1 and not labels and not _count_scores(dataset)):
         form = str(batch.target.shape) if array else f"of type {type(batch.target).__name__}"
@@ -139,10 +139,6 @@ def _plain(dataset: Dataset) -> tuple[str, ...]:
     return tuple(sorted(name for name in numbers if train[name].values.dtype.kind == "f"))
 
 
-def _has_labels(dataset: Dataset) -> bool:
-    return bool(dataset.card.num_classes) and dataset.splits["train"].target.ndim > 1
-
-
 def _count_scores(dataset: Dataset) -> int:
     """Scores of an example that has several, else 0."""
     batch = dataset.splits["train"]
@@ -152,7 +148,7 @@ def _count_scores(dataset: Dataset) -> int:
 
 def _task(dataset: Dataset) -> Task:
     classes = dataset.card.num_classes
-    if classes and _has_labels(dataset):
+    if classes and dataset.multi_label:
         return MultiLabel(classes)
     if classes:
         return Classification(classes, label_smoothing=0.1)

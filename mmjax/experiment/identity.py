@@ -27,8 +27,6 @@ def config_hash(table: Table, row: Row, dataset: Dataset) -> str:
     """Digest of all configuration that can change the numbers of a row; texts are left out."""
     method = describe(dataclasses.replace(row, paper=None, notes="", section="", train=row.train or table.train))
     del method["role"]
-    if method["train"]["augment"] is None:  # the digest of a row without is that of before there was such a field
-        del method["train"]["augment"]
     members = [config_hash(table, member, dataset) for member in table.pick(row.members)]
     versions = {package: importlib.metadata.version(package) for package in ("jax", "flax", "optax")}
     data = [dataset.card.name, dataset.version, dataset.sha256, dataset.split_id, describe(table.view)]

@@ -19,6 +19,7 @@ import numpy as np
 
 from mmjax.errors import UsageError
 from mmjax.experiment.table import Row
+from mmjax.training import configured_fields
 from mmjax.typing import Mapping
 
 __all__ = ["apply_settings", "describe", "digest"]
@@ -36,7 +37,8 @@ def describe(value: Any) -> Any:
         positional = {"args": describe(value.args)} if value.args else {}
         return {"call": describe(value.func), **positional, **describe(value.keywords)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"class": describe(type(value)), **{name: describe(getattr(value, name)) for name in _fields(value)}}
+        names = [name for name in configured_fields(value) if name in _fields(value)]
+        return {"class": describe(type(value)), **{name: describe(getattr(value, name)) for name in names}}
     if isinstance(value, Mapping):
         return {str(key): describe(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, (set, frozenset)):

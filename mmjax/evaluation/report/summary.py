@@ -1,7 +1,6 @@
 """Every number of a table, recomputed from a work directory (configuration, targets, records, logits), no training."""
 
 import dataclasses
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from mmjax.evaluation.statistics.gains import Scored, add_gains, gain_cell
 from mmjax.evaluation.statistics.published import check_metric, judge
 from mmjax.evaluation.store.records import RecordStore
 from mmjax.evaluation.store.schema import STANDARD
+from mmjax.files import rounded
 from mmjax.typing import Mapping
 
 __all__ = ["summarise"]
@@ -104,7 +104,7 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "decisions": _decisions(rows, runs, targets["test"][0]) if score.outputs == "classes" else [],
         "references": config.get("references", []),
     }
-    return _rounded(summary)
+    return rounded(summary)
 
 
 def _missing_seeds(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[str]:
@@ -213,7 +213,6 @@ def _calibration(run: _Run, targets: Mapping, fitted: bool) -> dict[str, Any]:
     diagram = calibration.reliability(run.logits["test"], target)
     return {
         **_means(cells),
-        "classwise_ece": float(np.mean([calibration.classwise_error(one, target) for one in run.logits["test"]])),
         "ece_interval": [interval.lower, interval.upper],
         "ece_debiased": interval.debiased,
         "reliability": {name: values.tolist() for name, values in diagram._asdict().items()},
@@ -312,14 +311,3 @@ def _plain_gain(
     if over is None or len(row["streams"]) < 2 or over["name"] == row["name"]:
         return None
     return gain_cell(scored[row["name"]], scored[over["name"]], over["name"], groups, score)
-
-
-def _rounded(value: Any) -> Any:
-    """JSON data, at ten digits: beyond them numbers are noise, and NaN or infinity become null."""
-    if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(f"{value:.10g}") if math.isfinite(value) else None
-    return value

@@ -1,6 +1,5 @@
 """The report of a work directory: tables, page, LaTeX and plots, the same bytes whenever it is made."""
 
-import json
 import math
 import os
 import pathlib
@@ -15,7 +14,7 @@ from mmjax.evaluation.report.latex import format_latex
 from mmjax.evaluation.report.summary import summarise
 from mmjax.evaluation.store.damage import check_undamaged
 from mmjax.evaluation.store.records import RecordStore
-from mmjax.files import replace_file
+from mmjax.files import replace_file, write_json
 from mmjax.typing import Mapping
 
 __all__ = ["format_markdown", "format_table", "write_report"]
@@ -46,7 +45,7 @@ def write_report(workdir: str | os.PathLike) -> str:
     summary = summarise(workdir)
     frame = make_frame(summary, store.timing())
     text = format_markdown(frame)
-    replace_file(workdir / "table.json", (json.dumps(summary, sort_keys=True, indent=1) + "\n").encode())
+    write_json(workdir / "table.json", summary)
     replace_file(workdir / "table.md", text.encode())
     replace_file(workdir / "table.tex", format_latex(frame).encode())
     plots = write_plots(workdir, summary)
