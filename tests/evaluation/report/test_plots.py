@@ -392,3 +392,12 @@ def test_the_words_for_a_plot_say_what_it_shows():
     one = alternative("Noise: per utterance", summary)
     assert "in the section per utterance" in one and best["name"] not in one and "3 controls" in one
     assert alternative("Somebody's own", summary) == "Somebody's own"
+
+
+def test_the_constant_to_beat_is_the_best_one_and_no_ceiling(summary):
+    known = [{"name": "Bayes accuracy, all modalities", "value": 1.0},
+             {"name": "share of each label of train", "value": 0.0}, {"name": "every label", "value": 0.7}]  # fmt: skip
+    legend = rows_figure({**summary, "majority": None, "known": known}).legends[0].get_texts()
+    texts = {text.get_text() for text in legend}
+    assert any(text.startswith("every label") for text in texts)
+    assert not any(text.startswith(("Bayes", "share of each label")) for text in texts)

@@ -87,7 +87,7 @@ def _floor(summary: Mapping[str, Any]) -> tuple[str, float | None]:
     factor = style.scale(summary)
     if summary["majority"] is not None:
         return "majority class", factor * summary["majority"]
-    constants = [one for one in summary.get("known") or () if one["name"].endswith(" of train")]
+    constants = [one for one in summary.get("known") or () if not one["name"].startswith("Bayes accuracy")]
     if not constants:
         return "", None
     best = (max if summary["higher_is_better"] else min)(constants, key=lambda one: one["value"])
