@@ -81,12 +81,12 @@ def png(figure: Any) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    drawn, buffer = io.BytesIO(), io.BytesIO()
     with _own_style():
-        FigureCanvasAgg(figure)
-        figure.savefig(drawn, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
-    image = Image.open(drawn).convert("RGB")
-    palette = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        figure.set_dpi(DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    palette, buffer = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE), io.BytesIO()
     palette.save(buffer, format="PNG", dpi=(DPI, DPI), optimize=True)
     return buffer.getvalue()
 
