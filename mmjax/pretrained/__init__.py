@@ -1,0 +1,6 @@
+"""Published weights in linen modules: a tower owns its preprocessing and gives a stream. A file per architecture."""
+
+from mmjax.pretrained.efficientnet import EfficientNetLite0 as EfficientNetLite0
+from mmjax.pretrained.efficientnet import efficientnet_lite0 as efficientnet_lite0
+from mmjax.pretrained.tower import Tower as Tower
+from mmjax.pretrained.tower import put_weights as put_weights
