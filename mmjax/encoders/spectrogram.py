@@ -12,7 +12,7 @@ import numpy as np
 from mmjax.stream import Stream, apply_mask, where_mask
 from mmjax.typing import Array, Bool, Dtype, Float, checked
 
-__all__ = ["LogMel", "frame_mask", "log_mel_spectrogram", "mel_filterbank", "mel_spectrogram"]
+__all__ = ["LogMel", "cut_frames", "frame_mask", "log_mel_spectrogram", "mel_filterbank", "mel_spectrogram"]
 
 _KNEE_HZ, _HZ_PER_MEL, _LOG_STEP = 1000.0, 200.0 / 3, np.log(6.4) / 27  # Slaney: linear below 1 kHz, then logarithmic
 
@@ -55,8 +55,13 @@ def mel_filterbank(
     return bank.astype(np.float32)
 
 
-def _frames(waveform: Float[Array, "b s"], n_fft: int, hop_length: int, count: int) -> Float[Array, "b f n"]:
-    """Overlapping frames by slices of whole hops: no gather, whose gradient would be a slow scatter."""
+def cut_frames(waveform: Float[Array, "b s"], n_fft: int, hop_length: int, count: int) -> Float[Array, "b f n"]:
+    """Overlapping frames by slices of whole hops: no gather, whose gradient would be a slow scatter.
+
+    Example:
+      >>> cut_frames(jnp.arange(5.0)[None], 3, 2, 2)[0].tolist()
+      [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]
+    """
     hops = -(-n_fft // hop_length)
     needed = (count + hops - 1) * hop_length
     waveform = jnp.pad(waveform, ((0, 0), (0, max(0, needed - waveform.shape[1]))))[:, :needed]
@@ -102,7 +107,7 @@ def mel_spectrogram(
     waveform = waveform.astype(jnp.float32)  # there is no Fourier transform in bfloat16
     if center:
         waveform = jnp.pad(waveform, ((0, 0), (n_fft // 2, n_fft // 2)))
-    frames = _frames(waveform, n_fft, hop_length, count) * window.astype(np.float32)
+    frames = cut_frames(waveform, n_fft, hop_length, count) * window.astype(np.float32)
     spectrum = jnp.fft.rfft(frames, axis=-1)
     power = spectrum.real**2 + spectrum.imag**2  # not abs: its gradient at 0 is NaN
     bank = mel_filterbank(sample_rate, n_fft, n_mels, fmin=fmin, fmax=fmax)

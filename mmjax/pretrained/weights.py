@@ -108,7 +108,8 @@ def place_tensors(
         if found.shape != needed or not np.issubdtype(found.dtype, np.floating):
             wrong.append(f"{source.name} is {found.dtype} {list(found.shape)} where floating {list(needed)} is needed")
             continue
-        placed[path] = np.ascontiguousarray(found.transpose(source.axes), np.float32)
+        found = found if source.axes is None else found.transpose(source.axes)
+        placed[path] = np.ascontiguousarray(found, np.float32)
     known = {source.name for source in sources.values()} | unused
     left = [f"{name} {list(np.shape(tensors[name]))}" for name in sorted(set(tensors) - known)]
     lists = {"missing": missing, "left over": left, "wrong shape": wrong}

@@ -14,6 +14,7 @@ LIKE = {
         "conv": {"kernel": jax.ShapeDtypeStruct((3, 2, 4, 5), np.float32)},
         "dense": {"kernel": jax.ShapeDtypeStruct((5, 7), np.float32), "bias": jax.ShapeDtypeStruct((7,), np.float32)},
     },
+    "constants": {"table": jax.ShapeDtypeStruct((4, 3), np.float32)},
     "batch_stats": {"mean": jax.ShapeDtypeStruct((5,), np.float32)},
 }
 SOURCES = {
@@ -21,6 +22,7 @@ SOURCES = {
     "params/dense/kernel": Source("d.weight", LINEAR),
     "params/dense/bias": Source("d.bias"),
     "batch_stats/mean": Source("mean"),
+    "constants/table": Source("table"),
     "params/other/kernel": Source("of_a_part_that_is_not_used"),
 }
 
@@ -28,7 +30,7 @@ SOURCES = {
 @pytest.fixture
 def tensors():
     draw = np.random.default_rng(0)
-    shapes = {"c.weight": (5, 4, 3, 2), "d.weight": (7, 5), "d.bias": (7,), "mean": (5,)}
+    shapes = {"c.weight": (5, 4, 3, 2), "d.weight": (7, 5), "d.bias": (7,), "mean": (5,), "table": (4, 3)}
     return {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -39,6 +41,7 @@ def test_tensors_are_placed_by_name_and_layout(tensors):
     assert kernel[2, 1, 3, 0] == tensors["c.weight"][0, 3, 2, 1] and kernel.flags.c_contiguous
     assert placed["params"]["dense"]["kernel"][4, 6] == tensors["d.weight"][6, 4]
     np.testing.assert_array_equal(placed["batch_stats"]["mean"], tensors["mean"])
+    np.testing.assert_array_equal(placed["constants"]["table"], tensors["table"])
 
 
 def test_half_precision_becomes_float32(tensors):
