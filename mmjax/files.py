@@ -116,7 +116,7 @@ def arrays_sha256(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def replace_file(path: pathlib.Path, data: bytes) -> None:
+def replace_file(path: pathlib.Path, data: bytes | memoryview) -> None:
     """Writes a file whole or not at all, beside other processes and threads that write the same one.
 
     The name of the partial file is a new one each time, so that nothing that lies there, a link among others, is

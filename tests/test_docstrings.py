@@ -39,6 +39,7 @@ MODULES = (
     "mmjax.layers.recurrent",
     "mmjax.losses",
     "mmjax.pretrained.efficientnet",
+    "mmjax.pretrained.features",
     "mmjax.pretrained.speech",
     "mmjax.pretrained.tower",
     "mmjax.pretrained.weights",

@@ -1,0 +1,100 @@
+"""Features of a frozen tower, kept by content: for the same weights, code and inputs they are computed once."""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from mmjax.errors import UsageError
+from mmjax.files import DamagedFile, arrays_sha256, read_npz, replace_file
+from mmjax.pretrained.tower import Tower
+from mmjax.source_code import code_digest, reached_definitions
+from mmjax.stream import Stream, where_mask
+
+__all__ = ["features_key", "frozen_features"]
+
+
+def frozen_features(
+    tower: Tower, stream: Stream, *, cache_dir: str | os.PathLike | None = None, batch_size: int = 32
+) -> Stream:
+    """What the tower gives for a stream, as NumPy arrays: batch after batch, all of one compiled shape.
+
+    Args:
+      stream: raw, ``[items, ...]``, of any number of items.
+      cache_dir: a folder in which the result is kept as ``MODULE-KEY.npz`` (see ``features_key``) and found again; a
+        damaged file is made again. None = nothing is kept.
+      batch_size: items that pass through the tower at once; it changes the result by rounding alone.
+
+    Raises:
+      UsageError: no items, a batch size below 1, or a folder that cannot be written.
+
+    Example:
+      >>> net = LeNet(dim=4)
+      >>> tower = Tower(net, net.init(jax.random.key(0), Stream.of(jnp.ones((1, 1, 8, 8, 3)))), "")
+      >>> frozen_features(tower, Stream.of(np.ones((5, 1, 8, 8, 3))), batch_size=2).values.shape
+      (5, 1, 4)
+    """
+    if batch_size < 1 or not len(stream.mask):
+        raise UsageError(f"features are of 1 item or more, {batch_size=} (1 or more) at once: got {len(stream.mask)}")
+    if cache_dir is None:
+        return _compute(tower, stream, batch_size)
+    name = type(tower.module).__name__
+    path = pathlib.Path(cache_dir) / f"{name}-{features_key(tower, stream)}.npz"
+    try:
+        kept = read_npz(path)
+        return Stream(kept["values"], kept["mask"])
+    except (FileNotFoundError, DamagedFile, KeyError):
+        pass
+    features = _compute(tower, stream, batch_size)
+    data = io.BytesIO()
+    np.savez(data, values=features.values, mask=features.mask)
+    replace_file(path, data.getbuffer())
+    return features
+
+
+def features_key(tower: Tower, stream: Stream) -> str:
+    """A digest of all that features depend on: the weights in the tower, its fields and code (the preprocessing among
+    it), the values where the mask is True, and the mask.
+
+    Example:
+      >>> net = LeNet(dim=4)
+      >>> tower = Tower(net, {"params": {}}, "")
+      >>> images = np.zeros((1, 1, 2, 2, 1))
+      >>> features_key(tower, Stream.of(images)) == features_key(tower, Stream.of(images + 1))
+      False
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tower.variables)
+    inputs = hashlib.sha256(f"{stream.values.dtype} {stream.values.shape} {stream.mask.shape}".encode())
+    for values, mask in _batches(stream, 256):
+        inputs.update(values.tobytes() + mask.tobytes())
+    parts = {
+        "weights": arrays_sha256({jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}),
+        "module": repr(tower.module),
+        "code": code_digest(reached_definitions(tower.module)),
+        "inputs": inputs.hexdigest(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _batches(stream: Stream, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Values (zero where the mask is False) and mask, so many items at a time."""
+    for start in range(0, len(stream.mask), size):
+        values, mask = (np.asarray(x[start : start + size]) for x in (stream.values, stream.mask))
+        yield np.where(where_mask(mask, values), values, np.zeros((), values.dtype)), mask
+
+
+def _compute(tower: Tower, stream: Stream, size: int) -> Stream:
+    size = min(size, len(stream.mask))
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    for values, mask in _batches(stream, size):
+        count = len(mask)
+        fill = [(0, size - count)]  # absent items, so that the last batch has the shape of the others
+        whole = Stream(*(np.pad(x, fill + [(0, 0)] * (x.ndim - 1)) for x in (values, mask)))
+        features = tower(whole)
+        found.append((np.asarray(features.values)[:count], np.asarray(features.mask)[:count]))
+    return Stream(*(np.concatenate(parts) for parts in zip(*found)))
