@@ -46,7 +46,8 @@ class Example:
     """One example from a record.
 
     Attributes:
-      streams: items of each modality, ``[length, *item]``; absent from the mapping or of length 0 = missing.
+      streams: items of each modality, ``[length, *item]``, or of nested sequences a list of such; absent from the
+        mapping or of length 0 = missing.
       target: a class, a score, a vector of labels, a sequence of ids to be said, or a dict of such; where there are
         labels per step, with a first axis ``[length]``.
       group: number of the unit of splitting and of the bootstrap.
@@ -90,7 +91,7 @@ class Records:
       to_example: ``(record, generator) -> Example``; the generator is a function of seed, epoch and record, so that
         augmentation is the same after a restart and on any number of hosts.
       items: per stream ``(length, item shape, dtype)``: longer sequences are cut, shorter padded, so that one program
-        serves every batch.
+        serves every batch. Of nested sequences the length is a pair, ``(captions, words)``.
       steps: number of labels per example; None = one label.
       target: the form of the targets, a pytree of ``Field``.
       budget: bad records that are borne.
@@ -100,7 +101,7 @@ class Records:
         self,
         source: Any,
         to_example: Callable[[Any, np.random.Generator], Example],
-        items: Mapping[str, tuple[int, tuple[int, ...], Any]],
+        items: Mapping[str, tuple[int | tuple[int, int], tuple[int, ...], Any]],
         *,
         steps: int | None = None,
         target: PyTree = Field(),
@@ -129,10 +130,10 @@ class Records:
         """The examples of some rows; those that do not count are not read."""
         n = len(rows)
         labels = (n,) if self.steps is None else (n, self.steps)
-        streams = {
-            name: Stream(np.zeros((n, length, *item), dtype), np.zeros((n, length), bool))
-            for name, (length, item, dtype) in self.items.items()
-        }
+        streams = {}
+        for name, (length, item, dtype) in self.items.items():
+            axes = (n, *length) if isinstance(length, tuple) else (n, length)
+            streams[name] = Stream(np.zeros((*axes, *item), dtype), np.zeros(axes, bool))
         index = np.full(labels, -1, np.int32)
         target = jax.tree.map(lambda field: field.empty(labels), self.target)
         batch = Batch(streams, target, np.zeros(n, np.float32), index, np.copy(index))
@@ -153,9 +154,12 @@ class Records:
             raise ValueError(f"stream {unknown[0]!r} is not among {sorted(self.items)}")
         for name, values in example.streams.items():
             stream = batch.streams[name]
-            length = min(len(values), stream.mask.shape[1])
-            stream.values[i, :length] = _convert(f"stream {name!r}", values[:length], stream.values.dtype)
-            stream.mask[i, :length] = True
+            nested = stream.mask.ndim == 3
+            for place, sequence in enumerate(values[: stream.mask.shape[1]] if nested else [values]):
+                at = (i, place) if nested else (i,)
+                length = min(len(sequence), stream.mask.shape[-1])
+                converted = _convert(f"stream {name!r}", sequence[:length], stream.values.dtype)
+                stream.values[(*at, slice(length))], stream.mask[(*at, slice(length))] = converted, True
         if self.steps is None:
             batch.index[i], batch.group[i] = row, example.group
         else:

@@ -196,3 +196,17 @@ def test_closed_it_reads_no_more_than_was_begun():
     next(feed)
     feed.close()
     assert taken == list(range(len(taken))) and len(taken) <= 3
+
+
+def test_nested_sequences_are_cut_and_padded_at_both_levels():
+    sentences = [[], [[1, 2, 3]], [[1], [2, 2]], [[7, 7, 7, 7], [], [5]]]
+
+    def nested(record, rng):
+        texts = [np.asarray(words, np.int32) for words in sentences[record["number"]]]
+        return Example({"text": texts}, 0)
+
+    (batch,) = ordered_batches(Records(Source(4), nested, {"text": ((2, 3), (), np.int32)}), 4)
+    text = batch.streams["text"]
+    assert text.values.shape == text.mask.shape == (4, 2, 3) and batch.weight.all()
+    assert text.mask.sum(-1).tolist() == [[0, 0], [3, 0], [1, 2], [3, 0]]
+    assert text.values[2].tolist() == [[1, 0, 0], [2, 2, 0]] and text.values[3].tolist() == [[7, 7, 7], [0, 0, 0]]

@@ -6,15 +6,28 @@ Each folder here is one data set: its card and options in ``__init__.py``, what 
 ``examples.py``, its TFDS builder in ``builder.py``. Importing this package imports neither TFDS nor scikit-learn.
 """
 
+import dataclasses
+import hashlib
 import os
 from typing import Any
 
-from mmjax.datasets import avletters, cmu_mosi, digits, fsdd_digits, moving_digits, synthetic, uci_mfeat, views
+from mmjax.datasets import (
+    avletters,
+    cmu_mosi,
+    digits,
+    flickr8k,
+    fsdd_digits,
+    moving_digits,
+    synthetic,
+    uci_mfeat,
+    views,
+    wiki_crossmodal,
+)
 from mmjax.datasets.arrays import from_arrays, from_npz
 from mmjax.datasets.base import Card, Dataset
 from mmjax.datasets.checks import check, content_sha256
 from mmjax.datasets.recipe import Recipe, collate
-from mmjax.datasets.store import columns_of, content_note, prepare
+from mmjax.datasets.store import columns_of, columns_sha256, content_note, prepare
 from mmjax.datasets.table import from_table
 from mmjax.errors import UsageError
 
@@ -36,10 +49,12 @@ _RECIPES: dict[str, Recipe] = {
     "avletters": avletters.RECIPE,
     "cmu_mosi": cmu_mosi.RECIPE,
     "digits": digits.RECIPE,
+    "flickr8k": flickr8k.RECIPE,
     "fsdd_digits": fsdd_digits.RECIPE,
     "moving_digits": moving_digits.RECIPE,
     "synthetic": synthetic.RECIPE,
     "uci_mfeat": uci_mfeat.RECIPE,
+    "wiki_crossmodal": wiki_crossmodal.RECIPE,
 }
 
 
@@ -89,11 +104,16 @@ def load(
     chosen = recipe.parse(name, options)
     embedded = not recipe.files(chosen)
     builder = None if embedded else prepare(name, recipe, chosen, data_dir, cache_dir)
-    columns = recipe.read(chosen, None) if embedded else columns_of(name, builder)
+    stored = recipe.read(chosen, None) if embedded else columns_of(name, builder)
+    columns, tokenizers = recipe.at_reading(chosen, stored)
     splits = collate(recipe, chosen, columns)
-    digest = content_sha256(splits)
+    if columns is stored:
+        digest = note = content_sha256(splits)
+    else:  # what is made at reading follows from options and from the version of a decoder: the files are as they were
+        note = columns_sha256(stored)
+        digest = hashlib.sha256(f"{note} {sorted(dataclasses.asdict(chosen).items())}".encode()).hexdigest()
     if not embedded:
-        content_note(name, builder, digest)
+        content_note(name, builder, note)
     return check(
         Dataset(
             card=recipe.card(chosen),
@@ -102,6 +122,7 @@ def load(
             sha256=digest,
             split_id=recipe.split_id(chosen),
             facts=recipe.facts(chosen),
+            tokenizers=tokenizers,
         )
     )
 

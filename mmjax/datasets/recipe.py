@@ -14,7 +14,9 @@ from mmjax.errors import UsageError
 from mmjax.source_code import code_digest, reached_definitions
 from mmjax.stream import Batch, Stream
 
-__all__ = ["Columns", "Recipe", "collate"]
+__all__ = ["AT_READING", "Columns", "Recipe", "collate"]
+
+AT_READING = {"at_reading": True}
 
 Columns = dict[str, dict[str, Any]]
 """Per split the columns of its examples: every stream, ``target`` and ``group``; arrays or lists of arrays."""
@@ -37,6 +39,9 @@ class Recipe:
         cut to (None = the longest of all splits); the others are single items.
       decode: what becomes of the stored values of a stream, e.g. 16-bit samples as floats.
       facts: ``options -> {}`` known answers.
+      at_reading: ``(options, columns) -> (columns, tokenizers by stream)``: what becomes of stored examples when they
+        are read, e.g. of JPEG files pixels and of captions ids by a vocabulary of train; a column may become a
+        ``Stream``. Options whose field says ``metadata=AT_READING`` are for it alone: others prepare anew.
     """
 
     card: Callable[[Any], Card]
@@ -50,6 +55,7 @@ class Recipe:
     sequences: Callable[[Any], Mapping[str, int | None]] = lambda options: {}
     decode: Mapping[str, Callable[[np.ndarray], np.ndarray]] = dataclasses.field(default_factory=dict)
     facts: Callable[[Any], dict[str, Any]] = lambda options: {}
+    at_reading: Callable[[Any, Columns], tuple[Columns, dict[str, Any]]] = lambda options, columns: (columns, {})
 
     def parse(self, name: str, options: Mapping[str, Any]) -> Any:
         """The options as their dataclass.
@@ -65,7 +71,9 @@ class Recipe:
     def key(self, options: Any, files: Mapping[str, str]) -> str:
         """Names one preparation: version, options, source files, and the code that reads them."""
         code = code_digest(reached_definitions(self.read))
-        text = json.dumps([self.version, dataclasses.asdict(options), dict(files), code], sort_keys=True, default=str)
+        later = {field.name for field in dataclasses.fields(options) if field.metadata.get("at_reading")}
+        stored = {name: value for name, value in dataclasses.asdict(options).items() if name not in later}
+        text = json.dumps([self.version, stored, dict(files), code], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -79,13 +87,17 @@ def collate(recipe: Recipe, options: Any, columns: Columns) -> dict[str, Batch]:
     for split in SPLITS:
         rows, streams = columns[split], {}
         for name in sorted(card.kinds):
-            if name in lengths:
+            if isinstance(rows[name], Stream):
+                values, mask = rows[name].values, rows[name].mask
+            elif name in lengths:
                 values, mask = pad(rows[name], lengths[name])
             else:
                 values = np.asarray(rows[name])[:, None]
                 mask = np.ones(values.shape[:2], bool)
             streams[name] = Stream(recipe.decode.get(name, lambda x: x)(values), mask)
-        target = np.asarray(rows["target"]).astype(np.float32 if card.num_classes is None else np.int32)
+        target = np.asarray(rows["target"])
+        scores = card.num_classes is None and target.dtype.kind == "f"  # integers without classes are numbers of things
+        target = target.astype(np.float32 if scores else np.int32)
         splits[split] = Batch(
             streams=streams,
             target=target,

@@ -1,6 +1,7 @@
 """Prepares a data set once in the cache folder, safely beside other processes, and reads it back."""
 
 import contextlib
+import hashlib
 import io
 import json
 import logging
@@ -11,13 +12,15 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from mmjax.datasets.base import SPLITS
 from mmjax.datasets.recipe import Columns, Recipe
 from mmjax.datasets.sources import cache_folder, data_folder, verify
 from mmjax.errors import UsageError
 from mmjax.extras import extra
 
-__all__ = ["columns_of", "content_note", "prepare"]
+__all__ = ["columns_of", "columns_sha256", "content_note", "prepare"]
 
 NOTE = "mmjax.json"  # in the prepared folder: the digest of its content
 
@@ -132,6 +135,20 @@ def columns_of(name: str, builder: Any) -> Columns:
     except Exception as error:  # array_record, protobuf and TFDS raise many kinds for damaged files
         raise UsageError(_damaged(name, builder.data_path, f"{type(error).__name__}")) from error
     return columns
+
+
+def columns_sha256(columns: Columns) -> str:
+    """A digest of every stored value of every example: arrays, numbers, bytes of text."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        for name, rows in sorted(columns[split].items()):
+            digest.update(f"{split}/{name} {len(rows)}\n".encode())
+            for row in rows:
+                for value in row if isinstance(row, list) else [row]:
+                    array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.ascontiguousarray(value)
+                    digest.update(f"{array.dtype.str} {array.shape}\n".encode())
+                    digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def content_note(name: str, builder: Any, sha256: str) -> None:

@@ -104,3 +104,55 @@ def mnist(folder: pathlib.Path) -> dict[str, np.ndarray]:
         (folder / f"{name}-labels-idx1-ubyte").write_bytes(content)
         arrays |= {f"{name} images": images, f"{name} labels": labels}
     return arrays
+
+
+def wiki_crossmodal(folder: pathlib.Path, seed: int = 0) -> dict[str, np.ndarray]:
+    """20 articles of two sections to train on; 12 test sections: two of each of four of them, of two others two."""
+    from scipy.io import savemat
+
+    random = np.random.RandomState(seed)
+    articles = np.asarray([f"{i:02d}{random.randint(10**6):06d}" for i in range(22)])
+    rows = {"tr": np.repeat(np.arange(20), 2), "te": np.repeat([1, 5, 9, 13, 20, 21], 2)}
+    truth: dict[str, np.ndarray] = {"articles": articles}
+    for name in ("Topics10", "Topics100"):
+        (folder / name).mkdir(parents=True)
+    for part, of_article in rows.items():
+        order = random.permutation(len(of_article))
+        truth[f"article_{part}"] = articles[of_article][order]
+        truth[f"category_{part}"] = random.randint(1, 11, len(order))
+        truth[f"I_{part}"] = random.dirichlet(np.ones(128), len(order)).astype(np.float32)
+        truth[f"T_{part}"] = random.dirichlet(np.ones(10), len(order)).astype(np.float32)
+        for count in (10, 100):
+            for language in ("en", "de", "es"):
+                topics = random.dirichlet(np.ones(count), len(order)).astype(np.float32)
+                truth[f"{language}_{count}_{part}"] = topics
+        lines = zip(truth[f"article_{part}"], truth[f"category_{part}"])
+        text = "".join(f"{article}-{i % 3}\t{i:06x}\t{category}\n" for i, (article, category) in enumerate(lines))
+        (folder / f"{'train' if part == 'tr' else 'test'}set_txt_img_cat.list").write_text(text)
+    savemat(folder / "raw_features.mat", {n: v.astype(np.float64) for n, v in truth.items() if n[0] in "IT"})
+    for language, name in (("en", "English"), ("de", "German"), ("es", "Spanish")):
+        for count in (10, 100):
+            arrays = {f"I_arr_{part}": truth[f"I_{part}"].astype(np.float64) for part in rows}
+            arrays |= {f"{language}_arr_{part}": truth[f"{language}_{count}_{part}"] for part in rows}
+            savemat(folder / f"Topics{count}" / f"{name}-{count}.mat", arrays)
+    return truth
+
+
+def flickr8k(folder: pathlib.Path) -> dict[str, list[str]]:
+    """16 smooth photographs of 150x100 with five captions; returns the captions by name of the file."""
+    from PIL import Image
+
+    random, captions = np.random.RandomState(0), {}
+    (folder / "images").mkdir(parents=True)
+    names = [f"p{i:02d}.jpg" for i in random.permutation(16)]
+    for place, name in enumerate(names):
+        colours = random.randint(0, 256, (2, 3, 3)).astype(np.uint8)
+        Image.fromarray(colours).resize((150, 100), Image.Resampling.BICUBIC).save(folder / "images" / name, quality=95)
+        nouns = ("dog", "child", "man") if place < 8 else ("dog", "held")
+        words = [[random.choice(nouns) for _ in range(random.randint(1, 6))] for _ in range(5)]
+        captions[name] = [f"A {' '.join(one)} ." for one in words]
+    lines = [f"{name}#{i}\t{caption}\n" for name, five in sorted(captions.items()) for i, caption in enumerate(five)]
+    (folder / "Flickr8k.token.txt").write_text("".join(lines))
+    for part, chosen in (("train", names[:8]), ("dev", names[8:12]), ("test", names[12:])):
+        (folder / f"Flickr_8k.{part}Images.txt").write_text("".join(f"{name}\r\n" for name in chosen))
+    return captions
