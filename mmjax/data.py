@@ -53,7 +53,7 @@ class Example:
       group: number of the unit of splitting and of the bootstrap.
     """
 
-    streams: Mapping[str, np.ndarray]
+    streams: Mapping[str, Any]
     target: Any
     group: int = 0
 
