@@ -380,7 +380,7 @@ def import_params(path: str | os.PathLike, like: PyTree) -> PyTree:
     except (OSError, SafetensorError) as error:
         raise UsageError(f"no parameters in {str(path)!r}: {error}") from None
     names = _names(storable := _storable(like))
-    found = {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in flat.items()}
-    _compare(found, _describe(storable), str(path))
+    tensors = {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in flat.items()}
+    _compare(tensors, _describe(storable), str(path))
     leaves = jax.tree.leaves(like)
     return jax.tree.unflatten(jax.tree.structure(like), [_as_was(a, flat[name]) for a, name in zip(leaves, names)])

@@ -125,8 +125,8 @@ def make_epoch(
         score = sign * metrics[f"validation/{train.select}"]
         score = jnp.where(jnp.isnan(score), jnp.inf, score)
         better = jnp.where(stop_at >= 0, number == stop_at, score < carry.best.score)
-        found = Best(score, number, state.variables, kept_outputs(task, outputs))
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, carry.best)
+        candidate = Best(score, number, state.variables, kept_outputs(task, outputs))
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, carry.best)
         broken = jax.tree.map(lambda new, old: jnp.where(old >= 0, old, new), broken, carry.broken)
         return Carry(state, best, broken), metrics
 

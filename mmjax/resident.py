@@ -359,8 +359,8 @@ def prepare(
     seconds = time.perf_counter() - clock
     peak = getattr(programs[1].memory_analysis(), "peak_memory_in_bytes", 0) / 2**20 or None
     names = tuple(lowered.out_info[1])
-    given = label, train, tuple(seeds), search, sizes, state, kept_by_row, data, held_out, mapped
-    return Prepared(*given, *programs, names, seconds, peak)
+    fields = label, train, tuple(seeds), search, sizes, state, kept_by_row, data, held_out, mapped
+    return Prepared(*fields, *programs, names, seconds, peak)
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -38,18 +38,18 @@ class Trial(flax.struct.PyTreeNode):
     weight_decay: Any
     dropout_rate: Any
 
-    def rate(self, given: Any) -> Any:
+    def rate(self, base: Any) -> Any:
         """The learning rate, or its schedule, of this trial."""
-        if callable(given):
-            return lambda count: self.learning_rate * given(count)
-        return self.learning_rate * given
+        if callable(base):
+            return lambda count: self.learning_rate * base(count)
+        return self.learning_rate * base
 
-    def optimizer(self, given: Callable[..., Any]) -> Callable[..., Any]:
+    def optimizer(self, base: Callable[..., Any]) -> Callable[..., Any]:
         """The optimiser with the weight decay of this trial; one that has none stays as it is."""
-        own = own_weight_decay(given)
+        own = own_weight_decay(base)
         if own is None:
-            return given
-        return functools.partial(given, weight_decay=jnp.where(jnp.isnan(self.weight_decay), own, self.weight_decay))
+            return base
+        return functools.partial(base, weight_decay=jnp.where(jnp.isnan(self.weight_decay), own, self.weight_decay))
 
 
 def draw_trials(count: int) -> Trial:

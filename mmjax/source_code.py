@@ -41,12 +41,12 @@ LIBRARIES = frozenset(
 def reached_definitions(*values: Any) -> Definitions:
     """The definitions that these values reach: functions, classes, instances, partials, and containers of them."""
     pending, seen = list(_roots(values, set())), set()
-    found: Definitions = {}
+    definitions: Definitions = {}
     owned = {_top(root[0]) for root in pending if isinstance(root, tuple)}
     while pending:
         root = pending.pop()
         if not isinstance(root, tuple):  # a function whose source is nowhere: its bytecode
-            found |= {root.name: root.digest}
+            definitions |= {root.name: root.digest}
             continue
         if root in seen:
             continue
@@ -56,13 +56,13 @@ def reached_definitions(*values: Any) -> Definitions:
         if module is None:
             continue
         if base in module.definitions:
-            found[f"{name}.{base}"] = module.digest(base)
+            definitions[f"{name}.{base}"] = module.digest(base)
             pending += module.references(base)
         elif base in module.imports:
             pending += _follow(module.imports[base], rest)
         else:
             pending += [(star, base, *rest) for star in module.stars]
-    return found
+    return definitions
 
 
 def code_digest(definitions: Mapping[str, str]) -> str:
@@ -185,7 +185,7 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
 
 def _names(tree: ast.AST) -> set[tuple[str, tuple[str, ...]]]:
     """``a.b.c`` in a source as ``("a", ("b", "c"))``, each name with the longest chain of attributes behind it."""
-    found, inner = set(), set()
+    names, inner = set(), set()
     for node in ast.walk(tree):
         if node in inner:
             continue
@@ -196,8 +196,8 @@ def _names(tree: ast.AST) -> set[tuple[str, tuple[str, ...]]]:
             base = base.value
             inner.add(base)
         if isinstance(base, ast.Name):
-            found.add((base.id, tuple(chain)))
-    return found
+            names.add((base.id, tuple(chain)))
+    return names
 
 
 def _follow(imported: tuple[str, str | None], rest: Iterable[str]) -> Iterator[Path]:

@@ -268,19 +268,19 @@ def evaluate_streaming(
 
 
 def _best_variables(checkpoints: Checkpoints, programs: Programs, step: int | None) -> dict[str, PyTree]:
-    found = None if step is None or step < 0 else checkpoints.restore(programs.like, step)
-    if found is None:
+    restored = None if step is None or step < 0 else checkpoints.restore(programs.like, step)
+    if restored is None:
         raise UsageError(
             f"no checkpoint in {checkpoints.directory} has a validation score that is a number: remove the folder and "
             "start again"
         )
-    return found[1].variables
+    return restored[1].variables
 
 
 def _resume(checkpoints: Checkpoints, programs: Programs, key: Key) -> tuple[TrainState, int, _Best, bool]:
-    if (found := checkpoints.restore(programs.like)) is None:
+    if (restored := checkpoints.restore(programs.like)) is None:
         return programs.init(jax.random.fold_in(key, 0)), 0, _Best(), False
-    step, state = found
+    step, state = restored
     meta = checkpoints.restore_meta(step) or {}
     return state, step, _Best(**meta["best"]), meta["finished"]
 

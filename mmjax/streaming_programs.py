@@ -96,9 +96,9 @@ class Programs:
         self._states = jax.jit(states_of, out_shardings=replicated(mesh))
         self._merge = jax.jit(merge, out_shardings=replicated(mesh))
         self._compute = jax.jit(lambda states: compute_losses(states, final), out_shardings=replicated(mesh))
-        known = jax.eval_shape(lambda v, b: compute_losses(states_of(v, b)[0], final), shapes.variables, self._sample)
-        if train.select not in known:
-            raise UsageError(f"train.select={train.select!r} is no metric of the task; it has: {', '.join(known)}")
+        metrics = jax.eval_shape(lambda v, b: compute_losses(states_of(v, b)[0], final), shapes.variables, self._sample)
+        if train.select not in metrics:
+            raise UsageError(f"train.select={train.select!r} is no metric of the task; it has: {', '.join(metrics)}")
 
     def init(self, key: Key) -> TrainState:
         """A fresh state, made where it lies."""

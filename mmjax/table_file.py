@@ -63,10 +63,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     """
     from mmjax.errors import UsageError
 
-    given = [name for name in ("label", *OPTIONS) if getattr(args, name) is not None]
+    options = [name for name in ("label", *OPTIONS) if getattr(args, name) is not None]
     if not is_file(args.name):
-        if given:
-            option = given[0].replace("_", "-")
+        if options:
+            option = options[0].replace("_", "-")
             raise UsageError(f"--{option} is for a CSV file, mmjax table FILE.csv --{option} ...; got {args.name!r}")
         return
     if not pathlib.Path(args.name).is_file():

@@ -292,8 +292,8 @@ def _augmented(augment: Augment, batch: Batch, key: Key) -> Batch:
     if not isinstance(new, Batch) or shapes[0] != shapes[1]:
         names = [name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)]
         name = names[0] if names else "the batch"
-        was, given = (f"{one[name][1]}{list(one[name][0])}" if name in one else "nothing" for one in shapes)
-        raise UsageError(f"train.augment must keep shapes and dtypes: {name} is {was}, augmented {given}")
+        was, now = (f"{one[name][1]}{list(one[name][0])}" if name in one else "nothing" for one in shapes)
+        raise UsageError(f"train.augment must keep shapes and dtypes: {name} is {was}, augmented {now}")
     return new
 
 

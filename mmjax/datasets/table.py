@@ -99,9 +99,9 @@ def from_table(
         target, names = _target(table, label, task, tuple(class_names), separator)
         groups = None if group is None else _names(table, group, "group")
         labels = make_labels(name, target, class_names=names, scores=names == () and target.dtype.kind == "f")
-        given = _names(table, split, "split") if isinstance(split, str) else split
+        part_names = _names(table, split, "split") if isinstance(split, str) else split
         strata = labels.target if labels.num_classes and labels.target.ndim == 1 else None
-        codes = split_codes(given, read_groups(groups, len(table)), seed=seed, strata=strata)
+        codes = split_codes(part_names, read_groups(groups, len(table)), seed=seed, strata=strata)
         parts = _Parts(table, codes == 0)
         for one in _list(text):
             parts.add_text(one, tokenizer, vocabulary, max_words)
@@ -122,7 +122,7 @@ def from_table(
             class_weight=class_weight, allow_crossing=allow_crossing,
         )  # fmt: skip
     except UsageError as error:
-        where = re.sub(r"\bexample (\d+)\b", lambda found: table.place(int(found[1])), str(error))
+        where = re.sub(r"\bexample (\d+)\b", lambda match: table.place(int(match[1])), str(error))
         raise type(error)(where if where.startswith(name) else f"{name}: {where}") from None
     card = dataclasses.replace(dataset.card, description=_description(table, dataset.card, labels.target, parts.notes))
     return dataclasses.replace(dataset, card=card, tokenizers=parts.tokenizers, sample_rates=parts.rates)
@@ -234,10 +234,12 @@ def _target(
             )
         names = np.asarray([str(int(number)) for number in numbers])
         return names, class_names or tuple(str(int(number)) for number in values)
-    found = tuple(np.unique(names).tolist())
-    if task is None and len(found) > max(len(names) // 2, MOST_CLASSES):
-        raise UsageError(f"label {columns[0]!r} has {len(found)} classes in {len(names)} rows: is it the right column?")
-    return names, class_names or found
+    classes = tuple(np.unique(names).tolist())
+    if task is None and len(classes) > max(len(names) // 2, MOST_CLASSES):
+        raise UsageError(
+            f"label {columns[0]!r} has {len(classes)} classes in {len(names)} rows: is it the right column?"
+        )
+    return names, class_names or classes
 
 
 def _many(

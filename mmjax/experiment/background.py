@@ -5,13 +5,13 @@ import concurrent.futures
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
-__all__ = ["ahead"]
+__all__ = ["map_ahead"]
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
-def ahead(
+def map_ahead(
     function: Callable[[T], U], items: Iterable[T], *, count: int = 2
 ) -> Generator[tuple[T, Callable[[], U]], None, None]:
     """Each item, and a call that waits for the result of the function or raises its error.

@@ -19,7 +19,7 @@ from mmjax.evaluation.store.records import WHOLE_TABLE, RecordStore
 from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment import folds
 from mmjax.experiment.analyses import Measure, analyse, changed_measures
-from mmjax.experiment.background import ahead
+from mmjax.experiment.background import map_ahead
 from mmjax.experiment.baselines import check_fits, with_baselines
 from mmjax.experiment.changes import changed_rows, check_choice, refuse, training_code
 from mmjax.experiment.checks import naming, with_primary
@@ -141,7 +141,7 @@ def _finish_rows(run: Run, name: str, table: Table, names: Sequence[str]) -> Run
                 run.say(f"{label}: {damage}; made again")
             with naming(row.name):
                 missing.append((label, row, row_data(run.dataset, row, run.viewed)))
-    with contextlib.closing(ahead(lambda one: compile_row(run, *one[1:]), missing)) as coming:
+    with contextlib.closing(map_ahead(lambda one: compile_row(run, *one[1:]), missing)) as coming:
         for (label, row, data), prepared in coming:
             _finish_row(run, row, data, prepared, label)
     return run

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mmjax.experiment.background import ahead
+from mmjax.experiment.background import map_ahead
 
 
 def test_results_come_in_the_order_of_the_items_whatever_takes_longest():
@@ -14,8 +14,8 @@ def test_results_come_in_the_order_of_the_items_whatever_takes_longest():
         time.sleep(0.03 if number == 0 else 0.0)
         return 10 * number
 
-    assert [(item, result()) for item, result in ahead(slowly, range(5))] == [(n, 10 * n) for n in range(5)]
-    assert list(ahead(slowly, [])) == []
+    assert [(item, result()) for item, result in map_ahead(slowly, range(5))] == [(n, 10 * n) for n in range(5)]
+    assert list(map_ahead(slowly, [])) == []
 
 
 def test_the_next_ones_are_begun_while_one_is_in_use_and_no_more():
@@ -26,7 +26,7 @@ def test_the_next_ones_are_begun_while_one_is_in_use_and_no_more():
         if len(begun) == 3:
             both.set()
 
-    with contextlib.closing(ahead(noted, range(10), count=2)) as coming:
+    with contextlib.closing(map_ahead(noted, range(10), count=2)) as coming:
         next(coming)
         assert both.wait(10) and sorted(begun) == [0, 1, 2]
     assert len(begun) == 3  # left early: the rest is not begun
@@ -38,7 +38,7 @@ def test_an_error_comes_when_its_item_does():
             raise ValueError("one")
         return number
 
-    coming = ahead(odd, range(3))
+    coming = map_ahead(odd, range(3))
     assert next(coming)[1]() == 0
     with pytest.raises(ValueError, match="one"):
         next(coming)[1]()

@@ -68,8 +68,8 @@ def to_vectors(columns: Mapping[str, Sequence[Any]], train: np.ndarray, place: C
         present |= there
         values = to_numbers(cells)
         if values is None:
-            labels = [str(cell).strip() if found else "" for cell, found in zip(cells, there)]
-            kinds = sorted({label for label, found, used in zip(labels, there, train) if found and used})
+            labels = [str(cell).strip() if filled else "" for cell, filled in zip(cells, there)]
+            kinds = sorted({label for label, filled, used in zip(labels, there, train) if filled and used})
             if len(kinds) > MOST_CATEGORIES:
                 row = next(row for row, cell in enumerate(cells) if to_numbers([cell]) is None)
                 raise UsageError(

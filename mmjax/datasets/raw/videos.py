@@ -44,7 +44,7 @@ def read_videos(
     return in_one_mode(read_files(cells, folder, place, read, "video", folders=True))
 
 
-def read_video(given: Any, *, height: int, width: int, frames: int) -> np.ndarray:
+def read_video(source: Any, *, height: int, width: int, frames: int) -> np.ndarray:
     """One video ``[t, height, width, 1 or 3]`` uint8.
 
     Raises:
@@ -54,17 +54,17 @@ def read_video(given: Any, *, height: int, width: int, frames: int) -> np.ndarra
         from PIL import Image
 
     read = functools.partial(read_picture, height=height, width=width)
-    if isinstance(given, np.ndarray):
-        if given.ndim not in (3, 4) or not len(given):
-            raise ValueError(f"an array of frames is [t, h, w] or [t, h, w, 3], got {given.shape}")
-        plain = given[..., 0] if given.ndim == 4 and given.shape[3] == 1 else given
+    if isinstance(source, np.ndarray):
+        if source.ndim not in (3, 4) or not len(source):
+            raise ValueError(f"an array of frames is [t, h, w] or [t, h, w, 3], got {source.shape}")
+        plain = source[..., 0] if source.ndim == 4 and source.shape[3] == 1 else source
         return _stack([read(plain[number]) for number in evenly_spaced(len(plain), frames)])
-    if isinstance(given, pathlib.Path) and given.is_dir():
-        paths = _pictures_in(given)
+    if isinstance(source, pathlib.Path) and source.is_dir():
+        paths = _pictures_in(source)
         return _stack([_named(paths[n].name, read, paths[n]) for n in evenly_spaced(len(paths), frames)])
-    if isinstance(given, bytes):
-        given = io.BytesIO(given)
-    image = given if isinstance(given, Image.Image) else Image.open(given)
+    if isinstance(source, bytes):
+        source = io.BytesIO(source)
+    image = source if isinstance(source, Image.Image) else Image.open(source)
     numbers = evenly_spaced(getattr(image, "n_frames", 1), frames)
     video = _stack([_named(f"frame {number}", lambda n: read(_frame(image, n)), number) for number in numbers])
     grey = (video == video[..., :1]).all()  # most animated formats know colours only

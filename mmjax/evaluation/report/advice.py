@@ -135,8 +135,8 @@ def _simple_models(summary: Mapping[str, Any], choice: Choice) -> dict[str, Sequ
     networks = [row for row in trained if row["kind"] == "model"]
     linear, network = best([row for row in choice.rows if role_of(row) == "linear"]), best(networks)
     behind = linear and network and sign * network["validation"] <= sign * linear["validation"]
-    known = [one for one in summary.get("known", ()) if one["name"].endswith(" of train")]  # constants, of scores
-    constant = max(known, key=lambda one: sign * one["value"], default=None)
+    constants = [one for one in summary.get("known", ()) if one["name"].endswith(" of train")]  # constants, of scores
+    constant = max(constants, key=lambda one: sign * one["value"], default=None)
     beaten = not networks or not constant or any(sign * row["mean"] > sign * constant["value"] for row in networks)
     pairs = []
     for name in sorted({row["streams"][0] for row in trained if row["single"]}):
@@ -149,10 +149,10 @@ def _simple_models(summary: Mapping[str, Any], choice: Choice) -> dict[str, Sequ
 
 def _find_control(choice: Choice) -> Row | None:
     """The shuffled control of the fusion; of the concatenation where it has none of its own."""
-    found = [row for row in choice.rows if role_of(row) == "shuffled control" and row.get("gain")]
+    controls = [row for row in choice.rows if role_of(row) == "shuffled control" and row.get("gain")]
     plain = next((row["name"] for row in choice.rows if role_of(row) == "concatenation"), None)
     for name in (choice.fusion["name"], plain):
-        for row in found:
+        for row in controls:
             if name is not None and row["name"].startswith(f"{name}: "):
                 return row
     return None
@@ -233,5 +233,5 @@ def _best_remaining(choice: Choice, lost: str, sign: int) -> Row | None:
 def _worst_pattern(row: Row) -> list[tuple[str, float]]:
     """The pattern of presence with the largest calibration error, where several are known."""
     patterns = ((row.get("robustness") or {}).get("patterns") or {}).items() if len(row["streams"]) > 1 else ()
-    known = {name: one["ece"] for name, one in patterns if one.get("ece") is not None}
-    return [max(sorted(known.items()), key=lambda item: item[1])] if len(known) > 1 else []
+    errors = {name: one["ece"] for name, one in patterns if one.get("ece") is not None}
+    return [max(sorted(errors.items()), key=lambda item: item[1])] if len(errors) > 1 else []

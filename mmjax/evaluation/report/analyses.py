@@ -39,12 +39,12 @@ def _spread(values: Any) -> dict[str, Any]:
 
 def _by_pattern(analysis: Analysis, target: Any, metric: Score) -> dict[tuple[str, ...], np.ndarray]:
     """Mean scores ``[seeds]`` of every presence pattern."""
-    found = {}
+    scores = {}
     for name, outputs in analysis.items():
         if name.startswith("pattern/"):
             pattern = tuple(filter(None, name.removeprefix("pattern/").split("+")))
-            found[pattern] = metric.worth(outputs, target)
-    return found
+            scores[pattern] = metric.worth(outputs, target)
+    return scores
 
 
 def _missing(analysis: Analysis, target: Any, metric: Score, touched: str) -> np.ndarray:
@@ -119,14 +119,14 @@ def robustness_cells(
         missing[touched] = _curve_cells(by_seed, chance, theirs)
     alone = {name: curve for name, curve in curves.items() if name != degradation.ALL}
     modality, drop = degradation.worst_drop(alone) if alone and len(streams) > 1 else (None, None)
-    known = bool(alone) and len(streams) > 1 and all(name in singles for name in alone)
+    comparable = bool(alone) and len(streams) > 1 and all(name in singles for name in alone)
     return {
         "regime": regime,
         "noise": noise,
         "missing": missing,
         "patterns": pattern_cells(analysis, target, metric),
         "worst_drop": None if modality is None else {"modality": modality, "value": drop},
-        "harmful": degradation.harmful(alone, singles, chosen_by) if known else None,
+        "harmful": degradation.harmful(alone, singles, chosen_by) if comparable else None,
     }
 
 
@@ -177,18 +177,18 @@ def interaction_cells(analysis: Analysis, streams: Sequence[str]) -> dict[str, A
 
 def of_seeds(analysis: Analysis, places: Sequence[int]) -> Analysis:
     """What was measured of some seeds, by their places; interactions are there for the first seeds alone."""
-    found = {}
+    chosen = {}
     for name, values in analysis.items():
         if name.startswith("pattern/"):
-            found[name] = values[list(places)]
+            chosen[name] = values[list(places)]
         elif name.startswith("noise/"):
-            found[name] = values[:, :, list(places)]
+            chosen[name] = values[:, :, list(places)]
         elif name.startswith(("emap/", "shapley/", "perceptual/")) and values.ndim:
-            kept = [place for place in places if place < len(values)]
-            found |= {name: values[kept]} if kept else {}
+            measured = [place for place in places if place < len(values)]
+            chosen |= {name: values[measured]} if measured else {}
         else:
-            found[name] = values
-    return found if "emap/gap" in found or "emap/gap" not in analysis else _without_interactions(found)
+            chosen[name] = values
+    return chosen if "emap/gap" in chosen or "emap/gap" not in analysis else _without_interactions(chosen)
 
 
 def _without_interactions(analysis: Analysis) -> Analysis:
@@ -204,15 +204,15 @@ def record_fields(analysis: Analysis, streams: Sequence[str], target: Any, metri
     curves = {name.removeprefix("noise/"): analysis[name].mean(1) for name in sorted(analysis) if "noise/" in name}
     fields: list[dict[str, Any]] = []
     for seed in range(len(next(iter(masks.values())))):
-        found: dict[str, Any] = {"per_mask": {kept: float(scores[seed]) for kept, scores in masks.items()}}
+        record: dict[str, Any] = {"per_mask": {kept: float(scores[seed]) for kept, scores in masks.items()}}
         if curves:
-            found["robustness"] = {name: _short(curve[:, seed]) for name, curve in curves.items()}
+            record["robustness"] = {name: _short(curve[:, seed]) for name, curve in curves.items()}
         if "emap/gap" in analysis and seed < len(analysis["emap/gap"]):
             score, gap = (float(analysis[f"emap/{part}"][seed].mean()) for part in ("score", "gap"))
-            found["emap"] = {"score": score, "gap": gap, "n": int(analysis["emap/items"])}
+            record["emap"] = {"score": score, "gap": gap, "n": int(analysis["emap/items"])}
             for part in ("shapley", "perceptual"):
-                found[part] = dict(zip(sorted(streams), _short(analysis[f"{part}/values"][seed])))
-        fields.append(found)
+                record[part] = dict(zip(sorted(streams), _short(analysis[f"{part}/values"][seed])))
+        fields.append(record)
     return fields
 
 

@@ -61,10 +61,10 @@ def _field(path: str, show: Callable[[Any], str]) -> Callable[[Row], Cell]:
     """The cell of the field at ``path``, names joined by dots; empty where it is null or not there."""
 
     def cell(row: Row) -> Cell:
-        found: Any = row
+        inner: Any = row
         for name in path.split("."):
-            found = (found or {}).get(name)
-        return Cell() if found is None else Cell(show(found), found)
+            inner = (inner or {}).get(name)
+        return Cell() if inner is None else Cell(show(inner), inner)
 
     return cell
 
@@ -238,9 +238,9 @@ def _interaction(summary: Mapping[str, Any]) -> list[Column]:
     def by_modality(field: str, key: str) -> Callable[[Row], Cell]:
         def cell(row: Row) -> Cell:
             cells = (row.get("interaction") or {}).get(field) or {}
-            known = {modality: one[key] for modality, one in cells.items() if one.get(key) is not None}
-            text = ", ".join(f"{name} {_percent(share)}" for name, share in sorted(known.items()))
-            return Cell(text, max(known.values())) if known else Cell()
+            shares = {modality: one[key] for modality, one in cells.items() if one.get(key) is not None}
+            text = ", ".join(f"{name} {_percent(share)}" for name, share in sorted(shares.items()))
+            return Cell(text, max(shares.values())) if shares else Cell()
 
         return cell
 
@@ -264,8 +264,8 @@ def _robustness(summary: Mapping[str, Any]) -> list[Column]:
     def kept(kind: str) -> Callable[[Row], Cell]:
         def cell(row: Row) -> Cell:
             curves = (row.get("robustness") or {}).get(kind) or {}
-            known = {target: c["retention"] for target, c in curves.items() if c.get("retention") is not None}
-            single = {target: v for target, v in known.items() if target != "all"} or known
+            retentions = {target: c["retention"] for target, c in curves.items() if c.get("retention") is not None}
+            single = {target: v for target, v in retentions.items() if target != "all"} or retentions
             if not single:
                 return Cell()
             worst = min(sorted(single), key=lambda target: single[target])
@@ -310,9 +310,9 @@ def _cost(name: str) -> Callable[[Row], Cell]:
     """A count; nothing is no cost that is known."""
 
     def cell(row: Row) -> Cell:
-        found = (row.get("cost") or {}).get(name)
-        found = row.get(name) if found is None else found
-        return Cell(count(found), found) if found else Cell()
+        number = (row.get("cost") or {}).get(name)
+        number = row.get(name) if number is None else number
+        return Cell(count(number), number) if number else Cell()
 
     return cell
 
@@ -321,8 +321,8 @@ def _setting(row: Row) -> Cell:
     if not (chosen := row.get("setting")):
         return Cell()
     values = [(name.removesuffix("_rate").replace("_", " "), chosen[name]) for name in chosen]
-    said = [f"{name} {v:.3g}" for name, v in values if name not in ("trial", "trials") and v is not None]
-    return Cell(f"{chosen['trial']} of {chosen['trials']}: {', '.join(said)}", chosen["trial"])
+    parts = [f"{name} {v:.3g}" for name, v in values if name not in ("trial", "trials") and v is not None]
+    return Cell(f"{chosen['trial']} of {chosen['trials']}: {', '.join(parts)}", chosen["trial"])
 
 
 CALIBRATION = [

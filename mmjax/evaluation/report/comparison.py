@@ -61,14 +61,14 @@ def compare_tables(workdirs: Sequence[str | os.PathLike], out: str | os.PathLike
     if len(methods) < 2:
         raise UsageError(f"the tables {', '.join(tables)} have {len(methods)} methods in common; two are needed")
     higher = np.array([table["higher_is_better"] for table in tables.values()])
-    found = ranks.compare(scores, methods, higher_is_better=higher)
+    result = ranks.compare(scores, methods, higher_is_better=higher)
     left_out = dict.fromkeys(name for one in scored.values() for name in one if name not in methods)
     out = pathlib.Path(out)
-    by_name = dict(zip(methods, found.ranks))
-    joined = [[methods[place] for place in clique] for clique in found.cliques]
-    text = _markdown(tables, found, scores, higher, list(left_out), joined, once)
+    by_name = dict(zip(methods, result.ranks))
+    joined = [[methods[place] for place in clique] for clique in result.cliques]
+    text = _markdown(tables, result, scores, higher, list(left_out), joined, once)
     replace_file(out / "ranks.md", text.encode())
-    replace_file(out / "ranks.png", png(critical_difference_figure(by_name, found.critical_difference, joined)))
+    replace_file(out / "ranks.png", png(critical_difference_figure(by_name, result.critical_difference, joined)))
     return text
 
 
@@ -87,21 +87,21 @@ def _read(workdir: str | os.PathLike) -> dict[str, Any]:
 
 def _methods(table: Mapping[str, Any]) -> dict[str, float | None]:
     """Test scores by method, of the finished rows."""
-    found: dict[str, float | None] = {}
+    scores: dict[str, float | None] = {}
     for row in table["rows"]:
         if row["status"] != "done":
             continue
         role = row.get("role") or ("single" if row["single"] else "")
         if row.get("best_single"):
-            found.setdefault(BEST_SINGLE, row["mean"])
+            scores.setdefault(BEST_SINGLE, row["mean"])
         elif role not in NO_METHODS:
-            found.setdefault(role if role in SHARED_ROLES else row["name"], row["mean"])
-    return found
+            scores.setdefault(role if role in SHARED_ROLES else row["name"], row["mean"])
+    return scores
 
 
 def _markdown(
     tables: Mapping[str, Mapping[str, Any]],
-    found: ranks.Ranks,
+    result: ranks.Ranks,
     scores: np.ndarray,
     higher: np.ndarray,
     left_out: Sequence[str],
@@ -111,30 +111,30 @@ def _markdown(
     ranked = ranks.average_ranks(scores, higher_is_better=higher)
     head = ["method", "average rank", *(f"{name}, {_unit(table)}" for name, table in tables.items())]
     body = []
-    for place in np.argsort(found.ranks, kind="stable"):
+    for place in np.argsort(result.ranks, kind="stable"):
         cells = [
             f"{value(table, scores[number, place])} ({ranked[number, place]:g})"
             for number, table in enumerate(tables.values())
         ]
-        body.append([_escape(found.methods[place]), f"{found.ranks[place]:.2f}", *cells])
+        body.append([_escape(result.methods[place]), f"{result.ranks[place]:.2f}", *cells])
     rule = ["---", *["---:"] * (len(head) - 1)]
     lines = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
     count = len(tables)
     parts = [
         "# Methods across data sets",
-        f"{count} data set{'s' * (count != 1)}, {len(found.methods)} methods that all of them have. Test scores, means "
-        "over seeds; in brackets the rank within the data set, 1 = best. A data set counts once, however many items it "
-        "has.",
-        *([f"**{found.note[0].upper()}{found.note[1:]}.**"] if found.note else []),
+        f"{count} data set{'s' * (count != 1)}, {len(result.methods)} methods that all of them have. Test scores, "
+        "means over seeds; in brackets the rank within the data set, 1 = best. A data set counts once, however many "
+        "items it has.",
+        *([f"**{result.note[0].upper()}{result.note[1:]}.**"] if result.note else []),
         "\n".join(lines),
     ]
-    if found.p is not None:
-        said = "differ" if found.p < 0.05 else "are not shown to differ"
+    if result.p is not None:
+        verdict = "differ" if result.p < 0.05 else "are not shown to differ"
         parts.append(
-            f"Friedman's test that all are alike: p = {found.p:.4f} by permutation (10,000); chi-square "
-            f"{found.chi2:.2f}, p = {found.p_chi2:.4f}. The methods {said} at 5 %."
+            f"Friedman's test that all are alike: p = {result.p:.4f} by permutation (10,000); chi-square "
+            f"{result.chi2:.2f}, p = {result.p_chi2:.4f}. The methods {verdict} at 5 %."
         )
-        parts.append(_differences(found, joined))
+        parts.append(_differences(result, joined))
     if once:
         parts.append(f"The same method as the mean of logits, and counted with it: {'; '.join(once)}.")
     if left_out:
@@ -142,9 +142,9 @@ def _markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _differences(found: ranks.Ranks, joined: Sequence[Sequence[str]]) -> str:
+def _differences(result: ranks.Ranks, joined: Sequence[Sequence[str]]) -> str:
     first = (
-        f"Two methods differ if their average ranks are {found.critical_difference:.2f} or more apart (Nemenyi, 5 %)."
+        f"Two methods differ if their average ranks are {result.critical_difference:.2f} or more apart (Nemenyi, 5 %)."
     )
     if not joined:
         return f"{first} All do."

@@ -82,8 +82,8 @@ def make_frame(summary: Mapping[str, Any], timing: Mapping[str, Any] | None = No
     seeds = usual_seeds(summary)
     bounds = [("chance", summary["chance"]), ("majority class of the test items", summary["majority"])]
     bounds += [(one["name"], one["value"]) for one in summary.get("known", ())]
-    known = [Line(name, {"ours": Cell(value(summary, x), x)}) for name, x in bounds if x is not None]
-    blocks = [("Known without training", known)]
+    constants = [Line(name, {"ours": Cell(value(summary, x), x)}) for name, x in bounds if x is not None]
+    blocks = [("Known without training", constants)]
     for title, rows in sections(summary["rows"]):
         best = best_rows(rows, summary["higher_is_better"])
         lines = [

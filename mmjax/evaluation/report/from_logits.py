@@ -92,8 +92,8 @@ def report_logits(
     outputs = {row: {k: _array(row, splits, k, truth, metric) for k in HELD_OUT} for row, splits in logits.items()}
     _check_shapes(outputs)
     named = {row: tuple(names) for row, names in (streams or {}).items()}
-    for label, given in (("streams", named), ("roles", roles), ("cost", cost), ("presence", presence)):
-        if wrong := sorted(set(given or ()) - set(outputs)):
+    for label, by_row in (("streams", named), ("roles", roles), ("cost", cost), ("presence", presence)):
+        if wrong := sorted(set(by_row or ()) - set(outputs)):
             raise UsageError(f"{label} names the row {wrong[0]!r}; the rows are {', '.join(outputs)}")
     if wrong := sorted(set((roles or {}).values()) - set(ROLES)):
         raise UsageError(f"{wrong[0]!r} is no role; the roles are {', '.join(ROLES)}")
@@ -168,7 +168,7 @@ def _load(
 
 def _truth(target: Splits | None, group: Splits | None, metric: Score) -> dict[str, dict[str, np.ndarray]]:
     """Target and group of each item, checked."""
-    found = {}
+    truth = {}
     for split in HELD_OUT:
         if target is None or split not in target:
             raise UsageError(f"no target of {split}: give target={{'validation': [items], 'test': [items]}}")
@@ -176,8 +176,8 @@ def _truth(target: Splits | None, group: Splits | None, metric: Score) -> dict[s
         labels = metric.outputs == "labels"
         if values.ndim != OUTPUTS[metric.outputs][1] or not values.size:
             several = {"labels": "[items, labels], 0 or 1 each", "vectors": "[items, scores]"}
-            said = several.get(metric.outputs, "[items], one value an item")
-            raise UsageError(f"target of {split} must be {said}; got {values.shape}")
+            form = several.get(metric.outputs, "[items], one value an item")
+            raise UsageError(f"target of {split} must be {form}; got {values.shape}")
         if labels and not np.isin(values, (0, 1)).all():
             raise UsageError(
                 f"target of {split} must be 0 or 1 for each label; got {values[~np.isin(values, (0, 1))][0]}"
@@ -191,8 +191,8 @@ def _truth(target: Splits | None, group: Splits | None, metric: Score) -> dict[s
         groups = np.arange(len(values)) if group is None or split not in group else np.asarray(group[split])
         if groups.shape != values.shape[:1]:
             raise UsageError(f"group of {split} must be [items] as its target {values.shape}, got {groups.shape}")
-        found[split] = {"target": values, "group": groups}
-    return found
+        truth[split] = {"target": values, "group": groups}
+    return truth
 
 
 def _array(row: str, splits: Splits, split: str, truth: Mapping[str, Mapping], metric: Score) -> np.ndarray:
@@ -205,10 +205,10 @@ def _array(row: str, splits: Splits, split: str, truth: Mapping[str, Mapping], m
     dims, items = OUTPUTS[metric.outputs][0], len(truth[split]["target"])
     last = ("scores" if metric.outputs == "vectors" else metric.outputs) if dims == 3 else ""
     shape = f"[seeds, items, {last}] or [items, {last}]" if last else "[seeds, items] or [items]"
-    given = values.shape
+    original = values.shape
     values = values[None] if values.ndim == dims - 1 else values
     if values.ndim != dims or not values.size or values.shape[1] != items:
-        raise UsageError(f"row {row!r}: {split} must be {shape} with {items} items as the target, got {given}")
+        raise UsageError(f"row {row!r}: {split} must be {shape} with {items} items as the target, got {original}")
     if np.isnan(values).any() or (np.isposinf(values) if metric.outputs == "classes" else np.isinf(values)).any():
         bad = int((~np.isfinite(values)).sum())
         raise UsageError(f"row {row!r}: {split} holds NaN or infinity ({bad} of {values.size} values)")
@@ -269,23 +269,23 @@ def _patterns(
 ) -> dict[str, np.ndarray]:
     """Test logits of every pattern of presence; with nothing present, the frequencies of classes or labels on
     validation (of numbers their median)."""
-    given = presence.get(row["name"])
-    if not given:
+    outputs_of = presence.get(row["name"])
+    if not outputs_of:
         return {}
     names, test = sorted(row["streams"]), outputs[row["name"]]["test"]
     wanted = ["+".join(some) for n in range(1, len(names)) for some in itertools.combinations(names, n)]
-    known = {"+".join(sorted(pattern.split("+"))): values for pattern, values in given.items()}
-    known.pop("+".join(names), None)
-    if set(known) != set(wanted):
+    by_pattern = {"+".join(sorted(pattern.split("+"))): values for pattern, values in outputs_of.items()}
+    by_pattern.pop("+".join(names), None)
+    if set(by_pattern) != set(wanted):
         raise UsageError(
-            f"presence of row {row['name']!r} needs {', '.join(wanted) or 'nothing'}; got {', '.join(known)}"
+            f"presence of row {row['name']!r} needs {', '.join(wanted) or 'nothing'}; got {', '.join(by_pattern)}"
         )
-    found = {}
-    for pattern, values in known.items():
-        found[pattern] = _array(f"{row['name']}, {pattern} present", {"test": values}, "test", truth, metric)
-        if found[pattern].shape != test.shape:
+    checked = {}
+    for pattern, values in by_pattern.items():
+        checked[pattern] = _array(f"{row['name']}, {pattern} present", {"test": values}, "test", truth, metric)
+        if checked[pattern].shape != test.shape:
             raise UsageError(
-                f"presence of row {row['name']!r}: {pattern} has {found[pattern].shape}, its test logits {test.shape}"
+                f"presence of row {row['name']!r}: {pattern} has {checked[pattern].shape}, its test logits {test.shape}"
             )
     labels = truth["validation"]["target"]
     if metric.outputs == "classes":
@@ -294,8 +294,8 @@ def _patterns(
         nothing = np.log((labels.sum(0) + 1.0) / (len(labels) - labels.sum(0) + 1.0))
     else:
         nothing = np.median(labels, axis=0)
-    found |= {"+".join(names): test, "": np.broadcast_to(nothing, test.shape).astype(np.float32)}
-    return {f"pattern/{pattern}": values for pattern, values in found.items()}
+    checked |= {"+".join(names): test, "": np.broadcast_to(nothing, test.shape).astype(np.float32)}
+    return {f"pattern/{pattern}": values for pattern, values in checked.items()}
 
 
 def _records(
@@ -310,7 +310,7 @@ def _records(
     data = {name: config["dataset"][name] for name in ("name", "version", "sha256", "split_id")}
     data |= {"n": len(truth["test"]["target"]), "group": config["dataset"]["card"]["group"]}
     method = {"name": row["name"], "config_hash": row["config_hash"], "params": cost["params"], "trials": None}
-    known = {split: truth[split]["target"] for split in HELD_OUT}
+    labels = {split: truth[split]["target"] for split in HELD_OUT}
     return [
         make_record(
             row=row["name"],
@@ -327,7 +327,7 @@ def _records(
             cost=cost,
             env={"mmjax": mmjax.__version__, "python": platform.python_version(), "numpy": np.__version__},
             notes="logits given by the user",
-            calibration=calibration.before_and_after({k: outputs[k][seed] for k in HELD_OUT}, known)
+            calibration=calibration.before_and_after({k: outputs[k][seed] for k in HELD_OUT}, labels)
             if metric.outputs == "classes"
             else None,
         )
@@ -350,9 +350,9 @@ def _claim(store: RecordStore) -> None:
 
 
 def _digest(arrays: Any) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for values in arrays:
         values = np.ascontiguousarray(values)
-        found.update(f"{values.dtype.str}{values.shape}".encode())
-        found.update(values.tobytes())
-    return found.hexdigest()
+        digest.update(f"{values.dtype.str}{values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

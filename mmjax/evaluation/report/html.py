@@ -101,10 +101,10 @@ def _compact(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {name: value}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, inner in value.items():
-        found |= _flat(inner, f"{name}.{key}" if name else key)
-    return found
+        flat |= _flat(inner, f"{name}.{key}" if name else key)
+    return flat
 
 
 def _finite(value: Any) -> Any:

@@ -34,10 +34,10 @@ def best_rows(rows: Sequence[Mapping[str, Any]], higher_is_better: bool = True) 
 
 def sections(rows: Sequence[dict], untitled: str = "Methods") -> list[tuple[str, list[dict]]]:
     """Rows by section, both in the order of the table; ``untitled`` stands for a section without a title."""
-    found: dict[str, list[dict]] = {}
+    by_section: dict[str, list[dict]] = {}
     for row in rows:
-        found.setdefault(row["section"], []).append(row)
-    return [(title or untitled, some) for title, some in found.items()]
+        by_section.setdefault(row["section"], []).append(row)
+    return [(title or untitled, some) for title, some in by_section.items()]
 
 
 def usual_seeds(summary: Mapping[str, Any]) -> int:

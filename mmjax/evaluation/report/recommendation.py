@@ -63,8 +63,8 @@ def role_of(row: Row) -> str | None:
 def choose(summary: Mapping[str, Any]) -> list[Choice]:
     """A choice for every section that has a finished fusion of all modalities, the best on validation first."""
     sign = 1 if summary["higher_is_better"] else -1
-    found = [_section(summary, title, rows, sign) for title, rows in sections(summary["rows"])]
-    return sorted((one for one in found if one), key=lambda one: -sign * one.row["validation"])
+    choices = [_section(summary, title, rows, sign) for title, rows in sections(summary["rows"])]
+    return sorted((one for one in choices if one), key=lambda one: -sign * one.row["validation"])
 
 
 def _section(summary: Mapping[str, Any], title: str, rows: list[dict], sign: int) -> Choice | None:

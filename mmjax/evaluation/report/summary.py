@@ -206,7 +206,7 @@ def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def _calibration(run: _Run, targets: Mapping, fitted: bool) -> dict[str, Any]:
     """Means over seeds, before and after temperature scaling on validation, and the diagram of all seeds."""
     target, groups = targets["test"]
-    truth = {split: known for split, (known, _) in targets.items()}
+    truth = {split: labels for split, (labels, _) in targets.items()}
     of_seeds = [{split: run.logits[split][place] for split in truth} for place in range(len(run.seeds))]
     cells = [calibration.before_and_after(logits, truth, fitted=fitted) or {} for logits in of_seeds]
     interval = calibration.calibration_interval(run.logits["test"], target, groups)

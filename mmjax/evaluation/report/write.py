@@ -96,12 +96,12 @@ def format_table(summary: Mapping[str, Any]) -> str:
 
 def _warning(summary: Mapping[str, Any]) -> list[str]:
     """What the protocol asks for and the table lacks; whether its files were without digests."""
-    said = [] if summary.get("verified", True) else [UNVERIFIED]
+    warnings = [] if summary.get("verified", True) else [UNVERIFIED]
     if orphans := summary.get("orphans"):
-        said.append(f"Its records also hold rows that are not in this table: {'; '.join(map(_escape, orphans))}.")
+        warnings.append(f"Its records also hold rows that are not in this table: {'; '.join(map(_escape, orphans))}.")
     if summary["conforming"]:
-        return said
-    return said + ["**Non-conforming**: the protocol also asks for " + "; ".join(summary["missing_parts"]) + "."]
+        return warnings
+    return warnings + ["**Non-conforming**: the protocol also asks for " + "; ".join(summary["missing_parts"]) + "."]
 
 
 def _gains_over_each(frame: Frame) -> list[str]:
@@ -130,12 +130,12 @@ def _decisions(summary: Mapping[str, Any]) -> list[str]:
         + [decimal(bits, 3) for bits in (cell["redundancy"], *cell["unique"], cell["synergy"], cell["information"])]
         for cell in cells
     ]
-    said = (
+    explanation = (
         "Bits of partial information (BROJA: Bertschinger et al. 2014) that the predicted classes of two single "
         f"modalities hold on the class, mean over {cells[0]['seeds']} seeds. Biased upwards on few items, most of all "
         "the last two columns; what the models' decisions hold, not what the modalities do."
     )
-    return ["## What the single modalities' decisions share", said, _markdown(head, lines)]
+    return ["## What the single modalities' decisions share", explanation, _markdown(head, lines)]
 
 
 def _head(columns: Sequence[Column]) -> list[str]:

@@ -21,12 +21,12 @@ def cost_points(summary: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
 
     A row that combines others costs what they do together, an ensemble as many times its member as there are models.
     """
-    known = {row["name"]: (row.get("cost") or {}).get(kind) or row.get(kind) for row in summary["rows"]}
+    prices = {row["name"]: (row.get("cost") or {}).get(kind) or row.get(kind) for row in summary["rows"]}
     points = []
     for row in summary["rows"]:
         models = len(summary["streams"]) if row.get("role") == "ensemble control" else 1
-        parts = [known.get(name) or 0 for name in row.get("members") or []] * models
-        cost = sum(parts) if parts and all(parts) else known[row["name"]]
+        parts = [prices.get(name) or 0 for name in row.get("members") or []] * models
+        cost = sum(parts) if parts and all(parts) else prices[row["name"]]
         if row["status"] != "done" or not cost:
             continue
         points.append(

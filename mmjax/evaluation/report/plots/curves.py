@@ -35,9 +35,9 @@ def curves_figure(summary: Mapping[str, Any], store: RecordStore) -> Any:
     sheet = style.Sheet(top + bottom + sum(panel + gap + strip.above + ticks * strip.last for strip in strips))
     width = (style.WIDTH - left - 0.06 - between * (COLUMNS - 1)) / COLUMNS
     limits = dict(zip(curves, style.own_limits([_drawn(curve) for curve in curves.values()], factor)))
-    said = f"validation {style.label(summary)}: mean and s.d. over seeds,"
-    said += "\ndots: epochs chosen; each panel with its own axis"
-    sheet.figure.text(0.5, 1 - 0.04 / sheet.height, said, ha="center", va="top", linespacing=1.1)
+    caption = f"validation {style.label(summary)}: mean and s.d. over seeds,"
+    caption += "\ndots: epochs chosen; each panel with its own axis"
+    sheet.figure.text(0.5, 1 - 0.04 / sheet.height, caption, ha="center", va="top", linespacing=1.1)
     handles = [Line2D([], [], color=style.KIND_COLORS[kind], linewidth=1.4, label=kind) for kind in KINDS
                if kind in map(kind_of, rows)]  # fmt: skip
     sheet.legend(handles, 3, top=0.27, handlelength=1.4, borderaxespad=0)
