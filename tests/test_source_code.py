@@ -120,6 +120,13 @@ def test_what_is_not_reached_may_be_edited_and_so_may_texts(reach, old, new):
     assert code_digest(reach("Method")) == code_digest(reach("Method", old, new))
 
 
+def test_a_module_that_moved_keeps_the_names_of_before():
+    """Records of results that were made before know them."""
+    from mmjax.losses.items import cross_entropy
+
+    assert "mmjax.losses.cross_entropy" in reached_definitions(cross_entropy)
+
+
 def test_the_body_of_a_fusion_counts_for_its_rows_alone(tmp_path, monkeypatch):
     from mmjax.experiment.changes import training_code
     from mmjax.tables.digits import TABLE
