@@ -14,6 +14,7 @@ from mmjax.encoders import LeNet
 from mmjax.stream import Stream, masked_max, pooled
 
 MODULES = (
+    "mmjax.correlation",
     "mmjax.decoder",
     "mmjax.encoders.audio",
     "mmjax.encoders.features",
@@ -23,6 +24,8 @@ MODULES = (
     "mmjax.encoders.spectrogram",
     "mmjax.encoders.text",
     "mmjax.encoders.video",
+    "mmjax.evaluation.measures.alignment",
+    "mmjax.evaluation.measures.retrieval",
     "mmjax.fusion.attention",
     "mmjax.fusion.bottleneck",
     "mmjax.fusion.concat",
@@ -62,6 +65,11 @@ NAMES = {
 }
 """What an example may use without importing it, beside what its module holds."""
 INNER = {  # parts of a method that is shown
+    "KernelProjection",
+    "Projection",
+    "Ties",
+    "linear_kernel",
+    "rbf_kernel",
     "Cache",
     "Activation",
     "DecoderBlock",
