@@ -52,9 +52,9 @@ def recall(ranks: Float[np.ndarray, " queries"], k: int) -> float:
 
     Example:
       >>> recall(np.array([0.0, 3.0, 7.0, 20.0]), 5)
-      np.float64(0.5)
+      0.5
     """
-    return score(f"recall@{k}").of(np.asarray(ranks)[None], np.asarray(ranks))[0]
+    return float(score(f"recall@{k}").of(np.asarray(ranks)[None], np.asarray(ranks))[0])
 
 
 def median_rank(ranks: Float[np.ndarray, " queries"]) -> float:
@@ -62,9 +62,9 @@ def median_rank(ranks: Float[np.ndarray, " queries"]) -> float:
 
     Example:
       >>> median_rank(np.array([0.0, 3.0, 7.0]))
-      np.float64(4.0)
+      4.0
     """
-    return np.median(ranks) + 1
+    return float(np.median(ranks)) + 1
 
 
 def average_precisions(
@@ -99,17 +99,17 @@ def mean_average_precision(
       candidate: classes of the candidates.
 
     Example:
-      >>> mean_average_precision(np.array([[0.9, 0.5, 0.4]]), np.array([1]), np.array([1, 0, 1])).round(4)
-      np.float64(0.8333)
+      >>> round(mean_average_precision(np.array([[0.9, 0.5, 0.4]]), np.array([1]), np.array([1, 0, 1])), 4)
+      0.8333
     """
-    return average_precisions(similarity, np.asarray(query)[:, None] == np.asarray(candidate)[None]).mean()
+    return float(average_precisions(similarity, np.asarray(query)[:, None] == np.asarray(candidate)[None]).mean())
 
 
 def _checked(similarity: np.ndarray, positive: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     values = np.asarray(similarity, np.float64)
     if values.ndim != 2 or np.isnan(values).any():
         raise UsageError(f"similarities are [queries, candidates] without NaN, got {values.shape}")
-    right = np.eye(*values.shape, dtype=bool) if positive is None else np.asarray(positive, bool)
+    right = np.eye(*values.shape) > 0 if positive is None else np.asarray(positive, bool)
     if right.shape != values.shape:
         raise UsageError(f"positive has the shape of the similarities, {values.shape}, got {right.shape}")
     if not right.any(1).all():
