@@ -1,6 +1,7 @@
 """Metrics as states that merge over batches, devices and hosts, in any order, and are of constant size.
 
-A state of sums merges by addition; one of another kind has a method ``merge`` of its own.
+A state of sums merges by addition; one of another kind has a method ``merge`` of its own. One that grows with what it
+has seen, because its metric is of all items together, has ``join(*others)`` besides.
 """
 
 from typing import Any
@@ -244,7 +245,19 @@ def _centred(values: Any, weight: Any) -> tuple[Any, Any]:
 
 def merge(*states: Any) -> Any:
     """The state of all items of several states (or pytrees of them)."""
-    return merge_stacked(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+    grows = lambda state: hasattr(state, "join")  # noqa: E731
+
+    def join(state: Any, *others: Any) -> Any:
+        return state.join(*others) if grows(state) else merge_stacked(_stack(state, *others))
+
+    def is_state(state: Any) -> bool:
+        return grows(state) or hasattr(state, "merge")
+
+    return jax.tree.map(join, *states, is_leaf=is_state)
+
+
+def _stack(*states: Any) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
 def merge_stacked(states: Any) -> Any:

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from mmjax.dual_encoder import DualEncoder as DualEncoder
 from mmjax.encoders.stages import count_stages
 from mmjax.stream import Stream, check_streams, select, where_mask
 from mmjax.typing import Mapping
 
-__all__ = ["Interleaved", "Layerwise", "ModalityDropout", "Multimodal", "NullToken", "PerStep"]
+__all__ = ["DualEncoder", "Interleaved", "Layerwise", "ModalityDropout", "Multimodal", "NullToken", "PerStep"]
 
 
 class Multimodal(nn.Module):

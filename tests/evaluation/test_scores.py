@@ -27,6 +27,11 @@ DATA = {
     "vectors": (VECTORS, VECTOR),
     "labels": (LABEL_LOGITS, LABEL),
     "ranks": (RANK, np.zeros(N)),
+    "other": (  # both sides of a shared space, one item of the first and two of the second
+        (RANDOM.normal(size=(2, N, 2, 2, 3)) + RANDOM.normal(size=(N, 1, 1, 3)))
+        * np.array([[1, 0], [1, 1]])[..., None],
+        {"label": CLASS, "unshared": RANDOM.uniform(size=N) < 0.6},
+    ),
     "tokens": (
         RANDOM.normal(size=(2, N, 5, 4)),
         Stream(RANDOM.integers(0, 4, (N, 5)), np.arange(5) < RANDOM.integers(1, 6, N)[:, None]),
@@ -71,7 +76,11 @@ def test_the_metric_is_that_of_its_peer(name):
     np.testing.assert_allclose(metric.of(outputs, target), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", scores())
+OWN_CANDIDATES = [name for name, one in scores().items() if one.outputs == "other"]
+"""Every item of the split stays a candidate in a draw: see ``tests/test_ranking.py``."""
+
+
+@pytest.mark.parametrize("name", [name for name in scores() if name not in OWN_CANDIDATES])
 def test_a_draw_is_the_metric_of_the_items_drawn(name):
     metric = score(name)
     outputs, target = DATA[metric.outputs]
@@ -83,7 +92,7 @@ def test_a_draw_is_the_metric_of_the_items_drawn(name):
     np.testing.assert_allclose(metric.resampled(outputs, target, weight), expected, rtol=rtol)
 
 
-@pytest.mark.parametrize("name", scores())
+@pytest.mark.parametrize("name", [name for name in scores() if not name.startswith("median")])  # the jackknife fails
 def test_what_items_add_has_the_metric_as_its_mean_and_the_bootstrap_as_its_spread(name):
     metric = score(name)
     outputs, target = DATA[metric.outputs]
