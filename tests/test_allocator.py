@@ -29,3 +29,31 @@ def faults(*arguments: str) -> int:
 
 def test_memory_taken_again_faults_no_more():
     assert faults("keep") * 10 < faults()
+
+
+RETURNS = """
+import sys
+import numpy as np
+from mmjax.allocator import keep_freed_memory, return_freed_memory
+
+def resident_mb():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 2**20
+
+if not keep_freed_memory():
+    sys.exit(77)
+before = resident_mb()
+np.ones(2**23)  # 64 MB, freed at once
+kept, returned = resident_mb() - before, return_freed_memory()
+print(kept, returned, resident_mb() - before)
+"""
+
+
+def test_what_was_freed_goes_back_when_told():
+    done = subprocess.run([sys.executable, "-c", RETURNS], capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("no GNU C library here")
+    kept, returned, left = done.stdout.split()
+    assert float(kept) > 60
+    assert returned == "True"
+    assert float(left) < 8

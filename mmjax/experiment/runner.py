@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mmjax.allocator import return_freed_memory
 from mmjax.datasets.base import Dataset
 from mmjax.environment import device
 from mmjax.evaluation.report.summary import summarise
@@ -107,6 +108,7 @@ def run_table(
             run = _finish_rows(run, name, whole, [row.name for row in added])
         clock, of = time.perf_counter(), measure or Measure()
         by_row = analyse(run.table, raw, dataset, store, run.hashes, measure=of, on_change=on_change, say=say)
+        return_freed_memory()
         before_writing = time.perf_counter()
         text = write_report(workdir)
         written = time.perf_counter() - before_writing + sum(run.writing.values())
@@ -144,6 +146,7 @@ def _finish_rows(run: Run, name: str, table: Table, names: Sequence[str]) -> Run
     with contextlib.closing(map_ahead(lambda one: compile_row(run, *one[1:]), missing)) as coming:
         for (label, row, data), prepared in coming:
             _finish_row(run, row, data, prepared, label)
+    return_freed_memory()  # half of what the process holds by now, and measuring takes other buffers
     return run
 
 
