@@ -76,6 +76,23 @@ def test_many_modalities_are_named_by_the_one_that_stays(others, said):
     assert [row.name for row in controls] == [f"joined: {said} shuffled", f"{len(streams)} models of a"]
 
 
+def test_more_models_of_a_fit_that_is_always_the_same_are_no_ensemble():
+    fitted = [Row(f"logistic {name}", fit=small.guess, streams=(name,), varies=False) for name in BOTH]
+    rows = [row for row in table().rows if row.name in ("left", "right", "joined")] + fitted
+    validation = {"left": 0.5, "right": 0.6, "joined": 0.7, "logistic left": 0.65, "logistic right": 0.4}
+
+    def ensembles(rows):
+        cells = [{"name": row.name, "status": "done", "section": "", "streams": list(row.streams or BOTH), "single":
+                  row.streams is not None, "validation": validation[row.name], "role": row.role, "kind": "fit",
+                  "best_single": row.name == "logistic left"} for row in rows]  # fmt: skip
+        controls = control_rows(small.table(dataset=DATA, rows=rows), {"rows": cells, "higher_is_better": True})
+        assert controls[0].name == "joined: right shuffled"
+        return controls[-1].name, controls[-1].streams, controls[-1].members
+
+    assert ensembles(rows) == ("2 models of right", ("right",), ("right",))
+    assert ensembles(rows[2:]) == ("2 models of logistic left", ("left",), ("logistic left",))
+
+
 def test_without_a_concatenation_or_a_best_modality_of_its_own_there_are_none():
     assert names(joined=None) == [] and names(best=None) == []
     done = summary()
