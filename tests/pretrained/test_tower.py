@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.encoders import FeatureMLP
+from mmjax.encoders import FeatureMLP, ResNet
+from mmjax.encoders.stages import count_stages
 from mmjax.errors import UsageError
+from mmjax.experiment.settings import describe, digest
 from mmjax.fusion import Concat
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
@@ -24,9 +26,9 @@ def tower():
 
 
 def test_weights_stand_in_the_model_and_nothing_else_changes(tower):
-    model = Multimodal({"a": ENCODER, "b": ENCODER}, Concat(dim=4), ClassificationHead(3))
+    model = Multimodal({"a": ENCODER, "b": ENCODER.clone()}, Concat(dim=4), ClassificationHead(3))
     variables = jax.jit(model.init)(jax.random.key(0), STREAMS)
-    put = put_weights(variables, {"encoders_a": tower})
+    put = put_weights(variables, {"encoders/a": tower})
     assert jax.tree.structure(put) == jax.tree.structure(variables)
     for name, tree in put["params"].items():
         want = tower.variables["params"] if name == "encoders_a" else variables["params"][name]
@@ -48,10 +50,42 @@ def test_seeds_get_the_same_weights(tower):
 
 def test_what_does_not_fit_is_named(tower):
     variables = {"params": {"image": {"out": {"kernel": jnp.ones((2, 2))}}}}
-    with pytest.raises(UsageError, match=r"no variables at 'params/sound': at 'sound' there are \['image'\]"):
+    with pytest.raises(UsageError, match=r"no variables at params/sound; there are \['image'\]"):
         put_weights(variables, {"sound": tower})
     wrong = (
         r"\['dense_0'\]\['bias'\] is nothing in the model, \[3\] in the weights; .*\['out'\]\['kernel'\] is \[2, 2\]"
     )
     with pytest.raises(UsageError, match=wrong):
         put_weights(variables, {"image": tower})
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_model_begins_with_the_published_weights(tower, frozen):
+    model = Multimodal({"a": tower.encoder(frozen=frozen), "b": ENCODER.clone()}, Concat(dim=4), ClassificationHead(3))
+    variables = jax.jit(model.init)(jax.random.key(0), STREAMS)
+    plain = Multimodal({"a": ENCODER, "b": ENCODER.clone()}, Concat(dim=4), ClassificationHead(3))
+    drawn = jax.jit(plain.init)(jax.random.key(0), STREAMS)
+    place = variables["frozen" if frozen else "params"]
+    jax.tree.map(np.testing.assert_array_equal, place["encoders_a"], tower.variables["params"])
+    assert ("encoders_a" in variables["params"]) != frozen
+    assert jax.tree.structure(variables["params"]["encoders_b"]) == jax.tree.structure(drawn["params"]["encoders_b"])
+    outputs = model.apply(variables, STREAMS)
+    rest = {name: tree for name, tree in variables["params"].items() if name != "encoders_a"}
+    whole = {"params": {**rest, "encoders_a": tower.variables["params"]}}
+    np.testing.assert_array_equal(outputs, plain.apply(whole, STREAMS))
+    again = put_weights(variables, {"encoders/a": tower})
+    jax.tree.map(np.testing.assert_array_equal, again, variables)
+
+
+def test_a_table_can_describe_and_stage_it(tower):
+    described = digest(describe(tower.encoder()))
+    other = jax.tree.map(lambda x: x + 1, tower.variables)
+    assert digest(describe(Tower(ENCODER, tower.variables, "digest").encoder())) == described
+    assert digest(describe(Tower(ENCODER, other, "digest").encoder())) != described
+    images = Stream.of(jnp.ones((1, 1, 8, 8, 1)))
+    net = ResNet(dim=3, widths=(4,), stage_sizes=(1,), num_groups=2)
+    staged = Tower(net, jax.jit(net.init)(jax.random.key(0), images), "").encoder()
+    assert count_stages(staged) == 2
+    middle = staged.apply(variables := staged.init(jax.random.key(1), images), images, stages=slice(0, 1))
+    last = staged.apply(variables, middle, stages=slice(1, 2))
+    np.testing.assert_allclose(last.values, staged.apply(variables, images).values, rtol=1e-6)
