@@ -49,14 +49,14 @@ MODULES = (
     "mmjax.losses.items",
     "mmjax.losses.pairs",
     "mmjax.losses.symile",
-    "mmjax.ranking",
-    "mmjax.losses",
     "mmjax.paths",
     "mmjax.pretrained.efficientnet",
     "mmjax.pretrained.features",
+    "mmjax.pretrained.minilm",
     "mmjax.pretrained.speech",
     "mmjax.pretrained.tower",
     "mmjax.pretrained.weights",
+    "mmjax.ranking",
 )
 NAMES = {
     "LeNet": LeNet,

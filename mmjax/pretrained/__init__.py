@@ -3,6 +3,9 @@
 from mmjax.pretrained.efficientnet import EfficientNetLite0 as EfficientNetLite0
 from mmjax.pretrained.efficientnet import efficientnet_lite0 as efficientnet_lite0
 from mmjax.pretrained.features import frozen_features as frozen_features
+from mmjax.pretrained.minilm import MiniLM as MiniLM
+from mmjax.pretrained.minilm import minilm as minilm
+from mmjax.pretrained.minilm import sentence_ids as sentence_ids
 from mmjax.pretrained.speech import SpeechEmbedding as SpeechEmbedding
 from mmjax.pretrained.speech import speech_embedding as speech_embedding
 from mmjax.pretrained.tower import Tower as Tower
