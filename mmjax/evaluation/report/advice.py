@@ -177,7 +177,8 @@ def _costs(choice: Choice, timing: Mapping[str, Any]) -> list[dict[str, Any]]:
     units = {"params": "parameters", "flops": "FLOPs for the forward pass of an example, by formula"}
     costs = []
     for row in [choice.fusion] + ([choice.single] if choice.single is not None else []):
-        parts = [one for one in choice.rows if one["single"]] if role_of(row) in UNTRAINED else [row]
+        members = row.get("members") or [one["name"] for one in choice.rows if one["single"]]  # of logits: not named
+        parts = [one for one in choice.rows if one["name"] in members] if role_of(row) in UNTRAINED else [row]
         counts = []
         for field, unit in units.items():
             numbers: list[Any] = [(one.get("cost") or {}).get(field, one.get(field)) for one in parts]

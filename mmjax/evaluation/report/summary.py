@@ -101,7 +101,7 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "seeds": config["seeds"],
         **power,
         "rows": rows,
-        "decisions": _decisions(rows, runs, targets["test"][0]) if score.outputs == "classes" else [],
+        "decisions": _decisions(rows, runs, targets["test"][0], score.sign) if score.outputs == "classes" else [],
         "references": config.get("references", []),
     }
     return rounded(summary)
@@ -219,14 +219,27 @@ def _calibration(run: _Run, targets: Mapping, fitted: bool) -> dict[str, Any]:
     }
 
 
-def _decisions(rows: list[dict], runs: Mapping[str, _Run | None], target: np.ndarray) -> list[dict[str, Any]]:
+def _decisions(
+    rows: list[dict], runs: Mapping[str, _Run | None], target: np.ndarray, sign: int
+) -> list[dict[str, Any]]:
     """Partial information in the single modalities' decisions, of the first section that has a fusion of them."""
     fused = [row for row in rows if row["status"] == "done" and len(row["streams"]) > 1]
     if not fused:
         return []
-    alone = [row for row in rows if row["status"] == "done" and row["single"] and row["section"] == fused[0]["section"]]
-    logits = {row["streams"][0]: run.logits["test"] for row in alone if (run := runs[row["name"]])}
+    section = [row for row in rows if row["status"] == "done" and row["section"] == fused[0]["section"]]
+    alone = _best_alone(section, sign)
+    logits = {name: run.logits["test"] for name, row in alone.items() if (run := runs[row["name"]])}
     return decision_cells(logits, target)
+
+
+def _best_alone(rows: Sequence[dict], sign: int) -> dict[str, dict]:
+    """Of each modality its best row on validation, the first of ties: a network, or a linear model of statistics."""
+    best: dict[str, dict] = {}
+    for row in filter(lambda row: row["single"], rows):
+        champion = best.setdefault(row["streams"][0], row)
+        if sign * row["validation"] > sign * champion["validation"]:
+            best[row["streams"][0]] = row
+    return best
 
 
 def _add_measured(
@@ -247,7 +260,7 @@ def _add_measured(
     for section in sections.values():
         by_role = {row["role"]: row for row in reversed(section)}
         late, ensemble = by_role.get("mean of logits"), by_role.get("ensemble control")
-        alone = {row["streams"][0]: row for row in reversed(section) if row["single"]}
+        alone = _best_alone(section, score.sign)
         for row in section:
             run = runs[row["name"]]
             if run is None:

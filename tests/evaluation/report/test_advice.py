@@ -102,6 +102,13 @@ def test_the_untrained_mean_is_preferred_where_it_is_no_worse_within_the_noise()
     assert headline(*singles(), late(0.89), fused(gain_late_mean=few)).startswith('USE THE FUSION "gated".')
 
 
+def test_a_combination_costs_what_its_members_do():
+    linear = row("logistic on statistics of audio", ["audio"], 0.5, 0.5, kind="fit", params=None)
+    mean = late(0.95, members=["text", "audio"])
+    text = advise(summary(*singles(), linear, mean))
+    assert "have together 2 k parameters" in text and "[text, audio: cost]" in text
+
+
 @pytest.mark.parametrize(
     ("verdict", "said"),
     [("worse", "is worse"), ("equivalent", "same within 1 point"), ("inconclusive", 'a gain of "gated" is not shown')],

@@ -367,3 +367,21 @@ def test_a_bad_archive_is_said_in_one_line(tmp_path, damage):
     with pytest.raises(UsageError, match=r"logits\.npz' is no \.npz of plain arrays \(.+\); write it with") as error:
         report_logits(tmp_path / "report", path)
     assert "\n" not in str(error.value)
+
+
+def test_decisions_are_those_of_the_best_row_of_each_modality(tmp_path):
+    """A second, weaker row of audio comes last and changes nothing of what the decisions share."""
+    rng = np.random.default_rng(5)
+    target = {split: rng.integers(0, 3, 90) for split in ("validation", "test")}
+
+    def row(skill):
+        return {split: 9.0 * skill * np.eye(3)[y] + rng.normal(size=(3, 90, 3)) for split, y in target.items()}
+
+    rows = {"text": row(0.3), "audio": row(0.2), "both": row(0.4), "weak audio": row(0.0)}
+    streams = {"text": ["text"], "audio": ["audio"], "weak audio": ["audio"], "both": ["audio", "text"]}
+    cells = []
+    for number, names in enumerate((("text", "audio", "both"), ("text", "audio", "both", "weak audio"))):
+        given = {name: rows[name] for name in names}
+        report_logits(tmp_path / str(number), given, target, streams={name: streams[name] for name in names})
+        cells.append(json.loads((tmp_path / str(number) / "table.json").read_text())["decisions"])
+    assert cells[0] == cells[1] and cells[0][0]["unique"][0] > 0
