@@ -1,6 +1,8 @@
 """The objective of deep canonical correlation analysis (Andrew et al. 2013), stable in float32."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,34 +49,53 @@ def total_correlation(
     if ridge <= 0:
         raise UsageError(f"ridge must be above 0, got {ridge}: without it a constant feature has no correlation")
     there = all_there(present, left.shape[0])
-    first, second = (_whitened(as_float32(values, present), there, ridge) for values in (left, right))
-    return _nuclear(first.T @ second, components)
+    return _total(as_float32(left, present), as_float32(right, present), there, components, ridge)
 
 
-def _whitened(values: Array, there: Array, ridge: float) -> Array:
-    """Rows whitened by the covariance with its ridge, up to a rotation: the upper part of an orthogonal factor.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _total(left: Array, right: Array, there: Array, components: int, ridge: float) -> Array:
+    return _with_slopes(components, ridge)(left, right, there)[0]
+
+
+def _forward(left: Array, right: Array, there: Array, components: int, ridge: float) -> tuple[Array, tuple[Array, ...]]:
+    total, *slopes = _with_slopes(components, ridge)(left, right, there)
+    return total, tuple(slopes)
+
+
+def _backward(components: int, ridge: float, slopes: tuple[Array, ...], cotangent: Array) -> tuple[Any, ...]:
+    return cotangent * slopes[0], cotangent * slopes[1], None
+
+
+_total.defvjp(_forward, _backward)
+
+
+@functools.cache
+def _with_slopes(components: int, ridge: float) -> Callable[..., tuple[Array, Array, Array]]:
+    """The sum and its gradients (derived by Andrew et al. 2013), from the factors and the singular vectors.
+
+    Seeds that are mapped take their turns: a factorisation of several matrices at once waits for threads of XLA:CPU's
+    pool while it holds one of them, which on few cores may be for ever.
+    """
+
+    @jax.custom_batching.sequential_vmap
+    def compute(left: Array, right: Array, there: Array) -> tuple[Array, Array, Array]:
+        (a, over_a), (b, over_b) = (_whitened(values, there, ridge) for values in (left, right))
+        u, s, vt = jnp.linalg.svd(a.T @ b, full_matrices=False)
+        u, s, v = u[:, :components], s[:components], vt[:components].T
+        d_left = jax.scipy.linalg.solve_triangular(over_a, u @ (b @ v - (a @ u) * s).T).T
+        d_right = jax.scipy.linalg.solve_triangular(over_b, v @ (a @ u - (b @ v) * s).T).T
+        return s.sum(), d_left, d_right
+
+    return compute
+
+
+def _whitened(values: Array, there: Array, ridge: float) -> tuple[Array, Array]:
+    """Centred rows whitened by their covariance with its ridge, up to a rotation, and what they were divided by.
 
     The ridge stands as rows of its own below the data, so that the factorisation is of full rank.
     """
     count = there.sum()
     centred = jnp.where(there[:, None], values - values.sum(0) / jnp.maximum(count, 1), 0)
     below = jnp.sqrt(ridge * jnp.maximum(count - 1, 1)) * jnp.eye(values.shape[1])
-    return jnp.linalg.qr(jnp.concatenate([centred, below]))[0][: values.shape[0]]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _nuclear(matrix: Array, components: int) -> Array:
-    """Sum of the largest singular values."""
-    return jnp.linalg.svd(matrix, compute_uv=False)[:components].sum()
-
-
-def _forward(matrix: Array, components: int) -> tuple[Array, Array]:
-    u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
-    return s[:components].sum(), u[:, :components] @ vt[:components]
-
-
-def _backward(components: int, direction: Array, cotangent: Array) -> tuple[Array]:
-    return (cotangent * direction,)
-
-
-_nuclear.defvjp(_forward, _backward)
+    orthogonal, over = jnp.linalg.qr(jnp.concatenate([centred, below]))
+    return orthogonal[: values.shape[0]], over

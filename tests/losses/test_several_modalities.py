@@ -1,5 +1,7 @@
 """Symile, GRAM and the correlation objective: their identities, and what each can and cannot see."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,6 +187,22 @@ def test_the_gradient_of_the_correlation_is_its_slope():
 
     grad = jax.grad(lambda x: total_correlation(x, RIGHT, components=2, ridge=1e-2))(LEFT)
     np.testing.assert_allclose((grad * step).sum(), (along(1e-4) - along(-1e-4)) / 2e-4, rtol=1e-3)
+
+
+def test_mapped_seeds_are_factorised_one_by_one():
+    """A batch of LAPACK calls may wait for ever for XLA:CPU's threads."""
+    stacked = np.stack([LEFT, LEFT[::-1], 2 * LEFT + 1])
+
+    def both(x):
+        return jax.value_and_grad(lambda x: total_correlation(x, RIGHT))(x)
+
+    found = jax.jit(jax.vmap(both))(stacked)
+    for seed in range(3):
+        value, grad = both(stacked[seed])
+        np.testing.assert_allclose(found[0][seed], value, rtol=1e-5)
+        np.testing.assert_allclose(found[1][seed], grad, rtol=1e-4, atol=1e-6)
+    calls = re.findall(r"(\S+):f32\[([\d,]+)\] .* = (?:qr|svd|geqrf)\[", str(jax.make_jaxpr(jax.vmap(both))(stacked)))
+    assert calls and all(shape.count(",") <= 1 for _, shape in calls)
 
 
 def test_correlations_that_cannot_be_are_refused():
