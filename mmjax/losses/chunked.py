@@ -1,7 +1,7 @@
 """Contrastive losses of large batches: in blocks on one device, and over devices whose rows visit each other in a ring.
 
 Neither the ``[batch, batch]`` products nor anything of their size is ever held: blocks of columns are multiplied one
-after the other, and once more for the gradient, so that memory is ``batch * block`` and time about 4/3. Over devices
+after the other, and once more for the gradient: memory is ``batch * block``, with a third more products. Over devices
 the right rows travel with the statistics of their columns (sums, then gradients) and come home after one round (compare
 SigLIP: Zhai et al. 2023, section 3.1). Loss and gradient equal those of ``mmjax.losses.contrastive``.
 """

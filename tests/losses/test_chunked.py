@@ -98,6 +98,16 @@ def test_blocks_hold_no_product_of_all():
     assert memory(functools.partial(chunked_info_nce, block=64)) < 2048 * 2048 * 4 < memory(info_nce)
 
 
+def test_seeds_may_be_mapped():
+    def total(x, y):
+        return chunked_info_nce(x, y, scale=5.0, present=THERE, block=16).sum()
+
+    xs, ys = np.stack([X, Y]), np.stack([Y, X[::-1]])
+    found = jax.jit(jax.vmap(jax.value_and_grad(total, (0, 1))))(xs, ys)
+    one = jax.jit(jax.value_and_grad(total, (0, 1)))
+    assert_same(found, jax.tree.map(lambda *parts: np.stack(parts), *(one(x, y) for x, y in zip(xs, ys))))
+
+
 def test_large_products_do_not_overflow():
     found = chunked_info_nce(100 * X, 100 * Y, scale=100.0, block=5)
     assert np.isfinite(found).all()

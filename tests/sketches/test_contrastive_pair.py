@@ -15,6 +15,7 @@ from flax.core import FrozenDict
 
 from mmjax.encoders import FeatureMLP
 from mmjax.evaluation.scores import score
+from mmjax.losses import info_nce
 from mmjax.metrics import Mean
 from mmjax.resident import fit
 from mmjax.stream import Batch, Stream, item_weight, masked_mean
@@ -52,13 +53,7 @@ class Contrastive:
         return outputs["scale"] * outputs["image"] @ outputs["text"].T
 
     def loss(self, outputs, batch):
-        products, real = self.products(outputs), batch.weight > 0
-
-        def one_way(products):
-            return -jnp.diagonal(jax.nn.log_softmax(products, where=real[None], axis=-1))
-
-        loss = (one_way(products) + one_way(products.T)) / 2
-        return jnp.where(real, loss, 0)
+        return info_nce(outputs["image"], outputs["text"], scale=outputs["scale"], present=batch.weight > 0)
 
     def ranks(self, outputs, weight):
         """How many texts that count are nearer to each image than its own."""
