@@ -50,6 +50,7 @@ MODULES = (
     "mmjax.losses.pairs",
     "mmjax.losses.symile",
     "mmjax.paths",
+    "mmjax.pretrained.adapters",
     "mmjax.pretrained.efficientnet",
     "mmjax.pretrained.features",
     "mmjax.pretrained.minilm",

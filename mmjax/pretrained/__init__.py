@@ -1,5 +1,9 @@
 """Published weights in linen modules: a tower owns its preprocessing and gives a stream. A file per architecture."""
 
+from mmjax.pretrained.adapters import Adapted as Adapted
+from mmjax.pretrained.adapters import Projector as Projector
+from mmjax.pretrained.adapters import QFormer as QFormer
+from mmjax.pretrained.adapters import Resampler as Resampler
 from mmjax.pretrained.efficientnet import EfficientNetLite0 as EfficientNetLite0
 from mmjax.pretrained.efficientnet import efficientnet_lite0 as efficientnet_lite0
 from mmjax.pretrained.features import frozen_features as frozen_features
