@@ -136,6 +136,15 @@ def test_lines_are_the_best_single_the_mean_of_logits_and_three_trained_fusions_
     assert in_scope(lower, rows, "robustness")[2][0]["name"] == worst["name"]
 
 
+def test_the_single_modality_of_a_plot_of_lines_is_the_best_that_was_measured():
+    fields = {"status": "done", "role": "single", "single": True, "streams": ["audio"]}
+    linear = {**fields, "name": "linear", "validation": 0.9, "robustness": None, "best_single": True}
+    rows = [linear, *({**fields, "name": name, "validation": score, "robustness": {"noise": {}}, "best_single": False}
+                      for name, score in (("first", 0.6), ("second", 0.7)))]  # fmt: skip
+    assert [row["name"] for row, _ in in_scope({"higher_is_better": True}, rows, "robustness")] == ["second"]
+    assert [row["name"] for row, _ in in_scope({"higher_is_better": False}, rows, "robustness")] == ["first"]
+
+
 def test_sweeps_draw_the_curves_in_percent(summary):
     rows = dict(sections(summary["rows"]))["per utterance"]
     panels = sweep_panels(summary, rows, "noise")

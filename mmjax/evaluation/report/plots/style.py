@@ -236,12 +236,13 @@ def wrapped_legend(looks: Mapping[str, Look]) -> tuple[list[Any], float]:
 def in_scope(summary: Mapping[str, Any], rows: list[dict], field: str) -> list[tuple[dict, Look]]:
     """The rows of a section that a plot of lines shows, and how: more lines would hide each other.
 
-    Its best single modality, the mean of logits, the three best trained fusions, each by validation and as far as
-    ``field`` was measured.
+    Its best single modality, the mean of logits, the three best trained fusions, each by validation among the rows of
+    which ``field`` was measured; it is not of linear models on statistics.
     """
     sign = 1 if summary["higher_is_better"] else -1
     measured = [row for row in rows if row.get("status") == "done" and row.get(field)]
-    chosen = [(row, SINGLE) for row in measured if row.get("best_single")]
+    alone = sorted((row for row in measured if row["single"]), key=lambda row: -sign * row["validation"])
+    chosen = [(row, SINGLE) for row in alone[:1]]
     chosen += [(row, LATE) for row in measured if row.get("role") in LATE_MEAN][:1]
     fusions = [row for row in measured if len(row["streams"] or ()) > 1 and row.get("role") not in NO_FUSION]
     if any(row.get("kind") == "model" for row in fusions):  # what is fitted on validation looks best there
