@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.encoders import FeatureMLP, ResNet
+from mmjax.encoders import FeatureMLP, LeNet
 from mmjax.encoders.stages import count_stages
 from mmjax.errors import UsageError
 from mmjax.experiment.settings import describe, digest
@@ -14,7 +14,11 @@ from mmjax.fusion import Concat
 from mmjax.heads import ClassificationHead
 from mmjax.models import Multimodal
 from mmjax.pretrained import Tower, put_weights
+from mmjax.resident import fit
 from mmjax.stream import Stream
+from mmjax.training import Train
+from tests.draw import quick_jit
+from tests.toy import CLASSES, SPLITS, TASK
 
 ENCODER = FeatureMLP(dim=4, hidden_dims=(3,))
 STREAMS = {name: Stream.of(jnp.ones((2, 1, 5))) for name in "ab"}
@@ -27,7 +31,7 @@ def tower():
 
 def test_weights_stand_in_the_model_and_nothing_else_changes(tower):
     model = Multimodal({"a": ENCODER, "b": ENCODER.clone()}, Concat(dim=4), ClassificationHead(3))
-    variables = jax.jit(model.init)(jax.random.key(0), STREAMS)
+    variables = quick_jit(model.init)(jax.random.key(0), STREAMS)
     put = put_weights(variables, {"encoders/a": tower})
     assert jax.tree.structure(put) == jax.tree.structure(variables)
     for name, tree in put["params"].items():
@@ -62,9 +66,9 @@ def test_what_does_not_fit_is_named(tower):
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_model_begins_with_the_published_weights(tower, frozen):
     model = Multimodal({"a": tower.encoder(frozen=frozen), "b": ENCODER.clone()}, Concat(dim=4), ClassificationHead(3))
-    variables = jax.jit(model.init)(jax.random.key(0), STREAMS)
+    variables = quick_jit(model.init)(jax.random.key(0), STREAMS)
     plain = Multimodal({"a": ENCODER, "b": ENCODER.clone()}, Concat(dim=4), ClassificationHead(3))
-    drawn = jax.jit(plain.init)(jax.random.key(0), STREAMS)
+    drawn = quick_jit(plain.init)(jax.random.key(0), STREAMS)
     place = variables["frozen" if frozen else "params"]
     jax.tree.map(np.testing.assert_array_equal, place["encoders_a"], tower.variables["params"])
     assert ("encoders_a" in variables["params"]) != frozen
@@ -83,9 +87,21 @@ def test_a_table_can_describe_and_stage_it(tower):
     assert digest(describe(Tower(ENCODER, tower.variables, "digest").encoder())) == described
     assert digest(describe(Tower(ENCODER, other, "digest").encoder())) != described
     images = Stream.of(jnp.ones((1, 1, 8, 8, 1)))
-    net = ResNet(dim=3, widths=(4,), stage_sizes=(1,), num_groups=2)
-    staged = Tower(net, jax.jit(net.init)(jax.random.key(0), images), "").encoder()
+    net = LeNet(dim=3, channels=(2,), hidden_dims=())
+    staged = Tower(net, quick_jit(net.init)(jax.random.key(0), images), "").encoder()
     assert count_stages(staged) == 2
-    middle = staged.apply(variables := staged.init(jax.random.key(1), images), images, stages=slice(0, 1))
+    middle = staged.apply(variables := quick_jit(staged.init)(jax.random.key(1), images), images, stages=slice(0, 1))
     last = staged.apply(variables, middle, stages=slice(1, 2))
     np.testing.assert_allclose(last.values, staged.apply(variables, images).values, rtol=1e-6)
+
+
+def test_all_seeds_of_a_fit_keep_the_frozen_weights():
+    encoder = FeatureMLP(dim=4, hidden_dims=(3,))
+    weights = encoder.init(jax.random.key(9), SPLITS["train"].streams["a"])
+    tower = Tower(encoder, jax.tree.map(np.asarray, weights), "digest")
+    model = Multimodal({"a": tower.encoder()}, Concat(dim=4), ClassificationHead(CLASSES))
+    found = fit(model, TASK, Train(epochs=2, batch_size=20, learning_rate=0.1), SPLITS, (0, 1), mapped="vmap")
+    kept, learned = found.variables["frozen"]["encoders_a"], found.variables["params"]
+    assert set(learned) == {"fusion", "head"}
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, [y, y]), kept, tower.variables["params"])
+    assert found.history["train/loss"][1].max() < found.history["train/loss"][0].min()
