@@ -35,7 +35,8 @@ class Frozen(nn.Module):
 
     A train step takes gradients of ``params`` alone, so that there is no backward pass through a frozen encoder, no
     optimiser state and no weight decay of it. Gradients by its inputs are as ever. It runs as in evaluation, without
-    dropout, also in training. ``put_weights`` puts published weights there under the module's usual path.
+    dropout, also in training. ``put_weights`` puts published weights there under the module's usual path. It still runs
+    at every step, for every seed: where its inputs are always the same, ``frozen_features`` runs it once.
 
     Example:
       >>> x = jnp.ones((2, 3))

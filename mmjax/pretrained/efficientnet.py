@@ -69,9 +69,10 @@ LITE0 = (
 def model_pixels(stream: Stream, size: int, dtype: Dtype | None = None) -> Stream:
     """What the weights were trained on: ``(pixel - 127) / 128`` of RGB from 0 to 255 at ``size`` by ``size``.
 
-    Images of another size are resized by Keys' cubic (a = -0.5, antialiased; PIL's ``BICUBIC`` but for its rounding),
-    width and height each by itself, so that the aspect is not kept, and cut to what a pixel can be. Grey becomes three
-    equal channels.
+    Images of another size are resized as PIL's ``BICUBIC`` does it (Keys' cubic, a = -0.5, antialiased; width, then
+    height, each rounded to whole levels from 0 to 255), without keeping the aspect. The rounding matters: noise of half
+    a level moves the features of photographs by 3 %. Gradients pass straight through it. Grey becomes three equal
+    channels.
 
     Args:
       stream: raw images ``[batch, t, h, w, c]``, uint8 from 0 to 255 or floats from 0 to 1; c is 1 or 3.
@@ -84,14 +85,16 @@ def model_pixels(stream: Stream, size: int, dtype: Dtype | None = None) -> Strea
       [1.0, 1.0, 1.0]
     """
     images = pixels(stream, jnp.float32)
-    x = images.values
+    x = images.values * 255
     if x.shape[-1] not in (1, 3):
         raise UsageError(f"images have 3 channels (RGB) or 1 (grey), last in the shape: got {x.shape[-1]} of {x.shape}")
-    for axis in (3, 2):  # PIL's order, and it cuts after each
+    for axis in (3, 2):  # PIL's order
         if x.shape[axis] != size:
-            shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
-            x = jnp.clip(jax.image.resize(x, shape, "cubic"), 0, 1)
-    x = (jnp.broadcast_to(x, (*x.shape[:-1], 3)) * 255 - 127) / 128
+            resized = jax.image.resize(x, (*x.shape[:axis], size, *x.shape[axis + 1 :]), "cubic")
+            cut = jnp.clip(resized, 0, 255)
+            # Halves, of which a ratio of sizes makes many, go up, as PIL's do, whatever the device's rounding.
+            x = cut + jax.lax.stop_gradient(jnp.floor(cut + 0.5002) - cut)
+    x = (jnp.broadcast_to(x, (*x.shape[:-1], 3)) - 127) / 128
     return Stream(x.astype(dtype or jnp.float32), images.mask).zeroed
 
 
