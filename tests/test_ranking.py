@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.evaluation.measures.retrieval import retrieval_ranks
 from mmjax.evaluation.scores import score
 from mmjax.metrics import compute, merge
 from mmjax.ranking import DIRECTIONS, Sides, right_ranks
@@ -52,6 +53,16 @@ def test_places_follow_the_definition():
         expected = by_loops(queries, candidates)
         assert len(expected) > 4 and len(set(expected.values())) > 2
         assert {at: found[at] for at in expected} == expected
+
+
+def test_places_are_those_of_the_measures():
+    sides = draw(holes=False)
+    products = np.einsum("id,jkd->ijk", sides.first.values[:, 0], sides.second.values)
+    own = np.repeat(np.eye(9, dtype=bool), 3, axis=1)
+    expected = retrieval_ranks(products.reshape(9, -1), own)
+    np.testing.assert_array_equal(np.asarray(right_ranks(sides.first, sides.second))[:, 0], expected)
+    backward = retrieval_ranks(products.reshape(9, -1).T, own.T)
+    np.testing.assert_array_equal(np.asarray(right_ranks(sides.second, sides.first)).reshape(-1), backward)
 
 
 def test_equal_embeddings_find_nothing():

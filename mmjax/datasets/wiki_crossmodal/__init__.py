@@ -60,7 +60,11 @@ class Options:
 def _card(options: Options) -> Card:
     unshared = options.test == "unshared"
     names = ("image", "text", *options.languages)
-    languages = f" Also {options.topics} topics of the text in {', '.join(options.languages)}."
+    languages = (
+        f" Also {options.topics} topics of the text in {', '.join(options.languages)}, of another model than those of "
+        "text: they go with each other and with the articles, but tell little of the category (logistic regression on "
+        "10 topics 20 to 22 % of test right, on those of text 67 %)."
+    )
     return dataclasses.replace(
         CARD,
         name="wiki_crossmodal (unshared)" if unshared else CARD.name,
