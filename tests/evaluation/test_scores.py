@@ -8,6 +8,7 @@ import sklearn.metrics
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.scores import Score, register, score, scores
+from mmjax.evaluation.scores.ranking import average_precision, average_precisions
 from mmjax.stream import Stream
 
 RANDOM = np.random.default_rng(0)
@@ -190,3 +191,12 @@ def test_no_metric_is_known_by_its_name_outside_the_scores():
     literal = re.compile(r"""[!=]=\s*["'](accuracy|mae)["']|["'](accuracy|mae)["']\s*[!=]=""")
     assert len(files) > 50
     assert not [str(file) for file in files if literal.search(file.read_text(encoding="utf-8"))]
+
+
+def test_average_precisions_of_many_queries_are_those_of_each():
+    rng = np.random.default_rng(3)
+    similarity, right = rng.integers(0, 6, (40, 17)) / 4, rng.random((40, 17)) < 0.2  # many ties
+    one = np.ones((1, 17))
+    each = [average_precision(row, chosen, one)[0] for row, chosen in zip(similarity, right)]
+    assert np.isnan(each).any()
+    np.testing.assert_allclose(average_precisions(similarity, right), each, rtol=1e-12)

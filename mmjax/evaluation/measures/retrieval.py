@@ -10,8 +10,7 @@ from typing import Literal
 import numpy as np
 
 from mmjax.errors import UsageError
-from mmjax.evaluation.scores import score
-from mmjax.evaluation.scores.ranking import average_precision
+from mmjax.evaluation.scores import ranking, score
 from mmjax.typing import Bool, Float, Int
 
 __all__ = ["Ties", "average_precisions", "mean_average_precision", "median_rank", "recall", "retrieval_ranks"]
@@ -81,9 +80,7 @@ def average_precisions(
       >>> average_precisions(np.array([[0.9, 0.5, 0.4]]), np.array([[True, False, True]])).round(4)  # (1 + 2/3) / 2
       array([0.8333])
     """
-    values, right = _checked(similarity, positive)
-    one = np.ones((1, values.shape[1]))
-    return np.array([average_precision(row, chosen, one)[0] for row, chosen in zip(values, right)])
+    return ranking.average_precisions(*_checked(similarity, positive))
 
 
 def mean_average_precision(

@@ -6,7 +6,7 @@ import numpy as np
 
 from mmjax.typing import Bool, Float
 
-__all__ = ["auroc", "average_precision"]
+__all__ = ["auroc", "average_precision", "average_precisions"]
 
 
 def auroc(
@@ -41,6 +41,23 @@ def average_precision(
     precision = np.cumsum(up, axis=1) / np.maximum(retrieved, 1e-300)
     total = up.sum(1)
     return np.divide((up * precision).sum(1), total, out=np.full(len(weight), np.nan), where=total > 0)
+
+
+def average_precisions(
+    similarity: Float[np.ndarray, "queries candidates"], positive: Bool[np.ndarray, "queries candidates"]
+) -> Float[np.ndarray, " queries"]:
+    """``average_precision`` of each query among its candidates, all of weight 1; all queries at once.
+
+    NaN of a query without a right candidate.
+    """
+    order = np.argsort(-np.asarray(similarity, np.float64), axis=1, kind="stable")
+    values, right = (np.take_along_axis(np.asarray(x), order, axis=1) for x in (similarity, positive))
+    places = np.arange(order.shape[1])
+    ends = np.where(np.diff(values, axis=1, append=np.nan) != 0, places, order.shape[1])  # of runs of equal ones
+    last = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+    precision = np.take_along_axis(np.cumsum(right, axis=1), last, axis=1) / (last + 1)
+    count = right.sum(1)
+    return np.divide((right * precision).sum(1), count, out=np.full(len(order), np.nan), where=count > 0)
 
 
 def _tied(score: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from mmjax.evaluation.scores import ranks
-from mmjax.evaluation.scores.ranking import average_precision
+from mmjax.evaluation.scores.ranking import average_precisions
 from mmjax.evaluation.scores.score import Score
 from mmjax.ranking import DIRECTIONS, KS, Sides
 from mmjax.stream import Stream
@@ -88,13 +88,11 @@ def _precisions(way: str, chosen: str | None = None) -> Callable[[Any, Any], np.
         asked = np.asarray(queries.mask)
         if chosen is not None:
             asked = asked & np.asarray(target[chosen], bool)[:, None]
-        found = np.zeros((len(labels), 2))
-        one = np.ones((1, len(flat)))
-        for row, slot in np.argwhere(asked):
-            right = owner == labels[row]
-            if right.any():
-                found[row] += average_precision(flat @ queries.values[row, slot], right, one)[0], 1
-        return found
+        row = np.nonzero(asked)[0]
+        precisions = average_precisions(queries.values[asked] @ flat.T, labels[row][:, None] == owner)
+        has = ~np.isnan(precisions)
+        count = len(labels)
+        return np.stack([np.bincount(row[has], some[has], count) for some in (precisions, np.ones(len(row)))], axis=1)
 
     return states
 
