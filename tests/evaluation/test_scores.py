@@ -200,3 +200,18 @@ def test_average_precisions_of_many_queries_are_those_of_each():
     each = [average_precision(row, chosen, one)[0] for row, chosen in zip(similarity, right)]
     assert np.isnan(each).any()
     np.testing.assert_allclose(average_precisions(similarity, right), each, rtol=1e-12)
+
+
+def test_versions_of_items_pooled_are_the_items_of_all_of_them():
+    """By counts of each version, what all items at once give; of a metric of ranks candidates are the version's own."""
+    rng = np.random.default_rng(4)
+    versions, target = [rng.normal(size=(2, 30, 3)) for _ in range(3)], rng.integers(0, 3, 30)
+    weights = [rng.random((4, 30)) for _ in versions]
+    f1 = score("f1_macro")
+    together = f1.resampled(np.concatenate(versions, 1), np.tile(target, 3), np.concatenate(weights, 1))
+    np.testing.assert_allclose(f1.pooled(versions, target, weights), together, rtol=1e-9)
+    spaces = rng.normal(size=(2, 1, 30, 2, 1, 8)).astype(np.float32)
+    spaces /= np.linalg.norm(spaces, axis=-1, keepdims=True)
+    both = score("map").pooled(list(spaces), target, [np.ones((1, 30))] * 2)
+    apart = [score("map").of(one, target) for one in spaces]
+    np.testing.assert_allclose(both[:, 0], np.mean(apart, axis=0), rtol=1e-9)

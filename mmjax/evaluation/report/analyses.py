@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from mmjax.evaluation.measures import calibration, degradation
@@ -54,11 +53,9 @@ def _missing(analysis: Analysis, target: Any, metric: Score, touched: str) -> np
     if metric.is_mean:
         return expected_missing(patterns, touched)
     chances = [expected_missing({one: float(one == kept) for one in patterns}, touched) for kept in patterns]
-    outputs = np.concatenate([analysis["pattern/" + "+".join(kept)] for kept in patterns], axis=1)
-    items = outputs.shape[1] // len(patterns)
-    weight = np.repeat(np.stack(chances, axis=1), items, axis=1)  # [rates, patterns * items]
-    repeated = jax.tree.map(lambda values: np.concatenate([values] * len(patterns)), target)
-    return metric.worth_of(metric.resampled(outputs, repeated, weight)).T
+    versions = [analysis["pattern/" + "+".join(kept)] for kept in patterns]
+    weights = [np.repeat(chance[:, None], one.shape[1], axis=1) for chance, one in zip(chances, versions)]
+    return metric.worth_of(metric.pooled(versions, target, weights)).T
 
 
 def pattern_cells(analysis: Analysis, target: Any, metric: Score) -> dict[str, Any]:

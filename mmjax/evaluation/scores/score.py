@@ -7,9 +7,10 @@ is one ``Score``; nothing else in the package refers to it by name.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from mmjax.errors import UsageError
@@ -185,6 +186,25 @@ class Score:
         for one in np.asarray(outputs):
             states = self.states(one, target)  # type: ignore[misc]
             values.append(self._in_blocks(lambda rows, s=states: weight[rows] @ s, len(weight), states.shape[1]))
+        return np.stack(values)
+
+    def pooled(
+        self, versions: Sequence[np.ndarray], target: Any, weights: Sequence[Float[np.ndarray, "draws items"]]
+    ) -> Float[np.ndarray, "seeds draws"]:
+        """The metric over several versions of the same items at once, each item of a version ``weight`` times.
+
+        States of an item are those within its version: a query's candidates are not those of the other versions.
+
+        Args:
+          versions: outputs ``[seeds, items, ...]`` each.
+        """
+        if self.states is None:
+            repeated = jax.tree.map(lambda values: np.concatenate([values] * len(versions)), target)
+            return self.resampled(np.concatenate(versions, axis=1), repeated, np.concatenate(weights, axis=1))
+        values = []
+        for of_seed in zip(*versions):
+            parts = [weight @ self.states(one, target) for one, weight in zip(of_seed, weights)]
+            values.append(np.asarray(self.value(sum(map(_dense, parts)))))  # type: ignore[misc]
         return np.stack(values)
 
     def _without(self, outputs: np.ndarray, target: np.ndarray) -> np.ndarray:
