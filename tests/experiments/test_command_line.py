@@ -181,7 +181,8 @@ def test_train_and_evaluate_tell_the_same(main):
 
 
 HELD = """
-import runpy, sys
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background of a script ignores it
 from mmjax.experiment.console import Lines
 
 words, tell = sys.argv.pop(1), Lines.__call__
