@@ -23,6 +23,7 @@ __all__ = [
     "fit_pls",
     "linear_kernel",
     "rbf_kernel",
+    "square_distances",
 ]
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -97,12 +98,22 @@ def linear_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return x @ y.T
 
 
+def square_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of every row of one to every row of the other, ``[rows, others]``.
+
+    Example:
+      >>> square_distances(np.array([[0.0], [1.0]]), np.array([[3.0]])).tolist()
+      [[9.0], [4.0]]
+    """
+    squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
+    return np.maximum(squares, 0)
+
+
 def rbf_kernel(gamma: float) -> Kernel:
     """``exp(-gamma distance^2)``."""
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
-        return np.exp(-gamma * np.maximum(squares, 0))
+        return np.exp(-gamma * square_distances(x, y))
 
     return kernel
 

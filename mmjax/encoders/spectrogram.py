@@ -4,15 +4,26 @@ Conventions are those of ``librosa.feature.melspectrogram`` (McFee et al. 2015):
 ends, power spectrum, triangular filters on Slaney's mel scale with unit area (Slaney 1998, Auditory Toolbox).
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmjax.errors import UsageError
 from mmjax.stream import Stream, apply_mask, where_mask
 from mmjax.typing import Array, Bool, Dtype, Float, checked
 
-__all__ = ["LogMel", "cut_frames", "frame_mask", "log_mel_spectrogram", "mel_filterbank", "mel_spectrogram"]
+__all__ = [
+    "LogMel",
+    "cut_frames",
+    "float_samples",
+    "frame_mask",
+    "log_mel_spectrogram",
+    "mel_filterbank",
+    "mel_spectrogram",
+]
 
 _KNEE_HZ, _HZ_PER_MEL, _LOG_STEP = 1000.0, 200.0 / 3, np.log(6.4) / 27  # Slaney: linear below 1 kHz, then logarithmic
 
@@ -53,6 +64,25 @@ def mel_filterbank(
         empty = int(np.argmin(bank.any(0)))
         raise ValueError(f"mel filter {empty} of {n_mels=} holds no bin of {n_fft=}: use fewer filters or a longer FFT")
     return bank.astype(np.float32)
+
+
+def float_samples(waveforms: Any) -> Any:
+    """Waveforms ``[batch, samples]`` as floating numbers: int16 becomes [-1, 1), floats are taken as they are.
+
+    Raises:
+      UsageError: another shape, or integers other than int16.
+
+    Example:
+      >>> float_samples(jnp.array([[16384, -32768]], jnp.int16)).tolist()
+      [[0.5, -1.0]]
+    """
+    if waveforms.ndim != 2:
+        raise UsageError(f"a waveform is [batch, samples], got {waveforms.shape}")
+    if waveforms.dtype == jnp.int16:
+        return waveforms.astype(jnp.float32) / 2**15
+    if not jnp.issubdtype(waveforms.dtype, jnp.floating):
+        raise UsageError(f"samples are int16 or floating, got {waveforms.dtype}")
+    return waveforms
 
 
 def cut_frames(waveform: Float[Array, "b s"], n_fft: int, hop_length: int, count: int) -> Float[Array, "b f n"]:
@@ -189,13 +219,7 @@ class LogMel(nn.Module):
 
     @nn.compact
     def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
-        values = stream.values
-        if values.ndim != 2:
-            raise ValueError(f"a waveform is [batch, samples], got {values.shape}")
-        if values.dtype == jnp.int16:
-            values = values.astype(jnp.float32) / 2**15
-        elif not jnp.issubdtype(values.dtype, jnp.floating):
-            raise ValueError(f"samples are int16 or floating, got {values.dtype}")
+        values = float_samples(stream.values)
         hop = round(self.sample_rate * 0.010) if self.hop_length is None else self.hop_length
         window = min(self.n_fft, round(self.sample_rate * 0.025)) if self.win_length is None else self.win_length
         mask = frame_mask(stream.mask, n_fft=self.n_fft, hop_length=hop, center=self.center)

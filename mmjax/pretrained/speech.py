@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.encoders.convolution import convolve
-from mmjax.encoders.spectrogram import cut_frames, frame_mask
-from mmjax.errors import UsageError
+from mmjax.encoders.spectrogram import cut_frames, float_samples, frame_mask
 from mmjax.pretrained.tower import Tower, load_tower
 from mmjax.pretrained.weights import CONV, LINEAR, Source, variable_shapes
 from mmjax.stream import Stream, masked_mean, pooled, where_mask
@@ -128,13 +127,7 @@ class SpeechEmbedding(nn.Module):
 
     def _frames(self, stream: Stream) -> tuple[Any, Any]:
         """Mel frames ``[batch, frames, bands]`` and which windows are real."""
-        values, mask = stream.values, stream.mask
-        if values.ndim != 2:
-            raise UsageError(f"waveforms are [batch, samples], got {values.shape}")
-        if values.dtype == jnp.int16:
-            values = values.astype(jnp.float32) / 2**15
-        elif not jnp.issubdtype(values.dtype, jnp.floating):
-            raise UsageError(f"samples are int16 or floats from -1 to 1, got {values.dtype}")
+        values, mask = float_samples(stream.values), stream.mask
         missing = ((0, 0), (0, max(0, SHORTEST - values.shape[1])))
         waves = Stream(jnp.pad(values.astype(jnp.float32), missing), jnp.pad(mask, missing)).zeroed
         real = frame_mask(waves.mask, n_fft=FRAME, hop_length=HOP, center=False)

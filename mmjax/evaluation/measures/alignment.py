@@ -5,6 +5,7 @@ All in float64, of embeddings as they are: those of a shared space are unit vect
 
 import numpy as np
 
+from mmjax.correlation import square_distances
 from mmjax.errors import UsageError
 from mmjax.typing import Float
 
@@ -55,7 +56,7 @@ def uniformity(values: Float[np.ndarray, "rows dim"], *, sharpness: float = 2.0)
     x = _wide(values)
     if len(x) < 2:
         raise UsageError(f"uniformity needs two rows or more, got {len(x)}")
-    exponents = -sharpness * _square_distances(x, x)[np.triu_indices(len(x), 1)]
+    exponents = -sharpness * square_distances(x, x)[np.triu_indices(len(x), 1)]
     top = exponents.max()
     return float(top + np.log(np.exp(exponents - top).mean()))
 
@@ -104,7 +105,7 @@ def median_distance(values: Float[np.ndarray, "rows dim"]) -> float:
       2.0
     """
     x = _wide(values)
-    return float(np.median(np.sqrt(_square_distances(x, x)[np.triu_indices(len(x), 1)])))
+    return float(np.median(np.sqrt(square_distances(x, x)[np.triu_indices(len(x), 1)])))
 
 
 def mean_discrepancy(
@@ -168,7 +169,7 @@ def _joint_kernel(left: np.ndarray, right: np.ndarray, width: float | None) -> t
     width = float(median_distance(both)) if width is None else width
     if not width > 0:
         raise UsageError(f"width must be above 0, got {width}: most rows are equal, give one")
-    return np.exp(-_square_distances(both, both) / (2 * width**2)), len(x)
+    return np.exp(-square_distances(both, both) / (2 * width**2)), len(x)
 
 
 def _discrepancies(kernel: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -184,8 +185,3 @@ def _discrepancies(kernel: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 def _wide(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, np.float64)
-
-
-def _square_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
-    return np.maximum(squares, 0)

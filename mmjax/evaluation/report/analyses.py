@@ -46,10 +46,15 @@ def _by_pattern(analysis: Analysis, target: Any, metric: Score) -> dict[tuple[st
     return scores
 
 
-def _missing(analysis: Analysis, target: Any, metric: Score, touched: str) -> np.ndarray:
+def _missing(
+    analysis: Analysis, patterns: Mapping[tuple[str, ...], np.ndarray], target: Any, metric: Score, touched: str
+) -> np.ndarray:
     """The curve ``[rates, seeds]`` where items lose a modality at random; a metric of the whole set is taken of all
-    patterns' outputs together, each item as often as it meets the pattern."""
-    patterns = _by_pattern(analysis, target, metric)
+    patterns' outputs together, each item as often as it meets the pattern.
+
+    Args:
+      patterns: scores of the analysis, ``_by_pattern``.
+    """
     if metric.is_mean:
         return expected_missing(patterns, touched)
     chances = [expected_missing({one: float(one == kept) for one in patterns}, touched) for kept in patterns]
@@ -108,11 +113,12 @@ def robustness_cells(
         noise[touched] = _curve_cells(by_seed, chance, theirs) | {"scale": scales.get(touched, "each at this severity")}
     patterns = _by_pattern(analysis, target, metric)
     streams = max(patterns, key=len)
-    compared = reference is not None and len(_by_pattern(reference, target, metric)) == len(patterns)
+    others = {} if reference is None else _by_pattern(reference, target, metric)
+    compared = len(others) == len(patterns)
     missing = {}
     for touched in [*streams, *([degradation.ALL] if len(streams) > 1 else [])]:
-        by_seed = _missing(analysis, target, metric, touched)
-        theirs = _missing(reference, target, metric, touched).mean(-1) if compared and reference else None
+        by_seed = _missing(analysis, patterns, target, metric, touched)
+        theirs = _missing(reference, others, target, metric, touched).mean(-1) if compared and reference else None
         missing[touched] = _curve_cells(by_seed, chance, theirs)
     alone = {name: curve for name, curve in curves.items() if name != degradation.ALL}
     modality, drop = degradation.worst_drop(alone) if alone and len(streams) > 1 else (None, None)

@@ -15,7 +15,7 @@ from mmjax.evaluation.report.analyses import Analysis, decision_cells, interacti
 from mmjax.evaluation.scores import Score
 from mmjax.evaluation.scores import score as find_score
 from mmjax.evaluation.statistics import significance
-from mmjax.evaluation.statistics.gains import Scored, add_gains, gain_cell
+from mmjax.evaluation.statistics.gains import Scored, add_gains, best_singles, gain_cell
 from mmjax.evaluation.statistics.published import check_metric, judge
 from mmjax.evaluation.store.records import RecordStore
 from mmjax.evaluation.store.schema import STANDARD
@@ -232,14 +232,9 @@ def _decisions(
     return decision_cells(logits, target)
 
 
-def _best_alone(rows: Sequence[dict], sign: int) -> dict[str, dict]:
-    """Of each modality its best row on validation, the first of ties: a network, or a linear model of statistics."""
-    best: dict[str, dict] = {}
-    for row in filter(lambda row: row["single"], rows):
-        champion = best.setdefault(row["streams"][0], row)
-        if sign * row["validation"] > sign * champion["validation"]:
-            best[row["streams"][0]] = row
-    return best
+def _best_alone(section: Sequence[dict], sign: int) -> dict[str, dict]:
+    """Of each modality its best row on validation: a network, or a linear model of statistics."""
+    return best_singles(section, sign, by=lambda row: row["streams"][0])
 
 
 def _add_measured(

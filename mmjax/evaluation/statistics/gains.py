@@ -1,7 +1,7 @@
 """Gains of the rows of a table over each single modality of their section, and the verdict on each fusion."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from mmjax.evaluation.scores.classes import right
 from mmjax.evaluation.statistics import significance
 from mmjax.typing import Float, Mapping, Shaped
 
-__all__ = ["Scored", "add_gains", "gain_cell"]
+__all__ = ["Scored", "add_gains", "best_singles", "gain_cell"]
 
 
 UNTESTED: Mapping[str, Any] = {"p_holm": None, "verdict": None, "trivial": False, "below": [], "detectable": None}
@@ -44,7 +44,7 @@ def add_gains(
       scored: of the finished rows.
       metric: the table's; gains within its margin are negligible.
     """
-    best = _best_singles(rows, metric.sign)
+    best = best_singles(rows, metric.sign, by=lambda row: row["section"])
     tested: list[tuple[dict[str, Any], list[significance.Gain], significance.SmallestGain]] = []
     for row in rows:
         champion = best.get(row["section"])
@@ -98,14 +98,18 @@ def _power(cells: Sequence[Mapping[str, Any]], groups: np.ndarray) -> dict[str, 
     return {"comparisons": len(cells), "smallest_p": least, "detectable_gain": shown}
 
 
-def _best_singles(rows: Sequence[dict[str, Any]], sign: int) -> dict[str, dict[str, Any]]:
-    """The single modality with the best validation score of each section, the first of ties."""
+def best_singles(
+    rows: Sequence[dict[str, Any]], sign: int, *, by: Callable[[Mapping[str, Any]], str]
+) -> dict[str, dict[str, Any]]:
+    """The finished row of one modality with the best validation score, the first of ties, for each value of ``by`` (its
+    section, its modality).
+    """
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["status"] == "done" and row["single"]:
-            champion = best.setdefault(row["section"], row)
+            champion = best.setdefault(by(row), row)
             if sign * row["validation"] > sign * champion["validation"]:
-                best[row["section"]] = row
+                best[by(row)] = row
     return best
 
 
