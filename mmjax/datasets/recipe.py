@@ -19,7 +19,9 @@ __all__ = ["AT_READING", "Columns", "Recipe", "collate"]
 AT_READING = {"at_reading": True}
 
 Columns = dict[str, dict[str, Any]]
-"""Per split the columns of its examples: every stream, ``target`` and ``group``; arrays or lists of arrays."""
+"""Per split the columns of its examples: every stream, ``target`` and ``group``; arrays or lists of arrays. Examples of
+several labelled items (a dialogue of turns) have ``target``, ``group`` and ``index`` ``[n, items]``, -1 in the padding
+of the last two; without ``index`` an example is an item."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +104,7 @@ def collate(recipe: Recipe, options: Any, columns: Columns) -> dict[str, Batch]:
             streams=streams,
             target=target,
             weight=np.ones(len(target), np.float32),
-            index=np.arange(len(target), dtype=np.int32),
+            index=np.asarray(rows.get("index", np.arange(len(target)))).astype(np.int32),
             group=np.asarray(rows["group"]).astype(np.int32),
         )
     return splits

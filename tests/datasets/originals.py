@@ -156,3 +156,30 @@ def flickr8k(folder: pathlib.Path) -> dict[str, list[str]]:
     for part, chosen in (("train", names[:8]), ("dev", names[8:12]), ("test", names[12:])):
         (folder / f"Flickr_8k.{part}Images.txt").write_text("".join(f"{name}\r\n" for name in chosen))
     return captions
+
+
+def meld(folder: pathlib.Path) -> dict[str, list[list[dict[str, str]]]]:
+    """Tables of 6, 3 and 3 dialogues of one to four utterances; returns their rows by split and dialogue."""
+    random, truth = np.random.RandomState(0), {}
+    folder.mkdir(parents=True)
+    columns = ["Sr No.", "Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "Season"]
+    columns += ["Episode", "StartTime", "EndTime"]
+    kinds = {"neutral": "neutral", "joy": "positive", "anger": "negative", "surprise": "positive"}
+    for split, part, count in (("train", "train", 6), ("validation", "dev", 3), ("test", "test", 3)):
+        truth[split] = []
+        for dialogue in range(count):
+            rows = []
+            for utterance in range(random.randint(1, 5)):
+                emotion = random.choice(list(kinds))
+                speaker = random.choice(["Joey", "Ross", "Joey", f"Guest of {split} {dialogue}"])
+                text = " ".join(random.choice(["You\x92re", "so", "mean!", "Oh,", "okay."], random.randint(1, 6)))
+                times = {"StartTime": "00:16:16,059", "EndTime": "01:00:02,5"}
+                numbers = {"Dialogue_ID": dialogue, "Utterance_ID": utterance, "Season": 8, "Episode": 21}
+                row = {"Utterance": text, "Speaker": speaker, "Emotion": emotion, "Sentiment": kinds[emotion]}
+                rows.append({key: str(value) for key, value in {**row, **numbers, **times}.items()})
+            truth[split].append(rows)
+        with (folder / f"{part}_sent_emo.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="1")
+            writer.writeheader()
+            writer.writerows(row for rows in truth[split] for row in rows)
+    return truth
