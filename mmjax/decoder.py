@@ -15,7 +15,13 @@ from mmjax.layers import MLP, Dense, LayerNorm, MultiHeadAttention, TokenEmbeddi
 from mmjax.stream import Stream, apply_mask
 from mmjax.typing import Array, Bool, Dtype, Float, Int, Shaped
 
-__all__ = ["Cache", "DecoderBlock", "TextDecoder"]
+__all__ = ["Cache", "DecoderBlock", "Shared", "TextDecoder"]
+
+
+class Shared(flax.struct.PyTreeNode):
+    """A part of a head's caches that all hypotheses of an example have in common, such as what it reads."""
+
+    value: Any
 
 
 class Cache(flax.struct.PyTreeNode):

@@ -35,6 +35,7 @@ MODULES = (
     "mmjax.fusion.gated",
     "mmjax.fusion.joint",
     "mmjax.fusion.sets",
+    "mmjax.generation",
     "mmjax.layers.attention",
     "mmjax.layers.dense",
     "mmjax.layers.embedding",
@@ -58,6 +59,7 @@ MODULES = (
     "mmjax.pretrained.tower",
     "mmjax.pretrained.weights",
     "mmjax.ranking",
+    "mmjax.trie",
 )
 NAMES = {
     "LeNet": LeNet,
@@ -81,6 +83,9 @@ INNER = {  # parts of a method that is shown
     "Embedded",
     "Sides",
     "Cache",
+    "Shared",
+    "Hypotheses",
+    "LengthPenalty",
     "Activation",
     "DecoderBlock",
     "FROZEN",
