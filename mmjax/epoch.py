@@ -15,7 +15,7 @@ from mmjax.metrics import merge_stacked
 from mmjax.objective import compute_losses, final_weights, is_error
 from mmjax.search import Trial
 from mmjax.stream import Batch
-from mmjax.tasks import Task, kept_outputs, next_task_state
+from mmjax.tasks import Task, generates, kept_outputs, next_task_state
 from mmjax.training import Train, TrainState, make_optimizer, make_train_step, predict_and_sow
 from mmjax.typing import Key, Mapping, PyTree
 
@@ -106,6 +106,26 @@ def make_epoch(
             start += size
         return outputs, metrics, broken
 
+    def evaluate_in_batches(variables: PyTree, held_out: Batch) -> tuple[PyTree, dict[str, Any], dict[str, Any]]:
+        """The same where outputs are too many to be kept (a logit of each word of each caption): metrics of batches."""
+        metrics, broken, start = {}, {}, 0
+        for name, size in sizes.items():
+            rows, counts = _in_batches(jnp.arange(start, start + size), min(train.batch_size, size))
+
+            def measured(x: Any) -> Any:
+                batch = _rows(held_out, *x)
+                outputs, sown = predict_and_sow(model, variables, batch)
+                return {**task.metrics(outputs, batch), **sown}, first_nonfinite(outputs, batch)
+
+            states, bad = jax.lax.map(measured, (rows, counts))
+            metrics[name] = compute_losses(merge_stacked(states), final)
+            number = jnp.argmax(bad >= 0)
+            broken[name] = jnp.where((bad >= 0).any(), number * rows.shape[1] + bad[number], -1).astype(jnp.int32)
+            start += size
+        return (), metrics, broken
+
+    measure = evaluate_in_batches if generates(task) else evaluate
+
     def epoch(
         carry: Carry, key: Key, order: Any, number: Any, stop_at: Any, trial: Trial | None, data: Batch, held_out: Batch
     ) -> tuple[Carry, dict[str, Any]]:
@@ -118,7 +138,7 @@ def make_epoch(
         step_key = jax.random.fold_in(key, 2)
         state, states = jax.lax.scan(lambda s, x: step(s, _rows(data, *x), step_key), carry.state, batches)
         seen = compute_losses(merge_stacked(states), final)
-        outputs, held, broken = evaluate(state.variables, held_out)
+        outputs, held, broken = measure(state.variables, held_out)
         state = state.replace(task=next_task_state(task, state.task, seen, held["validation"]))
         splits = {**held, "train": seen}
         metrics = {f"{split}/{name}": value for split, some in splits.items() for name, value in some.items()}

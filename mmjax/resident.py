@@ -48,7 +48,8 @@ class Fit:
 
     Attributes:
       variables: those of the chosen epoch.
-      outputs: ``{"validation": ..., "test": ...}`` of the chosen epoch: what the task keeps of them.
+      outputs: ``{"validation": ..., "test": ...}`` of the chosen epoch: what the task keeps of them; of one that
+        generates nothing, see ``mmjax.evaluation.measures.mixing.Probe.outputs``.
       epoch: the chosen epoch of each seed, counted from 0.
       history: ``{"train/loss": [epochs, seeds], "validation/accuracy": ..., "test/...": ...}``.
       diverged: ``[seeds]``, whether a loss, a gradient or an output for held-out data was not finite in any epoch.

@@ -22,6 +22,7 @@ __all__ = [
     "TargetMoments",
     "Task",
     "fit_task",
+    "generates",
     "init_task_state",
     "item_weight",
     "kept_logits",
@@ -52,6 +53,12 @@ class Task(Protocol):
     one array ``[*index.shape, ...]`` whose entry of an item is its logits in the records; what is large and belongs to
     no score is left out of it. Without it outputs are kept whole and ``logits(outputs)``, if there is such a method,
     reads the logits off them.
+
+    A task that says sentences keeps none of the teacher-forced outputs, by which its loss is measured in every epoch.
+    It has ``generate(model, variables, batch) -> pytree`` instead, pure and compiled, leaves ``[*index.shape, ...]``:
+    asked once, of the chosen parameters, for held-out data, and again wherever the model is given other input; it must
+    not read the target. ``spell(outputs, tokenizers) -> [*lead, hypotheses, 1 + bytes]`` then makes text of what it
+    gave (``mmjax.hypotheses.pack``), on the host, with the tokenizers of the data set by stream.
     """
 
     @property
@@ -157,8 +164,17 @@ def _strong(leaf: Any) -> Any:
     return jax.lax.convert_element_type(leaf, leaf.dtype)
 
 
+def generates(task: Task) -> bool:
+    """Whether what is kept of held-out data is said by ``task.generate``, not read off the outputs."""
+    return hasattr(task, "generate")
+
+
 def kept_outputs(task: Task, outputs: Any) -> Any:
-    """What is kept of the outputs for held-out data: ``task.keep(outputs)``, where it has such a method, or all."""
+    """What is kept of the outputs for held-out data: ``task.keep(outputs)``, where it has such a method, or all; of a
+    task that generates nothing.
+    """
+    if generates(task):
+        return ()
     keep = getattr(task, "keep", None)
     return keep(outputs) if keep else outputs
 

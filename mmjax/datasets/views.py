@@ -25,6 +25,7 @@ __all__ = [
     "shuffle_streams",
     "standardise",
     "subset",
+    "take_apart",
 ]
 
 
@@ -33,6 +34,47 @@ def _names(dataset: Dataset, names: Iterable[str]) -> tuple[str, ...]:
     if missing := [name for name in names if name not in dataset.streams]:
         raise UsageError(f"{dataset.card.name} has no modality {missing[0]!r}; it has {', '.join(dataset.streams)}")
     return names
+
+
+def take_apart(batch: Batch, nested: Iterable[str]) -> Batch:
+    """An example of each labelled item, of one step, in the order of their index; what it shares is repeated.
+
+    For ``Table.apart``: five questions about one picture become five pictures with a question each.
+
+    Args:
+      nested: the streams of which each step has its own part, ``[batch, steps, ...]``.
+
+    Raises:
+      UsageError: no label per step; an unknown stream, or one of other steps.
+    """
+    index = np.asarray(batch.index)
+    if index.ndim != 2:
+        raise UsageError(f"there is nothing to take apart: an example has one label, index is {index.shape}")
+    nested = (nested,) if isinstance(nested, str) else tuple(nested)
+    for name in nested:
+        if name not in batch.streams:
+            raise UsageError(f"no stream {name!r} to take apart; there is {', '.join(sorted(batch.streams))}")
+        if np.shape(batch.streams[name].mask)[:2] != index.shape:
+            shape = np.shape(batch.streams[name].mask)
+            raise UsageError(f"{name!r} has a mask of {shape}, the index {index.shape}: it has other steps")
+    row, step = np.nonzero(index >= 0)
+    order = np.argsort(index[row, step])
+    row, step = row[order], step[order]
+
+    def own(x: Any) -> np.ndarray:
+        return np.asarray(x)[row, step][:, None]
+
+    streams = {
+        name: jax.tree.map(own if name in nested else lambda x: np.asarray(x)[row], stream)
+        for name, stream in batch.streams.items()
+    }
+    return Batch(
+        streams=streams,
+        target=jax.tree.map(own, batch.target),
+        weight=np.asarray(batch.weight)[row],
+        index=np.arange(len(row), dtype=np.int32)[:, None],
+        group=own(batch.group),
+    )
 
 
 def map_stream(dataset: Dataset, name: str, function: Callable[[Stream], Stream], kind: str | None = None) -> Dataset:

@@ -8,7 +8,7 @@ import functools
 import operator
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
 from mmjax.evaluation.measures import interactions, item_scores
 from mmjax.evaluation.measures.degradation import ALL
+from mmjax.evaluation.measures.necessity import gate
 from mmjax.evaluation.measures.robustness import pattern_rows, patterns
 from mmjax.evaluation.protocol import CONTROLS
 from mmjax.evaluation.report.analyses import record_fields
@@ -27,6 +28,7 @@ from mmjax.experiment.noise_sweep import side_by_side, sweep, targets
 from mmjax.experiment.table import Row, Table
 from mmjax.experiment.trained_rows import Subject, load_subjects, pattern_name, truth
 from mmjax.source_code import Definitions, changed_definitions, code_digest, reached_definitions
+from mmjax.stream import by_index
 from mmjax.typing import Mapping
 
 __all__ = ["Measure", "analyse", "changed_measures"]
@@ -36,6 +38,7 @@ ASSUMED = ("accuracy", "mae")  # of analyses that name no metric
 PER_STEP = "not defined: a label per step, so that an item is no example of its own"
 IN_PARTS = "not defined: a target of several parts, which a network may read; a mixture of items has none"
 NOTES = (PER_STEP, IN_PARTS)
+DRAWS_OF_SENTENCES = 2  # of permutations and of partners, where every pass generates; also of the gate of other rows
 BASELINES = ("mean of logits", "prior-corrected product", "concatenation", "joint transformer", *CONTROLS)
 
 
@@ -115,11 +118,7 @@ def analyse(
     asked = [one for name, one in in_scope.items() if not same(one.parts.get("interactions"), hows[name])]
 
     def interact(subject: Subject) -> None:
-        how = hows[subject.row.name]
-        mixed = subject.mixed(measure.seeds)
-        score = item_scores.score_of(subject.metric)
-        arrays = interactions.measure(mixed, subject.streams, truth(subject), rule=how["rule"], score=score)
-        write(subject, "interactions", how, arrays)
+        write(subject, "interactions", hows[subject.row.name], _interactions(subject, measure))
         say(f"interactions of {subject.row.name}\r")
 
     _run_all("interactions", asked, interact, say)
@@ -135,14 +134,40 @@ def analyse(
 
 def _no_interactions(subject: Subject) -> str | None:
     """Why a row has no interactions, whatever is asked for."""
-    return PER_STEP if subject.per_step else IN_PARTS if subject.in_parts else None
+    return PER_STEP if subject.per_step else IN_PARTS if subject.in_parts and not subject.generates else None
 
 
 def _how(subject: Subject, measure: Measure) -> dict[str, Any]:
     """How interactions are measured: blanking is for models that met absent modalities in training."""
-    rule = "null" if modality_dropout(subject.row) else "permutation"
-    how = {"rule": rule, "seeds": measure.seeds, "emap": "backgrounds of each seed", "code": _code("interactions")}
+    how: dict[str, Any] = {"rule": _rule(subject), "seeds": measure.seeds, "code": _code("interactions")}
+    how |= {"emap": "backgrounds of each seed"} if _adds_up(subject) else {}
+    how |= {"draws": DRAWS_OF_SENTENCES} if subject.generates else {}
     return how | _metric(subject.metric.name)
+
+
+def _rule(subject: Subject) -> Literal["null", "permutation"]:
+    return "null" if modality_dropout(subject.row) else "permutation"
+
+
+def _adds_up(subject: Subject) -> bool:
+    """Whether outputs are such that a sum of several means something: embeddings and sentences are not."""
+    return subject.metric.outputs not in ("other", "ranks")
+
+
+def _interactions(subject: Subject, measure: Measure) -> dict[str, np.ndarray]:
+    """EMAP, Shapley values, perceptual scores, and by modality the gain of its own input over that of another item."""
+    mixed, target, metric = subject.mixed(measure.seeds), truth(subject), subject.metric
+    draws = DRAWS_OF_SENTENCES if subject.generates else interactions.PERMUTATIONS
+    how: dict[str, Any] = {"rule": _rule(subject), "draws": draws, "additive": _adds_up(subject)}
+    arrays = interactions.measure(mixed, subject.streams, target, score=item_scores.score_of(metric), **how)
+    batch = subject.data.splits["test"]
+    groups = by_index(batch.group, batch.index)
+    score = lambda rows: metric.per_item(item_scores.finite(mixed(rows)), target)  # noqa: E731
+    given: dict[str, Any] = {"groups": groups, "against": ("incongruent",), "draws": DRAWS_OF_SENTENCES}
+    gates = [gate(score, subject.streams, name, subject.items, **given) for name in sorted(subject.streams)]
+    gains = [one.against["incongruent"].gain for one in gates]
+    numbers = [[gain.mean, gain.lower, gain.upper, gain.p] for gain in gains]
+    return arrays | {"gate/gains": np.asarray(numbers), "gate/seeds": np.asarray(len(gates[0].score))}
 
 
 def _metric(name: str) -> dict[str, str]:
@@ -153,7 +178,7 @@ def _metric(name: str) -> dict[str, str]:
 @functools.cache
 def _definitions(part: str) -> Definitions:
     """The definitions that compute a part of an analysis; cached, since every written file needs them."""
-    reached = {"patterns": (_patterns,), "noise": (sweep,), "interactions": (interactions.measure, Subject)}
+    reached = {"patterns": (_patterns,), "noise": (sweep,), "interactions": (_interactions,)}
     return reached_definitions(*reached[part.partition("/")[0]])
 
 

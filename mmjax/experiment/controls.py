@@ -18,6 +18,7 @@ from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment.baselines import of_steps
 from mmjax.experiment.table import Member, Row, Table, View
 from mmjax.fusion.decision import mean_of_logits, mean_of_probabilities, mean_of_scores
+from mmjax.tasks import generates
 from mmjax.typing import Mapping
 
 __all__ = ["control_rows", "ensemble"]
@@ -29,7 +30,8 @@ def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
     The shuffled control (Wu et al. 2021) trains the same network with all modalities but the best single one shuffled
     among the examples of train and validation: a gain that it keeps is regularisation, not information. The ensemble
     control is as many models of the best single modality as there are modalities: of the best row of one modality whose
-    seeds differ, since more of a fit that gives the same every time are no ensemble.
+    seeds differ, since more of a fit that gives the same every time are no ensemble. Of sentences there is no mean, and
+    no such control.
 
     Args:
       table: with its networks resolved, and without controls.
@@ -60,6 +62,8 @@ def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
         )
         for row in chosen
     ]
+    if any(generates(row.task or table.task) for row in plain):
+        return rows
     count, single = len(streams), _best_varying(table, best[0], done.values(), summary["higher_is_better"])
     return [
         *rows,

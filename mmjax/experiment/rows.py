@@ -16,6 +16,7 @@ from mmjax.environment import environment
 from mmjax.errors import UsageError
 from mmjax.evaluation.measures.calibration import before_and_after
 from mmjax.evaluation.measures.cost import count_params, count_program, fusion_params, shapes_of
+from mmjax.evaluation.measures.mixing import Probe, equal_parts
 from mmjax.evaluation.measures.robustness import presence
 from mmjax.evaluation.scores import score
 from mmjax.evaluation.store.records import RecordStore
@@ -31,7 +32,7 @@ from mmjax.placement import DeviceArrays
 from mmjax.resident import Fit, Prepared, prepare
 from mmjax.source_code import Definitions, code_digest
 from mmjax.stream import Batch, by_index, by_row, select, target_items
-from mmjax.tasks import Task, kept_logits
+from mmjax.tasks import Task, generates, kept_logits
 from mmjax.training import Train, TrainState, init_state, make_optimizer, make_train_step, predict
 from mmjax.typing import Mapping, PyTree
 
@@ -82,7 +83,7 @@ class Run:
             of which there are scores alone.
         """
         values, target = dict(metrics or {}), target_items(batch)
-        if metrics is None and not hasattr(task, "keep"):
+        if metrics is None and not _keeps_part(task):
             if id(task) not in self.measures:
                 self.measures[id(task)] = jax.jit(lambda o, b: compute(task.metrics(o, b)))
             outputs = by_row(logits, batch.index)
@@ -194,12 +195,7 @@ def _train(run: Run, row: Row, data: Dataset, network: Compiled, prepared: Prepa
         raise UsageError(f"validation {train.select} was no number in any epoch of seed {int(np.argmin(first.epoch))}")
     if network.refit is not None:
         fitted = once(network.refit, "refit", stop_at=first.epoch, task_states=first.task_states, **of_trial)
-    outputs = {"validation": first.outputs["validation"], "test": fitted.outputs["test"]}
-    index = {k: data.splits[k].index for k in HELD_OUT}
-    logits = {
-        k: np.stack([by_index(np.asarray(kept_logits(task, o), np.float32), index[k]) for o in _unstack(outputs[k])])
-        for k in HELD_OUT
-    }
+    logits = {split: _held_out(row, task, data, split, fit) for split, fit in zip(HELD_OUT, (first, fitted))}
     params = _write_params(run, row, fitted.variables)
     runs = [first, fitted] if train.refit else [first]
     seconds = {f"{key}_seconds": sum(one.seconds[key] for one in runs) for key in ("compile", "train")}
@@ -208,7 +204,7 @@ def _train(run: Run, row: Row, data: Dataset, network: Compiled, prepared: Prepa
         logits=logits,
         timing=seconds | {"step_ms": first.step_ms, "peak_mb": first.peak_mb, "mapped": fitted.mapped},
         history=first.history,
-        metrics=_chosen_metrics(first.epoch, first.history, fitted.history) if hasattr(task, "keep") else None,
+        metrics=_chosen_metrics(first.epoch, first.history, fitted.history) if _keeps_part(task) else None,
         epoch=first.epoch,
         test_selected=_test_selected(fitted.history, data),
         cost=network.cost,
@@ -218,6 +214,18 @@ def _train(run: Run, row: Row, data: Dataset, network: Compiled, prepared: Prepa
         search=search,
         files=(params,),
     )
+
+
+def _held_out(row: Row, task: Task, data: Dataset, split: str, fit: Fit) -> np.ndarray:
+    """What the records keep of a split, ``[seeds, items, ...]``: the outputs of the chosen epoch, or what the chosen
+    parameters say.
+    """
+    batch = data.splits[split]
+    if not generates(task):
+        kept = [np.asarray(kept_logits(task, one), np.float32) for one in _unstack(fit.outputs[split])]
+        return np.stack([by_index(one, batch.index) for one in kept])
+    chunk = equal_parts(batch.size)
+    return Probe(row.network, task, fit.variables, chunk=chunk, tokenizers=data.tokenizers).outputs(batch)
 
 
 def _train_streaming(run: Run, row: Row, data: Dataset, network: Compiled, label: str) -> Result:
@@ -230,7 +238,7 @@ def _train_streaming(run: Run, row: Row, data: Dataset, network: Compiled, label
         logits=streamed.logits,
         timing={"train_seconds": streamed.seconds, "mapped": "streaming"},
         history=history,
-        metrics=_chosen_metrics(streamed.epoch, history, history) if hasattr(task, "keep") else None,
+        metrics=_chosen_metrics(streamed.epoch, history, history) if _keeps_part(task) else None,
         epoch=streamed.epoch,
         test_selected=_test_selected(history, data),
         cost=network.cost,
@@ -307,6 +315,11 @@ def _fit(run: Run, row: Row, data: Dataset) -> Result:
             raise UsageError(f"fit must give finite scores for {items} {split} items, got {values.shape[1:]}")
     rule = search.rule if search else Result.selection_rule
     return Result(logits=logits, timing={}, search=search, selection_rule=rule)
+
+
+def _keeps_part(task: Task) -> bool:
+    """Whether the task's metrics cannot be computed from what the records keep."""
+    return hasattr(task, "keep") or generates(task)
 
 
 def _unstack(outputs: PyTree) -> list[PyTree]:

@@ -17,9 +17,10 @@ from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
 from mmjax.evaluation.measures.mixing import Probe, equal_parts
 from mmjax.evaluation.store.schema import HELD_OUT
+from mmjax.hypotheses import concatenate
 from mmjax.progress import read_metrics
 from mmjax.streaming import fit_streaming
-from mmjax.tasks import Task
+from mmjax.tasks import Task, generates
 from mmjax.training import Train
 from mmjax.typing import PyTree
 
@@ -91,15 +92,16 @@ def fit_seeds(
             raise UsageError(f"seed {seed}: {error}") from error
         whole = jax.tree.map(lambda x: np.asarray(x)[None], jax.device_get(fit.variables))
         for split in HELD_OUT:
-            probe = Probe(model, task, whole, chunk=min(train.batch_size, equal_parts(data.splits[split].size)))
-            logits[split].append(probe.outputs(data.splits[split])[0])
+            chunk = min(train.batch_size, equal_parts(data.splits[split].size))
+            probe = Probe(model, task, whole, chunk=chunk, tokenizers=data.tokenizers)
+            logits[split].append(probe.outputs(data.splits[split]))
         variables.append(whole)
         epochs.append(fit.epoch)
         curves.append(_curves(read_metrics(workdir), per_epoch, train.epochs))
         say(f"seed {seed}: validation {train.select} {fit.metrics[f'validation/{train.select}']:.4f}")
     return StreamedRow(
         jax.tree.map(lambda *parts: np.concatenate(parts), *variables),
-        {split: np.stack(parts) for split, parts in logits.items()},
+        {split: (concatenate if generates(task) else np.concatenate)(parts, axis=0) for split, parts in logits.items()},
         np.asarray(epochs),
         {name: np.stack([one[name] for one in curves], axis=1) for name in curves[0]},
         time.perf_counter() - clock,

@@ -9,6 +9,7 @@ import flax.linen as nn
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
 from mmjax.evaluation.protocol import ROLES, VALIDATION
+from mmjax.stream import Batch
 from mmjax.tasks import Task
 from mmjax.training import Train
 from mmjax.typing import Mapping
@@ -196,6 +197,9 @@ class Table:
       folds: values of ``options.fold`` that ``fold=all`` pools.
       limit: examples of each split; None = all (a smoke run has few).
       fraction: share of train, before the view; None = all of it. See ``mmjax.evaluation.measures.efficiency.subset``.
+      apart: makes an example of each labelled item of a split, where an example has several (questions about one
+        picture) that networks answer independently; interactions are measured on these. See
+        ``mmjax.datasets.views.take_apart``. None = the items of an example belong together.
     """
 
     title: str
@@ -214,6 +218,7 @@ class Table:
     folds: tuple[Any, ...] = ()
     limit: int | None = None
     fraction: float | None = None
+    apart: Callable[[Batch], Batch] | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "rows", tuple(self.rows))

@@ -18,7 +18,8 @@ from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment.checks import abstract_variables
 from mmjax.experiment.data import Viewed, row_data
 from mmjax.experiment.table import Member, Row, Table
-from mmjax.stream import target_items
+from mmjax.stream import Batch, target_items
+from mmjax.tasks import generates
 from mmjax.typing import Mapping
 
 __all__ = ["Subject", "combine", "load_subjects", "pattern_name", "scores", "truth"]
@@ -33,6 +34,8 @@ class Subject:
       parts: how each part of its analysis was computed.
       analysis: the arrays of that.
       seconds: spent on it.
+      apart: makes an example of each labelled item (see ``Table.apart``).
+      generates: whether it is a network that says sentences.
     """
 
     row: Row
@@ -45,11 +48,20 @@ class Subject:
     parts: dict[str, Any] = dataclasses.field(default_factory=dict)
     analysis: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    apart: Callable[[Batch], Batch] | None = None
+    generates: bool = False
 
     @property
     def per_step(self) -> bool:
-        """Whether an example has a label per step, and so several items."""
-        return self.data.splits["test"].index.ndim > 1 or any(member.per_step for member in self.members)
+        """Whether an example has a label per step, and so several items that cannot be taken apart."""
+        steps = self.data.splits["test"].index.ndim > 1 and self.apart is None
+        return steps or any(member.per_step for member in self.members)
+
+    @functools.cached_property
+    def single_items(self) -> Batch:
+        """The test split with one item an example, whose modalities mixtures exchange."""
+        test = self.data.splits["test"]
+        return test if self.apart is None else self.apart(test)
 
     @property
     def in_parts(self) -> bool:
@@ -90,7 +102,7 @@ class Subject:
     def mixed(self, seeds: int | None = None) -> Mixed:
         """The first ``seeds`` seeds of the row on mixtures of the test items."""
         if self.probe is not None:
-            return self.probe.mixed(self.data.splits["test"], seeds)
+            return self.probe.mixed(self.single_items, seeds)
         return _vote(self.row, self.seeds[:seeds], self.data, self.members)
 
 
@@ -107,7 +119,9 @@ def load_subjects(table: Table, dataset: Dataset, store: RecordStore, hashes: Ma
         logits = {split: store.logits(row.name, split) for split in HELD_OUT}
         if row.model is not None:
             load = functools.partial(_probe, table, row, store, hashes[row.name], data, len(seeds))
-            subjects[row.name] = Subject(row, seeds, data.streams, data, logits, load)
+            says = generates(row.task or table.task)
+            subject = Subject(row, seeds, data.streams, data, logits, load, apart=table.apart, generates=says)
+            subjects[row.name] = subject
         elif row.members and all(m in subjects and len(subjects[m].streams) == 1 for m in row.members):
             members = tuple(subjects[name] for name in row.members)
             streams = tuple(sorted({name for m in members for name in m.streams}))
@@ -129,7 +143,8 @@ def _probe(table: Table, row: Row, store: RecordStore, config_hash: str, data: D
     except UsageError as error:
         why = f"row {row.name!r} cannot be measured: {error}; without its file in logits/ it is trained again"
         raise UsageError(why) from None
-    return Probe(row.network, row.task or table.task, variables, chunk=equal_parts(data.splits["test"].size))
+    chunk = equal_parts(data.splits["test"].size)
+    return Probe(row.network, row.task or table.task, variables, chunk=chunk, tokenizers=data.tokenizers)
 
 
 def _vote(row: Row, seeds: Sequence[int], data: Dataset, members: Sequence[Subject]) -> Mixed:

@@ -8,7 +8,7 @@ import pytest
 from mmjax import datasets
 from mmjax.datasets import views
 from mmjax.errors import UsageError
-from mmjax.stream import Stream, target_items
+from mmjax.stream import Batch, Stream, target_items
 
 SIZES = np.asarray([3, 1, 4, 2, 5, 2, 3, 4])  # utterances of eight videos
 GROUP = np.repeat(np.arange(8), SIZES)
@@ -252,3 +252,31 @@ def test_subset_and_limit(dataset):
         views.subset(dataset, "dev", [0])
     with pytest.raises(UsageError, match="at least 1"):
         views.limit(dataset, 0)
+
+
+def test_questions_about_one_picture_become_examples_of_their_own():
+    mask = np.asarray([[True, True, False], [True, False, False]])
+    index = np.where(mask, [[2, 0, -1], [1, -1, -1]], -1)
+    words = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    batch = Batch(
+        {
+            "picture": Stream(np.asarray([[7.0], [9.0]])[..., None], np.ones((2, 1), bool)),
+            "words": Stream(words, np.broadcast_to(mask[..., None], words.shape)),
+        },
+        np.asarray([[5, 6, 0], [8, 0, 0]]),
+        np.ones(2, np.float32),
+        index,
+        np.where(mask, [[10], [11]], -1),
+    )
+    apart = views.take_apart(batch, ["words"])
+    assert apart.index.tolist() == [[0], [1], [2]] and apart.group.tolist() == [[10], [11], [10]]
+    assert apart.target.tolist() == [[6], [8], [5]]
+    assert apart.streams["picture"].values.tolist() == [[[7.0]], [[9.0]], [[7.0]]]
+    np.testing.assert_array_equal(apart.streams["words"].values, words[[0, 1, 0], [1, 0, 0]][:, None])
+    assert apart.streams["words"].mask.all()
+    with pytest.raises(UsageError, match="no stream 'word'"):
+        views.take_apart(batch, "word")
+    with pytest.raises(UsageError, match="it has other steps"):
+        views.take_apart(batch, "picture")
+    with pytest.raises(UsageError, match="nothing to take apart"):
+        views.take_apart(apart.replace(index=np.arange(3)), "words")

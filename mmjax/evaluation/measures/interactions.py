@@ -15,7 +15,15 @@ import numpy as np
 
 from mmjax.errors import UsageError
 from mmjax.evaluation.measures.emap import emap
-from mmjax.evaluation.measures.item_scores import Score, check_counts, finite, mean_score, sorted_names, tie_tolerant
+from mmjax.evaluation.measures.item_scores import (
+    Score,
+    check_counts,
+    finite,
+    items_of,
+    mean_score,
+    sorted_names,
+    tie_tolerant,
+)
 from mmjax.evaluation.measures.mixing import Mixed
 from mmjax.evaluation.measures.robustness import pattern_rows
 from mmjax.typing import Mapping, Shaped
@@ -82,7 +90,7 @@ def shapley(
     """
     if rule not in ("permutation", "null"):
         raise UsageError(f"rule is 'permutation' or 'null', got {rule!r}")
-    names, n = sorted_names(modalities), len(target)
+    names, n = sorted_names(modalities), items_of(target)
     check_counts(draws=draws)
     own = finite(mixed(pattern_rows(names, names, n)))
     score = score or tie_tolerant(own)
@@ -114,7 +122,7 @@ def perceptual(
     Raises:
       UsageError: no modality, NaN outputs.
     """
-    names, n = sorted_names(modalities), len(target)
+    names, n = sorted_names(modalities), items_of(target)
     check_counts(draws=draws)
     own = finite(mixed(pattern_rows(names, names, n)))
     score = score or tie_tolerant(own)
@@ -130,6 +138,8 @@ def measure(
     *,
     rule: Literal["permutation", "null"] = "permutation",
     score: Score | None = None,
+    draws: int = PERMUTATIONS,
+    additive: bool = True,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """EMAP (on the items of its backgrounds), Shapley values and perceptual scores, as arrays to be stored.
@@ -138,21 +148,25 @@ def measure(
     ``[seeds, modalities]`` with modalities sorted, ``shapley/worth`` ``[2, seeds]`` of none and of all,
     ``shapley/rule``.
 
+    Args:
+      additive: whether EMAP is measured, which adds outputs up: there is none of embeddings and of sentences.
+
     Raises:
       UsageError: as the functions themselves.
     """
     names = sorted_names(modalities)
-    additive = emap(mixed, names, target, score=score, seed=seed, everywhere=False)
-    shares = shapley(mixed, names, target, rule=rule, score=score, seed=seed)
+    projection = emap(mixed, names, target, score=score, seed=seed, everywhere=False) if additive else None
+    shares = shapley(mixed, names, target, rule=rule, score=score, draws=draws, seed=seed)
     if rule == "permutation":  # the score with one modality permuted is the worth of the others
         rest = [shares.worth[tuple(other for other in names if other != name)] for name in names]
         lost = _lost(names, shares.worth[names], rest)
     else:
-        lost = perceptual(mixed, names, target, score=score, seed=seed)
+        lost = perceptual(mixed, names, target, score=score, draws=draws, seed=seed)
+    sums = {}
+    if projection is not None:
+        sums = {"score": projection.score, "gap": projection.gap, "items": np.asarray(projection.items)}
     return {
-        "emap/score": additive.score,
-        "emap/gap": additive.gap,
-        "emap/items": np.asarray(additive.items),
+        **{f"emap/{name}": values for name, values in sums.items()},
         "shapley/values": shares.values,
         "shapley/worth": np.stack([shares.worth[()], shares.worth[names]]),
         "shapley/rule": np.asarray(rule),
@@ -179,7 +193,7 @@ def _permuted(
     whole: np.ndarray,
 ) -> np.ndarray:
     """Mean score ``[seeds]`` with all but ``present`` from other items; ``whole``: outputs of the unchanged items."""
-    n, present, total = len(target), set(present), []
+    n, present, total = items_of(target), set(present), []
     at_once = max(1, _ROWS // n)  # draws of a call: one of few items would fill a chunk with repeats
     for start in range(0, draws, at_once):
         some = range(start, min(start + at_once, draws))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
 import numpy as np
 
 from mmjax.errors import UsageError
@@ -17,6 +18,7 @@ __all__ = [
     "check_counts",
     "finite",
     "item_scorer",
+    "items_of",
     "mean_score",
     "score_of",
     "share_of_ties",
@@ -58,7 +60,7 @@ def item_scorer(
     mixed: Mixed, target: Shaped[np.ndarray, " n"], score: Score = share_of_ties
 ) -> Callable[[Rows], np.ndarray]:
     """Scores ``[seeds, n]`` as a function of item numbers, as ``gate`` takes it."""
-    return lambda rows: score(finite(mixed(rows)), np.asarray(target))
+    return lambda rows: score(finite(mixed(rows)), target)
 
 
 def sorted_names(modalities: Iterable[str]) -> tuple[str, ...]:
@@ -105,4 +107,9 @@ def tie_tolerant(outputs: np.ndarray) -> Score:
 
 def mean_score(score: Score, outputs: np.ndarray, target: np.ndarray) -> Float[np.ndarray, " seeds"]:
     """Mean over items."""
-    return np.asarray(score(outputs, np.asarray(target)), np.float64).mean(-1)
+    return np.asarray(score(outputs, target), np.float64).mean(-1)
+
+
+def items_of(target: Any) -> int:
+    """Number of items of a target: an array, or a tree of such."""
+    return len(jax.tree.leaves(target)[0])

@@ -5,7 +5,7 @@ modalities (EMAP, Shapley values, presence patterns, the gate) is then arithmeti
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmjax import hypotheses
 from mmjax.errors import UsageError
 from mmjax.models import Multimodal
 from mmjax.resident import is_loopy, map_seeds
 from mmjax.stream import Batch, Stream, by_index, drop_rows, where_mask
-from mmjax.tasks import Task, kept_logits, kept_outputs
+from mmjax.tasks import Task, generates, kept_logits, kept_outputs
 from mmjax.training import compile_effort, predict
 from mmjax.typing import Mapping, PyTree
 
@@ -45,13 +46,24 @@ class Probe:
 
     Attributes:
       model: of the row.
-      task: reads logits off the model's outputs.
+      task: reads logits off the model's outputs, or makes it say something.
       variables: of all seeds, with a leading axis.
+      tokenizers: of the data set by stream, which a task that says sentences needs.
       chunk: examples of a call of the compiled programs; ``mixtures`` the same for fusion and head alone.
     """
 
-    def __init__(self, model: nn.Module, task: Task, variables: PyTree, *, chunk: int = ROWS, mixtures: int = ROWS):
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        variables: PyTree,
+        *,
+        chunk: int = ROWS,
+        mixtures: int = ROWS,
+        tokenizers: Mapping[str, Any] | None = None,
+    ):
         self.model, self.task, self.chunk, self.mixtures = model, task, chunk, mixtures
+        self.tokenizers = dict(tokenizers or {})
         self.variables = jax.tree.map(jnp.asarray, variables)
         self.seeds = jax.tree.leaves(self.variables)[0].shape[0]
         self._programs: dict[str, Any] = {}
@@ -63,14 +75,15 @@ class Probe:
         return is_loopy(self._whole, first, few)
 
     def outputs(self, batch: Batch, places: Sequence[int] | None = None) -> np.ndarray:
-        """Logits of every labelled item, ``[seeds, items, classes]`` float32, in the order of their index.
+        """Logits of every labelled item, ``[seeds, items, classes]`` float32, in the order of their index; of a task
+        that generates its hypotheses.
 
         Args:
           places: indices of seeds; None = all. On a CPU one program serves any subset.
         """
         some = np.arange(self.seeds) if places is None else np.asarray(places, np.int32)
-        logits = np.concatenate(list(self._chunks("whole", self._whole, batch, self.variables, some)), axis=1)
-        return by_index(logits.astype(np.float32), batch.index, lead=1)
+        parts = self._chunks("whole", self._whole, batch, self.variables, some)
+        return by_index(self._joined(parts), batch.index, lead=1)
 
     def patterns(self, batch: Batch, present: Sequence[Sequence[str]]) -> np.ndarray:
         """Logits with only some modalities present, ``[patterns, seeds, items, classes]``; a pattern may be empty."""
@@ -96,10 +109,11 @@ class Probe:
         Raises:
           UsageError: a label per step, so that examples have several items.
         """
-        if batch.index.ndim != 1:
+        steps = batch.index.ndim > 1  # of which there is one an example, if they were taken apart
+        if steps and batch.index[0].size != 1:
             raise UsageError("mixtures need examples of one labelled item; this row has a label per step")
         variables = jax.tree.map(lambda x: x[:seeds], self.variables)
-        order = np.argsort(batch.index)
+        order = np.argsort(np.reshape(batch.index, batch.size))
         ordered = jax.tree.map(lambda x: np.asarray(x)[order], batch)
         parts = list(self._chunks("encode", self._encode, ordered, variables))
         encoded = jax.tree.map(lambda *chunks: jnp.concatenate(chunks, axis=1), *parts)
@@ -113,20 +127,39 @@ class Probe:
             for start in range(0, count, self.mixtures):
                 stop = start + self.mixtures
                 part = {name: _filled(values[start:stop], self.mixtures).T for name, values in wanted.items()}
-                outputs.append(np.asarray(self._run("fuse", self._fuse, variables, encoded, part)))
-            return np.concatenate(outputs, axis=1)[:, :count]
+                outputs.append(jax.device_get(self._run("fuse", self._fuse, variables, encoded, part)))
+            joined = self._joined(outputs)[:, :count]
+            return joined[:, :, 0] if steps else joined
 
         return mixed
+
+    @property
+    def _encodes(self) -> bool:
+        """Whether items are encoded once for all their mixtures; who generates is given streams."""
+        return isinstance(self.model, Multimodal) and not generates(self.task)
+
+    def _joined(self, parts: Iterable[PyTree]) -> np.ndarray:
+        """Outputs of all parts ``[seeds, items, ...]`` float32, spelled where the task says sentences."""
+        if not generates(self.task):
+            return np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
+        spell: Any = getattr(self.task, "spell", lambda outputs, tokenizers: np.asarray(outputs, np.float32))
+        return hypotheses.concatenate([spell(part, self.tokenizers) for part in parts], axis=1)
 
     def _logits(self, outputs: PyTree) -> Any:
         return kept_logits(self.task, kept_outputs(self.task, outputs))
 
     def _whole(self, variables: PyTree, batch: Batch) -> Any:
+        if generates(self.task):
+            return self._generated(variables, batch.replace(streams=drop_rows(batch.streams, batch.weight)))
         return self._logits(predict(self.model, variables, batch))
+
+    def _generated(self, variables: PyTree, batch: Batch) -> Any:
+        task: Any = self.task
+        return task.generate(self.model, variables, batch)
 
     def _encode(self, variables: PyTree, batch: Batch) -> Any:
         streams = drop_rows(batch.streams, batch.weight)
-        if not isinstance(self.model, Multimodal):
+        if not self._encodes:
             return streams
         return self.model.apply(variables, streams, method="encode")
 
@@ -136,7 +169,10 @@ class Probe:
             there = rows[name] >= 0
             taken = jax.tree.map(lambda x: x[jnp.maximum(rows[name], 0)], stream)  # noqa: B023 (used at once)
             streams[name] = taken.replace(mask=taken.mask & where_mask(there, taken.mask))
-        if isinstance(self.model, Multimodal):
+        if generates(self.task):
+            number = jnp.arange(len(there), dtype=jnp.int32)
+            return self._generated(variables, Batch(streams, None, jnp.ones(len(there)), number, number))
+        if self._encodes:
             return self._logits(self.model.apply(variables, streams, method="fuse_and_predict"))
         return self._logits(self.model.apply(variables, streams, train=False))
 

@@ -147,21 +147,16 @@ def _curve_cells(by_seed: np.ndarray, chance: float, reference: np.ndarray | Non
 
 
 def interaction_cells(analysis: Analysis, streams: Sequence[str]) -> dict[str, Any] | None:
-    """EMAP gap, Shapley values and perceptual scores, each with its interval over seeds; None where not measured."""
-    if "emap/gap" not in analysis:
+    """EMAP gap, Shapley values and perceptual scores, each with its interval over seeds, and the gate; None where not
+    measured. There is no EMAP of outputs that do not add up (embeddings, sentences).
+    """
+    if "shapley/values" not in analysis:
         return None
-    gap, shapley = analysis["emap/gap"].mean(-1), analysis["shapley/values"]  # [seeds], [seeds, modalities]
+    shapley = analysis["shapley/values"]  # [seeds, modalities]
     shares = shapley / np.maximum(np.abs(shapley).sum(-1, keepdims=True), 1e-12)
     perceptual = analysis["perceptual/values"]
     return {
-        "emap": {
-            "score": float(analysis["emap/score"].mean()),
-            "gap": float(gap.mean()),
-            "interval": seed_interval(gap),
-            "n": int(analysis["emap/items"]),
-            "draws": int(analysis["emap/gap"].shape[-1]),
-            "seeds": int(analysis["emap/gap"].shape[0]),
-        },
+        "emap": _emap_cell(analysis) if "emap/gap" in analysis else None,
         "shapley": {
             name: {
                 "value": float(shapley[:, place].mean()),
@@ -175,7 +170,26 @@ def interaction_cells(analysis: Analysis, streams: Sequence[str]) -> dict[str, A
             name: {"value": float(perceptual[:, place].mean()), "interval": seed_interval(perceptual[:, place])}
             for place, name in enumerate(sorted(streams))
         },
+        "gate": _gate_cells(analysis, streams) if "gate/gains" in analysis else None,
     }
+
+
+def _emap_cell(analysis: Analysis) -> dict[str, Any]:
+    gap = analysis["emap/gap"].mean(-1)
+    return {
+        "score": float(analysis["emap/score"].mean()),
+        "gap": float(gap.mean()),
+        "interval": seed_interval(gap),
+        "n": int(analysis["emap/items"]),
+        "draws": int(analysis["emap/gap"].shape[-1]),
+        "seeds": int(gap.shape[0]),
+    }
+
+
+def _gate_cells(analysis: Analysis, streams: Sequence[str]) -> dict[str, Any]:
+    names = ("gain", "lower", "upper", "p")
+    cells = {name: dict(zip(names, gain)) for name, gain in zip(sorted(streams), analysis["gate/gains"].tolist())}
+    return {name: cell | {"matters": cell["lower"] > 0 and cell["p"] < 0.05} for name, cell in cells.items()}
 
 
 def of_seeds(analysis: Analysis, places: Sequence[int]) -> Analysis:
@@ -189,9 +203,10 @@ def of_seeds(analysis: Analysis, places: Sequence[int]) -> Analysis:
         elif name.startswith(("emap/", "shapley/", "perceptual/")) and values.ndim:
             measured = [place for place in places if place < len(values)]
             chosen |= {name: values[measured]} if measured else {}
-        else:
+        elif name != "gate/gains" or set(range(int(analysis["gate/seeds"]))) <= set(places):
             chosen[name] = values
-    return chosen if "emap/gap" in chosen or "emap/gap" not in analysis else _without_interactions(chosen)
+    lost = "shapley/values" in analysis and "shapley/values" not in chosen
+    return _without_interactions(chosen) if lost else chosen
 
 
 def _without_interactions(analysis: Analysis) -> Analysis:
@@ -210,9 +225,10 @@ def record_fields(analysis: Analysis, streams: Sequence[str], target: Any, metri
         record: dict[str, Any] = {"per_mask": {kept: float(scores[seed]) for kept, scores in masks.items()}}
         if curves:
             record["robustness"] = {name: _short(curve[:, seed]) for name, curve in curves.items()}
-        if "emap/gap" in analysis and seed < len(analysis["emap/gap"]):
-            score, gap = (float(analysis[f"emap/{part}"][seed].mean()) for part in ("score", "gap"))
-            record["emap"] = {"score": score, "gap": gap, "n": int(analysis["emap/items"])}
+        if "shapley/values" in analysis and seed < len(analysis["shapley/values"]):
+            if "emap/gap" in analysis:
+                score, gap = (float(analysis[f"emap/{part}"][seed].mean()) for part in ("score", "gap"))
+                record["emap"] = {"score": score, "gap": gap, "n": int(analysis["emap/items"])}
             for part in ("shapley", "perceptual"):
                 record[part] = dict(zip(sorted(streams), _short(analysis[f"{part}/values"][seed])))
         fields.append(record)

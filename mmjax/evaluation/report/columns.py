@@ -244,6 +244,14 @@ def _interaction(summary: Mapping[str, Any]) -> list[Column]:
 
         return cell
 
+    def gate(row: Row) -> Cell:
+        cells = (row.get("interaction") or {}).get("gate") or {}
+        parts = [
+            f"{name} {value(summary, one['gain'], sign=True)}{' ✓' if one['matters'] else ''}"
+            for name, one in sorted(cells.items())
+        ]
+        return Cell(", ".join(parts), min(one["gain"] for one in cells.values())) if cells else Cell()
+
     return [
         Column("emap", "EMAP gap", "interaction",
                "What the row loses when its logits are replaced by a sum of functions of one modality each (its "
@@ -257,6 +265,11 @@ def _interaction(summary: Mapping[str, Any]) -> list[Column]:
         Column("perceptual", "perceptual scores, %", "interaction",
                "The share of the score that is lost when the modality is permuted among the test items.",
                ("interaction",), by_modality("perceptual", "value")),
+        Column("gate", "gate", "interaction",
+               "What the row loses when a modality comes from an item of another group (incongruent input; Elliott "
+               "2018), its own item being right; a check mark where the 95 % interval, seeds crossed with groups, is "
+               "above zero and p below .05: that modality is used. Two partners an item.",
+               ("interaction",), gate),
     ]  # fmt: skip
 
 

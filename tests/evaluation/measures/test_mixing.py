@@ -75,12 +75,16 @@ def test_mixtures_take_each_modality_from_its_item(probed):
 
 def test_a_label_per_step_has_outputs_and_no_mixtures():
     data = views.by_group(arrays(items=45))
-    batch = data.splits["test"]
+    batch = jax.tree.map(lambda x: np.repeat(x, 2, axis=1) if np.ndim(x) > 1 else x, data.splits["test"])
+    batch = batch.replace(index=np.arange(2 * len(batch.index), dtype=np.int32).reshape(-1, 2))
     model = _model(PerStep(fusion.Concat(4)), ClassificationHead(3, pool=None))
     probe = Probe(model, TASK, _variables(model, batch))
-    assert probe.outputs(batch).shape == (2, 15, 3)
+    whole = probe.outputs(batch)
+    assert whole.shape == (2, 30, 3)
     with pytest.raises(UsageError, match="label per step"):
         probe.mixed(batch)
+    mixed = probe.mixed(views.take_apart(batch, batch.streams))  # every step an example of its own
+    np.testing.assert_allclose(mixed(dict.fromkeys(batch.streams, np.arange(30))), whole, atol=1e-6)
 
 
 def test_patterns_are_mixtures_with_modalities_left_out(probed):
