@@ -4,13 +4,14 @@ import math
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from mmjax.layers import MLP
 from mmjax.stream import Reduction, Stream, apply_mask, masked_mean
 from mmjax.typing import Dtype
 
-__all__ = ["ClassificationHead", "Logits", "MultiRegressionHead", "RegressionHead"]
+__all__ = ["ClassificationHead", "ClosedListHead", "Logits", "MultiRegressionHead", "RegressionHead", "close_list"]
 
 
 def _pooled(stream: Stream, pool: Reduction | None) -> Any:
@@ -38,6 +39,37 @@ class ClassificationHead(nn.Module):
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         mlp = MLP((*self.hidden_dims, self.num_classes), dropout_rate=self.dropout_rate, dtype=self.dtype, name="mlp")
         return mlp(x, train=train).astype("float32")
+
+
+class ClosedListHead(nn.Module):
+    """As ``ClassificationHead``, for a closed list of answers: the last class stands for all that are not on it, and is
+    never given: its logit is 20 below the log of the summed exponentials of the others. Such a target costs 20 nats
+    whatever the network says, and has no gradient.
+
+    Example:
+      >>> fused = Stream.of(jnp.ones((2, 1, 4)))
+      >>> logits, _ = ClosedListHead(5).init_with_output(jax.random.key(0), fused)
+      >>> logits.shape, bool((logits.argmax(-1) < 4).all())
+      ((2, 5), True)
+    """
+
+    num_classes: int
+    hidden_dims: tuple[int, ...] = ()
+    pool: Reduction | None = masked_mean
+    dropout_rate: float = 0.0
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, stream: Stream, *, targets: Any = None, train: bool = False) -> Any:
+        head = ClassificationHead(
+            self.num_classes - 1, self.hidden_dims, self.pool, self.dropout_rate, self.dtype, name="listed"
+        )
+        return close_list(head(stream, train=train))
+
+
+def close_list(logits: Any) -> Any:
+    """Logits of the answers on a list with that of all others after them, see ``ClosedListHead``."""
+    return jnp.concatenate([logits, jax.nn.logsumexp(logits, axis=-1, keepdims=True) - 20.0], axis=-1)
 
 
 class Logits(nn.Module):

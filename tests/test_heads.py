@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.heads import ClassificationHead, MultiRegressionHead, RegressionHead
+from mmjax.heads import ClassificationHead, ClosedListHead, MultiRegressionHead, RegressionHead
 from mmjax.stream import Stream, masked_max
 from tests.draw import draw_params, draw_streams, quick_jit, run
 
@@ -78,3 +78,21 @@ def test_dropout_acts_in_training_alone():
     first, second = (head.apply(variables, STREAM, train=True, rngs={"dropout": jax.random.key(i)}) for i in (0, 1))
     assert np.abs(first - second).max() > 1e-3
     np.testing.assert_array_equal(still, run(ClassificationHead(5), variables["params"], STREAM)[0])
+
+
+def test_what_is_not_on_a_closed_list_is_never_given_and_teaches_nothing():
+    head = ClosedListHead(4)
+    params = draw_params(head, STREAM)
+
+    def loss(params, target):
+        logits = head.apply({"params": params}, STREAM)
+        return -jax.nn.log_softmax(logits)[jnp.arange(2), target].sum(), logits
+
+    (value, logits), gradient = quick_jit(jax.value_and_grad(loss, has_aux=True))(params, jnp.asarray([3, 3]))
+    np.testing.assert_allclose(value, 2 * 20, rtol=1e-5)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) < 1e-6
+    _, plain = quick_jit(jax.value_and_grad(loss, has_aux=True))(params, jnp.asarray([0, 1]))
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(plain)) > 1e-2
+    open_list, _ = run(ClassificationHead(3), {"mlp": params["listed"]["mlp"]}, STREAM)
+    np.testing.assert_allclose(logits[:, :3], open_list, rtol=1e-6)
+    np.testing.assert_allclose(jax.nn.softmax(logits)[:, :3], jax.nn.softmax(open_list), rtol=1e-5)

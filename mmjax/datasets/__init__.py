@@ -14,7 +14,9 @@ from typing import Any
 from mmjax.datasets import (
     avletters,
     cmu_mosi,
+    daquar,
     digits,
+    easy_vqa,
     flickr8k,
     fsdd_digits,
     meld,
@@ -49,7 +51,9 @@ __all__ = [
 _RECIPES: dict[str, Recipe] = {
     "avletters": avletters.RECIPE,
     "cmu_mosi": cmu_mosi.RECIPE,
+    "daquar": daquar.RECIPE,
     "digits": digits.RECIPE,
+    "easy_vqa": easy_vqa.RECIPE,
     "flickr8k": flickr8k.RECIPE,
     "fsdd_digits": fsdd_digits.RECIPE,
     "meld": meld.RECIPE,
@@ -108,6 +112,9 @@ def load(
     builder = None if embedded else prepare(name, recipe, chosen, data_dir, cache_dir)
     stored = recipe.read(chosen, None) if embedded else columns_of(name, builder)
     columns, tokenizers = recipe.at_reading(chosen, stored)
+    own = recipe.card(chosen)
+    if classes := recipe.class_names(chosen, stored):
+        own = dataclasses.replace(own, num_classes=len(classes), class_names=classes)
     splits = collate(recipe, chosen, columns)
     if columns is stored:
         digest = note = content_sha256(splits)
@@ -118,7 +125,7 @@ def load(
         content_note(name, builder, note)
     return check(
         Dataset(
-            card=recipe.card(chosen),
+            card=own,
             splits=splits,
             version=recipe.version,
             sha256=digest,

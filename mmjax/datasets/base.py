@@ -23,6 +23,7 @@ class Card:
       kinds: kind of each stream: text, image, audio, video or feature.
       num_classes: number of classes; None for a score.
       class_names: their names, in order.
+      closed: whether the last class stands for the answers that are not on a closed list: no model may give it.
       primary_metric: the metric of the tables, e.g. ``accuracy``; empty = the first of the task's scores.
       metric: its name with its convention, where the field has several, e.g. ``acc2_has0`` (see
         ``mmjax.evaluation.statistics.published``); empty = the primary metric.
@@ -47,6 +48,7 @@ class Card:
     licence: str = ""
     source: str = ""
     caution: str = ""
+    closed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,4 +95,5 @@ class Dataset:
             raise ValueError(f"{self.card.name} has scores, not classes: there is no majority class")
         batch = self.splits[split]
         labels = np.asarray(target_items(batch))
-        return float(np.bincount(labels).max() / labels.size)
+        counts = np.bincount(labels, minlength=self.card.num_classes)
+        return float(counts[: -1 if self.card.closed else None].max() / labels.size)

@@ -41,6 +41,8 @@ class Recipe:
         cut to (None = the longest of all splits); the others are single items.
       decode: what becomes of the stored values of a stream, e.g. 16-bit samples as floats.
       facts: ``options -> {}`` known answers.
+      class_names: ``(options, stored columns) ->`` the classes, where the data say which there are; they complete the
+        card. Empty = the card knows.
       at_reading: ``(options, columns) -> (columns, tokenizers by stream)``: what becomes of stored examples when they
         are read, e.g. of JPEG files pixels and of captions ids by a vocabulary of train; a column may become a
         ``Stream``. Options whose field says ``metadata=AT_READING`` are for it alone: others prepare anew.
@@ -57,6 +59,7 @@ class Recipe:
     sequences: Callable[[Any], Mapping[str, int | None]] = lambda options: {}
     decode: Mapping[str, Callable[[np.ndarray], np.ndarray]] = dataclasses.field(default_factory=dict)
     facts: Callable[[Any], dict[str, Any]] = lambda options: {}
+    class_names: Callable[[Any, Columns], tuple[str, ...]] = lambda options, columns: ()
     at_reading: Callable[[Any, Columns], tuple[Columns, dict[str, Any]]] = lambda options, columns: (columns, {})
 
     def parse(self, name: str, options: Mapping[str, Any]) -> Any:

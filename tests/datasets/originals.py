@@ -2,8 +2,10 @@
 
 import csv
 import gzip
+import json
 import pathlib
 import wave
+from typing import Any
 
 import numpy as np
 
@@ -183,3 +185,45 @@ def meld(folder: pathlib.Path) -> dict[str, list[list[dict[str, str]]]]:
             writer.writeheader()
             writer.writerows(row for rows in truth[split] for row in rows)
     return truth
+
+
+def _drawing(random: np.random.RandomState, size: tuple[int, int]) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(random.randint(0, 256, (3, 4, 3)).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+
+
+def easy_vqa(folder: pathlib.Path) -> dict[str, list]:
+    """``easy_vqa/data``: 12 drawings of 64x64 for train, 4 for test, one to four questions each; returns the lists."""
+    random, lists = np.random.RandomState(0), {}
+    asked = [("what color is the shape?", ("red", "blue")), ("is there a circle?", ("yes", "no")),
+             ("what shape is present?", ("circle", "triangle"))]  # fmt: skip
+    for part, count in (("train", 12), ("test", 4)):
+        (folder / part / "images").mkdir(parents=True)
+        lists[part] = []
+        for number in range(count):
+            _drawing(random, (64, 64)).save(folder / part / "images" / f"{number}.png")
+            for _ in range(random.randint(1, 5)):
+                question, answers = asked[random.randint(3)]
+                lists[part].append([question, answers[random.randint(2)], number])
+        (folder / part / "questions.json").write_text(json.dumps(lists[part]))
+    return lists
+
+
+def daquar(folder: pathlib.Path) -> dict[str, list]:
+    """12 photographs of 560x425 for train, 4 for test; returns question, answer and photograph of the full set."""
+    random, lists = np.random.RandomState(0), {"train": [], "test": []}
+    (folder / "images").mkdir(parents=True)
+    for number in range(1, 17):
+        _drawing(random, (560, 425)).save(folder / "images" / f"image{number}.png")
+        part = "train" if number <= 12 else "test"
+        for _ in range(random.randint(1, 5)):
+            answer = random.choice(["2", "chair", "chair, table"] + ["bin"] * (number == 3 or part == "test"))
+            lists[part].append((f"what is {random.choice(['left', 'on the floor'])} ?", answer, number))
+    for part, rows in lists.items():
+        lines = "".join(f"{question}\n{answer}\nimage{number}\n" for question, answer, number in rows)
+        (folder / f"qa.894.raw.{part}.format_triple").write_text(lines)
+        short = "train" if part == "train" else "reduced.test"
+        lines = "".join(f"{q[:-2]} {'in' if i % 3 else 'of'} the image{n} ?\n{a}\n" for i, (q, a, n) in enumerate(rows))
+        (folder / f"qa.37.raw.{short}.txt").write_text(lines)
+    return lists
