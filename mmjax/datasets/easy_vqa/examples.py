@@ -39,7 +39,8 @@ def read(options: Any, folder: pathlib.Path) -> Columns:
     group is the number of the picture, those of test after those of train.
     """
     folder = folder / "easy_vqa"
-    parts, first = {}, 0
+    parts: Columns = {}
+    first = 0
     for part in ("train", "test"):
         questions = read_questions(folder / f"questions_{part}.json")
         with tarfile.open(folder / f"images_{part}.tar") as file:
