@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.encoders import LeNet
+from mmjax.encoders import BagOfWords, LeNet
 from mmjax.stream import Stream, masked_max, pooled
 
 MODULES = (
@@ -62,6 +62,7 @@ MODULES = (
     "mmjax.trie",
 )
 NAMES = {
+    "BagOfWords": BagOfWords,
     "LeNet": LeNet,
     "Stream": Stream,
     "jax": jax,

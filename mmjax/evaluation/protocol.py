@@ -5,7 +5,7 @@ from typing import Any
 
 from mmjax.typing import Mapping
 
-__all__ = ["CONTROLS", "ROLES", "VALIDATION", "best_fusion", "is_fitted_on_validation", "missing_parts"]
+__all__ = ["CONTROLS", "ROLES", "VALIDATION", "best_fusion", "best_network", "is_fitted_on_validation", "missing_parts"]
 
 ROLES = {
     "single": "a modality alone",
@@ -45,6 +45,7 @@ def missing_parts(
     *,
     sequences: bool = False,
     higher_is_better: bool = True,
+    alone: bool = True,
 ) -> list[str]:
     """What a table lacks, in words; empty if it conforms.
 
@@ -54,8 +55,12 @@ def missing_parts(
       majority: the share of the most frequent class; None without classes.
       sequences: whether an example has several items of some modality; then a linear row is required.
       higher_is_better: of the validation scores, which choose the best fusion.
+      alone: whether a single modality can be asked. Where it cannot (retrieval), nothing is asked for that begins with
+        one: a network needs the shuffled control, whose pairs are of strangers, and no more.
     """
     done = [row for row in rows if row["status"] == "done"]
+    if not alone:
+        return _without_strangers(done, higher_is_better)
     missing = [
         f"{name} alone" for name in streams if not any(row["single"] and row["streams"] == [name] for row in done)
     ]
@@ -96,6 +101,32 @@ def best_fusion(rows: Sequence[Mapping[str, Any]], *, higher_is_better: bool = T
         and row.get("validation") is not None
     ]
     return max(fused, key=lambda row: sign * row["validation"], default=None)
+
+
+def best_network(rows: Sequence[Mapping[str, Any]], *, higher_is_better: bool = True) -> Mapping[str, Any] | None:
+    """The network that gets the shuffled control where no modality can be asked alone: the best on validation of all;
+    None without one.
+
+    Args:
+      rows: of the summary.
+    """
+    trained = [
+        row
+        for row in rows
+        if row["status"] == "done"
+        and row.get("kind") == "model"
+        and row["role"] not in CONTROLS
+        and row.get("validation") is not None
+    ]
+    sign = 1 if higher_is_better else -1
+    return max(trained, key=lambda row: sign * row["validation"], default=None)
+
+
+def _without_strangers(rows: Sequence[Mapping[str, Any]], higher_is_better: bool) -> list[str]:
+    best = best_network(rows, higher_is_better=higher_is_better)
+    if best is None or any(r["role"] == "shuffled control" and r["name"].startswith(f"{best['name']}: ") for r in rows):
+        return []
+    return [f"shuffled control of {best['name']!r}, the best network on validation"]
 
 
 def _without_control(rows: Sequence[Mapping[str, Any]], higher_is_better: bool) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmjax.datasets import views
 from mmjax.datasets.base import Dataset
-from mmjax.evaluation.protocol import best_fusion
+from mmjax.evaluation.protocol import best_fusion, best_network
 from mmjax.evaluation.scores import score
 from mmjax.evaluation.store.schema import HELD_OUT
 from mmjax.experiment.baselines import of_steps
@@ -38,6 +38,8 @@ def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
       summary: of the finished rows.
     """
     done = {row["name"]: row for row in summary["rows"] if row["status"] == "done"}
+    if not score(summary["primary"]).alone:
+        return _strangers(table, summary)
     plain = [row for row in table.rows if row.role == "concatenation" and row.name in done and row.model is not None]
     if not plain:
         return []
@@ -51,17 +53,7 @@ def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
     informative = best[0]["streams"][0]
     others = tuple(name for name in streams if name != informative)
     shuffled = " and ".join(others) if len(others) < 3 else f"all but {informative}"
-    rows = [
-        dataclasses.replace(
-            row,
-            name=f"{row.name}: {shuffled} shuffled",
-            view=functools.partial(_shuffled_view, names=others, then=row.view),
-            role="shuffled control",
-            paper=None,
-            notes="",
-        )
-        for row in chosen
-    ]
+    rows = [_shuffled(row, others, shuffled) for row in chosen]
     if any(generates(row.task or table.task) for row in plain):
         return rows
     count, single = len(streams), _best_varying(table, best[0], done.values(), summary["higher_is_better"])
@@ -78,6 +70,28 @@ def control_rows(table: Table, summary: Mapping[str, Any]) -> list[Row]:
             role="ensemble control",
         ),
     ]
+
+
+def _strangers(table: Table, summary: Mapping[str, Any]) -> list[Row]:
+    """The best network on validation, trained on pairs of strangers: what it still finds, it does not owe to them."""
+    best = best_network(summary["rows"], higher_is_better=summary["higher_is_better"])
+    if best is None or len(best["streams"]) < 2:
+        return []
+    (row,) = table.pick([best["name"]])
+    first = getattr(row.task or table.task, "first", best["streams"][0])
+    others = tuple(name for name in best["streams"] if name != first)
+    return [_shuffled(row, others, " and ".join(others) if len(others) < 3 else f"all but {first}")]
+
+
+def _shuffled(row: Row, others: tuple[str, ...], what: str) -> Row:
+    return dataclasses.replace(
+        row,
+        name=f"{row.name}: {what} shuffled",
+        view=functools.partial(_shuffled_view, names=others, then=row.view),
+        role="shuffled control",
+        paper=None,
+        notes="",
+    )
 
 
 def _best_varying(

@@ -26,7 +26,7 @@ __all__ = ["config_hash", "modality_dropout", "table_config"]
 def config_hash(table: Table, row: Row, dataset: Dataset) -> str:
     """Digest of all configuration that can change the numbers of a row; texts are left out."""
     method = describe(dataclasses.replace(row, paper=None, notes="", section="", train=row.train or table.train))
-    del method["role"]
+    del method["role"], method["versus"]
     members = [config_hash(table, member, dataset) for member in table.pick(row.members)]
     versions = {package: importlib.metadata.version(package) for package in ("jax", "flax", "optax")}
     data = [dataset.card.name, dataset.version, dataset.sha256, dataset.split_id, describe(table.view)]
@@ -83,6 +83,7 @@ def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str,
         },
         "primary": dataset.card.primary_metric,
         "metric": dataset.card.metric or dataset.card.primary_metric,
+        **({"also": list(table.also)} if table.also else {}),
         "streams": list(dataset.streams),
         "sequences": has_sequences(dataset),
         "noise": {name: noise.scale for name, noise in default_noises(dataset.card.kinds).items()},
@@ -99,6 +100,7 @@ def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str,
                 "kind": "fit" if row.fit else "model",
                 "members": list(row.members),
                 "role": row.role,
+                **({"versus": row.versus} if row.versus else {}),
                 "validation_scores": row.validation_scores,
                 "single": row.baseline
                 and row.validation_scores != "fitted"

@@ -112,6 +112,8 @@ class Row:
       seeds: number of seeds, instead of the table's.
       trials: number of trials, instead of the table's, for rows that take hours.
       feed: instead of the table's.
+      versus: name of a row over which its gain is computed instead of over single modalities, where none can be asked
+        alone: a closed form, an earlier method.
       paper: the published number to compare with.
       notes: for the reader.
     """
@@ -132,6 +134,7 @@ class Row:
     seeds: int | None = None
     trials: int | None = None
     feed: str | None = None
+    versus: str = ""
     paper: Paper | None = None
     notes: str = ""
 
@@ -192,6 +195,7 @@ class Table:
       feed: of the networks: ``resident`` trains all seeds of a row at once with the data on the device; ``streaming``
         one after the other, each over all devices on batches from the host, without refit or trials.
       references: published rows that are not run here: ``(name, Paper)``.
+      also: names of further scores of the task, printed behind that of the table.
       note: printed under the title.
       extra: rows left out unless named with ``--rows`` (long ones).
       folds: values of ``options.fold`` that ``fold=all`` pools.
@@ -213,6 +217,7 @@ class Table:
     trials: int = 1
     feed: str = "resident"
     references: Sequence[tuple[str, Paper]] = ()
+    also: tuple[str, ...] = ()
     note: str = ""
     extra: tuple[str, ...] = ()
     folds: tuple[Any, ...] = ()
@@ -232,7 +237,7 @@ class Table:
             if part.feed not in (*FEEDS, *([None] if isinstance(part, Row) else [])):
                 raise UsageError(f"feed of {owner} must be {' or '.join(FEEDS)}, got {part.feed!r}")
         for row in self.rows:
-            self.pick(row.members)
+            self.pick([*row.members, *([row.versus] if row.versus else [])])
             if isinstance(row.model, Matched) and not isinstance(self.pick([row.model.like])[0].model, nn.Module):
                 raise UsageError(f"row {row.name!r} is to match {row.model.like!r}, which is no network of given width")
 

@@ -7,6 +7,7 @@ from mmjax.pretrained.adapters import Resampler as Resampler
 from mmjax.pretrained.efficientnet import EfficientNetLite0 as EfficientNetLite0
 from mmjax.pretrained.efficientnet import efficientnet_lite0 as efficientnet_lite0
 from mmjax.pretrained.features import frozen_features as frozen_features
+from mmjax.pretrained.features import sentence_features as sentence_features
 from mmjax.pretrained.minilm import MiniLM as MiniLM
 from mmjax.pretrained.minilm import minilm as minilm
 from mmjax.pretrained.minilm import sentence_ids as sentence_ids

@@ -16,7 +16,7 @@ from mmjax.pretrained.tower import Tower
 from mmjax.source_code import code_digest, reached_definitions
 from mmjax.stream import Stream, where_mask
 
-__all__ = ["features_key", "frozen_features"]
+__all__ = ["features_key", "frozen_features", "sentence_features"]
 
 
 def frozen_features(
@@ -55,6 +55,42 @@ def frozen_features(
     np.savez(data, values=features.values, mask=features.mask)
     replace_file(path, data.getbuffer())
     return features
+
+
+def sentence_features(
+    tower: Tower, ids: Stream, *, cache_dir: str | os.PathLike | None = None, batch_size: int = 32, step: int = 8
+) -> Stream:
+    """``frozen_features`` of nested sentences ``[items, sentences, words]``, one vector each, with little padding:
+    those of about the same length pass together.
+
+    Args:
+      ids: padded at the end; a sentence without words is absent.
+      step: lengths are rounded up to multiples of this, which is how many shapes are compiled.
+
+    Raises:
+      UsageError: ids that are not nested, or without any word; and as ``frozen_features``.
+
+    Example:
+      >>> net = BagOfWords(dim=4, vocab_size=9)
+      >>> tower = Tower(net, net.init(jax.random.key(0), Stream.of(jnp.ones((1, 2), jnp.int32))), "")
+      >>> sentence_features(tower, Stream(np.ones((5, 2, 20), np.int32), np.ones((5, 2, 20), bool))).values.shape
+      (5, 2, 4)
+    """
+    if ids.mask.ndim != 3:
+        raise UsageError(f"sentences are nested ids [items, sentences, words], got a mask {np.shape(ids.mask)}")
+    words, mask = (np.asarray(x).reshape(-1, x.shape[-1]) for x in (ids.values, ids.mask))
+    longest = np.where(mask.any(1), mask.shape[1] - mask[:, ::-1].argmax(1), 0)
+    buckets = np.minimum(-(-longest // step) * step, mask.shape[1])
+    found: np.ndarray | None = None
+    for width in sorted({*buckets.tolist()} - {0}):
+        rows = np.flatnonzero(buckets == width)
+        some = Stream(words[rows, :width], mask[rows, :width])
+        values = frozen_features(tower, some, cache_dir=cache_dir, batch_size=batch_size).values[:, 0]
+        found = np.zeros((len(words), values.shape[-1]), values.dtype) if found is None else found
+        found[rows] = values
+    if found is None:
+        raise UsageError(f"none of the {len(words)} sentences has a word")
+    return Stream(found.reshape(*ids.mask.shape[:2], -1), np.asarray(ids.mask).any(-1))
 
 
 def features_key(tower: Tower, stream: Stream) -> str:

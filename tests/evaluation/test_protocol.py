@@ -3,6 +3,7 @@
 import pytest
 
 from mmjax.evaluation.protocol import ROLES, missing_parts
+from mmjax.evaluation.scores import score, scores
 
 BOTH = ("audio", "text")
 
@@ -90,3 +91,28 @@ def test_the_best_fusion_needs_a_control_of_its_own():
     assert missing_parts([*rows, *controls], BOTH, 0.5) == []
     elsewhere = network("other section", 0.99, section="features")
     assert missing_parts([*rows, *controls, elsewhere], BOTH, 0.5) == []
+
+
+def test_where_no_modality_can_be_asked_alone_only_the_control_of_strangers_is_missed():
+    def network(name, validation, **fields):
+        return {**row(), "name": name, "kind": "model", "section": "", "validation": validation, **fields}
+
+    rows = [
+        {**row(), "name": "closed form", "kind": "fit", "validation": 0.9},
+        network("one", 0.4),
+        network("two", 0.5),
+    ]
+    said = "shuffled control of {!r}, the best network on validation"
+    assert missing_parts(rows, BOTH, None, alone=False) == [said.format("two")]
+    assert missing_parts(rows, BOTH, None, alone=False, higher_is_better=False) == [said.format("one")]
+    control = network("two: text shuffled", 0.8, role="shuffled control")
+    assert missing_parts([*rows, control], BOTH, None, alone=False) == []
+    assert missing_parts([*rows, {**control, "name": "one: text shuffled"}], BOTH, None, alone=False) != []
+    assert missing_parts(rows[:1], BOTH, None, alone=False) == []
+    assert "audio alone" in missing_parts([*rows, control], BOTH, None)
+
+
+def test_the_scores_of_two_sides_are_those_that_no_modality_can_have_alone():
+    two_sided = {name for name in scores() if not score(name).alone}
+    assert two_sided == {name for name in scores("other") if name[:3] in ("rsu", "rec", "med", "map")}
+    assert score("rsum").alone is score("map").alone is False and score("accuracy").alone

@@ -17,6 +17,7 @@ from tests.experiment import small
 
 DATA = small.arrays()
 BOTH = ["left", "right"]
+SUMMARY = {"higher_is_better": True, "primary": "accuracy"}
 
 
 def table():
@@ -49,7 +50,17 @@ def summary(higher_is_better=True, best="left", **changes):
          "role": row.role, "kind": "fit" if row.fit else "model"}
         for row in table().rows
     ]  # fmt: skip
-    return {"rows": rows, "higher_is_better": higher_is_better}
+    return SUMMARY | {"rows": rows, "higher_is_better": higher_is_better}
+
+
+def test_where_no_modality_can_be_asked_alone_the_best_network_is_trained_on_strangers():
+    of_two_sides = summary() | {"primary": "rsum"}
+    (row,) = control_rows(table(), of_two_sides)
+    assert (row.name, row.role, row.section) == ("elsewhere: right shuffled", "shuffled control", "other")
+    seen = row.view(DATA).splits["train"].streams
+    assert (seen["left"].values == DATA.splits["train"].streams["left"].values).all()
+    assert (seen["right"].values != DATA.splits["train"].streams["right"].values).any()
+    assert control_rows(table(), of_two_sides | {"rows": of_two_sides["rows"][:2]}) == []
 
 
 def names(**changes):
@@ -72,7 +83,7 @@ def test_many_modalities_are_named_by_the_one_that_stays(others, said):
     rows += [Row("joined", model=small.model(), streams=streams, role="concatenation")]
     cells = [{"name": row.name, "status": "done", "section": "", "streams": list(row.streams), "validation": 0.5,
               "best_single": row.name == "a"} for row in rows]  # fmt: skip
-    controls = control_rows(small.table(rows=rows), {"rows": cells, "higher_is_better": True})
+    controls = control_rows(small.table(rows=rows), SUMMARY | {"rows": cells})
     assert [row.name for row in controls] == [f"joined: {said} shuffled", f"{len(streams)} models of a"]
 
 
@@ -85,7 +96,7 @@ def test_more_models_of_a_fit_that_is_always_the_same_are_no_ensemble():
         cells = [{"name": row.name, "status": "done", "section": "", "streams": list(row.streams or BOTH), "single":
                   row.streams is not None, "validation": validation[row.name], "role": row.role, "kind": "fit",
                   "best_single": row.name == "logistic left"} for row in rows]  # fmt: skip
-        controls = control_rows(small.table(dataset=DATA, rows=rows), {"rows": cells, "higher_is_better": True})
+        controls = control_rows(small.table(dataset=DATA, rows=rows), SUMMARY | {"rows": cells})
         assert controls[0].name == "joined: right shuffled"
         return controls[-1].name, controls[-1].streams, controls[-1].members
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.encoders import BagOfWords
 from mmjax.errors import UsageError
-from mmjax.pretrained import EfficientNetLite0, Tower, efficientnet_lite0, frozen_features
+from mmjax.pretrained import EfficientNetLite0, Tower, efficientnet_lite0, frozen_features, sentence_features
 from mmjax.pretrained.features import features_key
 from mmjax.source_code import reached_definitions
 from mmjax.stream import Stream
@@ -119,3 +120,22 @@ def test_features_of_a_published_tower_are_the_fixture(data_dir, tmp_path):
     np.testing.assert_allclose(features.values[:, 0], pooled, atol=1e-4)
     read = frozen_features(tower, Stream.of(pixels[:, None]), cache_dir=tmp_path, batch_size=1)
     np.testing.assert_array_equal(read.values, features.values)
+
+
+def test_sentences_of_about_one_length_pass_together_and_each_gets_its_own_vector(tmp_path):
+    draw, net = np.random.default_rng(0), BagOfWords(dim=4, vocab_size=9)
+    tower = Tower(net, net.init(jax.random.key(0), Stream.of(jnp.ones((1, 2), jnp.int32))), "")
+    lengths = draw.integers(0, 14, (6, 3))
+    lengths[0] = 0, 1, 13  # one is absent
+    mask = np.arange(13) < lengths[..., None]
+    mask[1, 1] = np.arange(13) % 2 == 1  # holes
+    ids = Stream(np.where(mask, draw.integers(0, 9, mask.shape), 100), mask)
+    found = sentence_features(tower, ids, cache_dir=tmp_path, batch_size=4, step=5)
+    whole = net.apply(tower.variables, ids)
+    np.testing.assert_array_equal(found.mask, whole.mask)
+    np.testing.assert_allclose(found.values, whole.values, atol=1e-6)
+    assert len(list(tmp_path.iterdir())) == 3  # of up to 5, 10 and 13 words
+    with pytest.raises(UsageError, match="none of the 18 sentences has a word"):
+        sentence_features(tower, ids.absent())
+    with pytest.raises(UsageError, match="nested ids"):
+        sentence_features(tower, Stream(ids.values[0], ids.mask[0]))

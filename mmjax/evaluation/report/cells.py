@@ -1,13 +1,13 @@
 """How a number stands in a table: units, digits, signs, and what it is sorted by."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from mmjax.evaluation.scores import score
 from mmjax.typing import Mapping
 
-__all__ = ["NONE", "Cell", "Unit", "absence", "brackets", "count", "decimal", "gain", "paper", "value"]
+__all__ = ["NONE", "Cell", "Column", "Row", "Unit", "absence", "brackets", "count", "decimal", "gain", "paper", "value"]
 
 NONE = "–"
 
@@ -18,6 +18,30 @@ class Cell(NamedTuple):
     text: str = NONE
     order: float | str | None = None
     note: str = ""
+
+
+Row = Mapping[str, Any]
+"""A row of ``table.json``."""
+
+
+class Column(NamedTuple):
+    """One column.
+
+    Attributes:
+      key: short name, a word.
+      title: its heading.
+      group: what it belongs to; a page can hide a group.
+      meaning: one or two sentences for the legend.
+      fields: the fields of a row in ``table.json`` that the cell is made of.
+      cell: of a finished row.
+    """
+
+    key: str
+    title: str
+    group: str
+    meaning: str
+    fields: tuple[str, ...]
+    cell: Callable[[Row], Cell]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,38 +2,16 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from mmjax.evaluation.protocol import CONTROLS
-from mmjax.evaluation.report.cells import NONE, Cell, Unit, brackets, count, decimal, gain, paper, value
+from mmjax.evaluation.report.cells import NONE, Cell, Column, Row, Unit, brackets, count, decimal, paper, value
+from mmjax.evaluation.report.gain_columns import gain_columns, unit_of_tests
 from mmjax.typing import Mapping
 
 __all__ = ["CLOCK", "Column", "columns"]
 
 CLOCK = "clock"
 """The group of the columns that a clock measured: they differ whenever they are measured."""
-
-Row = Mapping[str, Any]
-
-
-class Column(NamedTuple):
-    """One column.
-
-    Attributes:
-      key: short name, a word.
-      title: its heading.
-      group: what it belongs to; a page can hide a group.
-      meaning: one or two sentences for the legend.
-      fields: the fields of a row in ``table.json`` that the cell is made of.
-      cell: of a finished row.
-    """
-
-    key: str
-    title: str
-    group: str
-    meaning: str
-    fields: tuple[str, ...]
-    cell: Callable[[Row], Cell]
 
 
 def columns(summary: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> list[Column]:
@@ -43,18 +21,12 @@ def columns(summary: Mapping[str, Any], timing: Mapping[str, Any] | None = None)
       timing: what the clock said of each row (``timing.json``); without it there are no columns of time and memory.
     """
     done = [row for row in summary["rows"] if row["status"] == "done"]
-    every = [*_result(summary), *_gains(summary), *_interaction(summary), *_robustness(summary), *CALIBRATION, *COST,
-             *_clock(timing or {})]  # fmt: skip
+    every = [*_result(summary), *_also(summary), *gain_columns(summary), *_interaction(summary), *_robustness(summary),
+             *CALIBRATION, *COST, *_clock(timing or {})]  # fmt: skip
     always = {"ours", *(["paper"] if summary["references"] else [])}
     if any(one.get("cannot_run") for one in summary["references"]) or any(row.get("target") for row in summary["rows"]):
         always.add("target")
     return [c for c in every if c.key in always or any(c.cell(row).text != NONE for row in done)]
-
-
-def unit_of_tests(summary: Mapping[str, Any]) -> str:
-    """What intervals and tests draw."""
-    plain = summary["unit"] == "item" or summary["groups"] == summary["items"]["test"]
-    return "test items" if plain else f"groups of test items ({summary['group']})"
 
 
 def _field(path: str, show: Callable[[Any], str]) -> Callable[[Row], Cell]:
@@ -127,99 +99,16 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
     ]  # fmt: skip
 
 
-def _gains(summary: Mapping[str, Any]) -> list[Column]:
-    best = {row["section"]: row["name"] for row in summary["rows"] if row.get("best_single")}
+def _also(summary: Mapping[str, Any]) -> list[Column]:
+    """Further scores of the task, each in its own unit."""
 
-    def over_single(row: Row) -> Cell:
-        if row.get("best_single"):
-            return Cell("best single")
-        shown = gain(summary, cell := row.get("gain"))
-        if not cell or cell["over"] == best.get(row["section"]):
-            return shown
-        return Cell(f"{shown.text} over {cell['over']}", shown.order)
+    def column(one: Mapping[str, Any]) -> Column:
+        show = lambda x: decimal(x * one["factor"], one["digits"])  # noqa: E731
+        meaning = f"{one['convention'][:1].upper()}{one['convention'][1:]}; mean over seeds."
+        title = one["label"] + f", {one['unit']}" * bool(one["unit"])
+        return Column(one["name"], title, "result", meaning, ("metrics",), _field(f"metrics.{one['name']}", show))
 
-    def over_each(row: Row) -> Cell:
-        cells = row.get("gains") or {}
-        text = "; ".join(f"{name} {gain(summary, cell).text}" for name, cell in cells.items())
-        return Cell(text, min(cell["mean"] for cell in cells.values())) if cells else Cell()
-
-    def p(row: Row) -> Cell:
-        cell = row.get("gain")
-        if not cell or len(cell["seeds"]) < 3:
-            return Cell()
-        control = row.get("role") in CONTROLS and cell.get("p_holm") is None
-        number = cell.get("p") if control else cell.get("p_holm")
-        if number is None:
-            return Cell()
-        text = "<0.001" if number < 0.001 else decimal(number, 3)
-        return Cell(f"({text})" if control else text, number)
-
-    def verdict(row: Row) -> Cell:
-        cell = row.get("gain")
-        if not cell or not cell.get("verdict") or len(cell["seeds"]) < 3:
-            return Cell()
-        return Cell(cell["verdict"] + ", trivial" * bool(cell.get("trivial")), cell["verdict"])
-
-    return [
-        Column("gain", "gain over best single", "gain", "Over the single modality of the same section over which it "
-               "is smallest, same seeds, same items; that one is named where it is not the best single modality on "
-               "validation. In brackets the 95 % interval of the smallest true gain. Of a control: over the best "
-               "single modality on validation.", ("gain",), over_single),
-        Column("over_each", "gain over each single", "gain", "Over each single modality of the section, with its 95 % "
-               "interval.", ("gains",), over_each),
-        Column("p", "p", "gain", _meaning_of_p(summary), ("gain",), p),
-        Column("verdict", "verdict", "gain", _meaning_of_verdict(summary), ("gain",), verdict),
-        Column("gain_late_mean", "gain over late mean", "gain", "Over the mean of the single modalities' logits, which "
-               "needs no training of its own.", ("gain_late_mean",),
-               lambda row: gain(summary, row.get("gain_late_mean"))),
-        Column("gain_ensemble", "gain over ensemble", "gain",
-               "Over an ensemble of the best single modality, as many members "
-               "as there are modalities: what more models of one modality give without any fusion.", ("gain_ensemble",),
-               lambda row: gain(summary, row.get("gain_ensemble"))),
-    ]  # fmt: skip
-
-
-def _meaning_of_p(summary: Mapping[str, Any]) -> str:
-    count = summary.get("comparisons")
-    count = count if count is not None else sum(bool(row.get("gain")) for row in summary["rows"])
-    text = (
-        f"Of no gain over a single modality: the largest of a sign-flip permutation test over {unit_of_tests(summary)} "
-        "(all patterns of signs, or 10,000 draws where there are more), a paired t-test over seeds, and a t-test whose "
-        "standard error has both sources. Of several single modalities the largest counts for `better`, the smallest "
-        f"times their number for `worse`. Corrected for {count} comparisons (Holm); in brackets that of a control, "
-        "which is no comparison of the table and not corrected."
-    )
-    if not Unit.of(summary).is_mean:
-        text += (
-            " The metric is of the whole set: what an item adds to it is its jackknife pseudo-value, with which "
-            "intervals and tests are approximate."
-        )
-    if summary.get("smallest_p") is None:
-        return text
-    return text + f" The smallest p that a row of this table can get is {summary['smallest_p']:.2g}."
-
-
-def _meaning_of_verdict(summary: Mapping[str, Any]) -> str:
-    unit = Unit.of(summary)
-    near = bool(unit.near)
-    trivial = f" (`trivial`: yet within {unit.near})" * near
-    margin = f"`equivalent`: the 90 % interval of the gain lies within {unit.near} of zero; " * near
-    text = (
-        "`better`: than every single modality, each time with a 95 % interval above zero and p < 0.05; `worse`: than "
-        f"at least one of them, likewise{trivial}; {margin}`inconclusive`: none of these. Fewer than 5 seeds allow no "
-        "verdict. In simulated tables without any difference fewer than 5 % have a `better`, and fewer than 5 % a "
-        "`worse` (benchmarks/verdicts.md)."
-    )
-    if summary.get("detectable_gain") is not None:
-        size = value(summary, summary["detectable_gain"]) + (" points" if unit.percent else "")
-        return text + (
-            f" This table finds a true gain of {size} over a single modality with 80 % probability, if that row alone "
-            "has one: (t(1 - 0.05/2k) + t(0.8)) times its standard error, k the number of comparisons; median over "
-            "rows."
-        )
-    if (summary.get("smallest_p") or 0) >= 0.05:
-        return text + " With so few units and so many rows no gain whatever can get one here."
-    return text
+    return [column(one) for one in summary.get("also", ())]
 
 
 def _interaction(summary: Mapping[str, Any]) -> list[Column]:

@@ -43,9 +43,10 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
     Reads of ``config.json``: ``table``, ``title``, ``note``, ``dataset``, ``primary``, ``majority``, ``chance``,
     ``seeds``, ``references`` and ``rows``, each with ``name``, ``section``, ``streams``, ``kind``, ``single``,
     ``paper``, ``config_hash`` and, optionally, ``seeds``, ``notes``, ``extra`` and ``role``; optionally ``metric``
-    (name with its convention), ``streams`` and ``noise`` (what severity means, by modality), and in a row
-    ``modality_dropout`` (the rate at which it lost modalities in training) and ``members`` (rows that it combines). A
-    row whose records are of another configuration, or whose logits are damaged, counts as not run.
+    (name with its convention), ``also`` (further scores), ``streams`` and ``noise`` (what severity means, by modality),
+    and in a row ``modality_dropout`` (the rate at which it lost modalities in training), ``members`` (rows that it
+    combines) and ``versus`` (the row over which its gain is). A row whose records are of another configuration, or
+    whose logits are damaged, counts as not run.
 
     Raises:
       UsageError: no work directory, a primary metric that is not registered, logits that do not fit the targets.
@@ -72,6 +73,7 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         config.get("majority"),
         sequences=config.get("sequences", False),
         higher_is_better=score.higher_is_better,
+        alone=score.alone,
     )
     units = np.unique(groups).size
     card = config["dataset"].get("card", {})
@@ -88,6 +90,7 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "unit": "group" if units >= significance.MIN_GROUPS else "item",
         "primary": primary,
         "score": score.describe(),
+        **({"also": [find_score(name).describe() for name in also]} if (also := config.get("also")) else {}),
         "metric_name": metric,
         "streams": list(streams),
         "conforming": not missing,
@@ -152,6 +155,8 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, score: Scor
     cells |= {"notes": row.get("notes", ""), "extra": bool(row.get("extra", False)), "role": row.get("role") or None}
     cells["validation_scores"] = row.get("validation_scores")
     cells["members"] = list(row.get("members") or [])
+    if row.get("versus"):
+        cells["versus"] = row["versus"]
     cells["modality_dropout"] = row.get("modality_dropout") or 0.0
     if cells["single"] and not cells["role"]:
         cells["role"] = "single"

@@ -108,7 +108,7 @@ def _gains_over_each(frame: Frame) -> list[str]:
     """A table a section: fusions down, single modalities across."""
     parts = []
     for title, lines in frame.blocks:
-        fused = [line for line in lines if line.done and line.row.get("gains")]
+        fused = [line for line in lines if line.done and line.row.get("gains") and not line.row.get("versus")]
         names = list(dict.fromkeys(name for line in fused for name in line.row["gains"]))
         if len(names) > 1:
             head = ["row", *(_escape(f"over {name}") for name in names)]

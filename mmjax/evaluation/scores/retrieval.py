@@ -112,14 +112,14 @@ _WORDS = dict(zip(DIRECTIONS, ("first side sought among the second", "second sid
 def _recall_of(k: int, way: str) -> Score:
     convention = f"share of queries of the {_WORDS[way]}, of the whole split, with a right answer among the first {k}"
     ways = {"states": _hits((k,), (way,)), "value": _sum_of_shares}
-    return Score.share(f"recall@{k}_{way}", convention, f"recall at {k}, {way}", outputs="other", **ways)
+    return Score.share(f"recall@{k}_{way}", convention, f"recall at {k}, {way}", outputs="other", alone=False, **ways)
 
 
 def _rsum() -> Score:
     shown: dict[str, Any] = {"unit": "%", "factor": 100.0, "digits": 1, "margin": 0.06}
     convention = "sum of the recalls at 1, 5 and 10 both ways, in percent (R-sum; 600 is perfect)"
     ways: dict[str, Any] = {"states": _hits(KS, DIRECTIONS), "value": _sum_of_shares}
-    return Score("rsum", convention, "sum of recalls", "other", **shown, **ways)
+    return Score("rsum", convention, "sum of recalls", "other", alone=False, **shown, **ways)
 
 
 def _median_of(way: str) -> Score:
@@ -132,6 +132,7 @@ def _median_of(way: str) -> Score:
         "other",
         digits=1,
         higher_is_better=False,
+        alone=False,
         statistic=_median(way),
     )
 
@@ -143,7 +144,9 @@ def _map_of(way: str | None, chosen: str | None = None) -> Score:
     convention = f"mean average precision {of}: right are all candidates of the query's class{some}"
     states = _both(chosen) if way is None else _precisions(way, chosen)
     label = f"mean average precision{'' if way is None else f', {way}'}{f' ({chosen})' if chosen else ''}"
-    return Score.share(f"map{suffix}", convention, label, outputs="other", states=states, value=_mean_of_shares)
+    return Score.share(
+        f"map{suffix}", convention, label, outputs="other", alone=False, states=states, value=_mean_of_shares
+    )
 
 
 SCORES = (

@@ -57,6 +57,7 @@ class Score:
       higher_is_better: else an error.
       margin: a negligible difference, in units of the value; None = none is known.
       chance: value of constant outputs, where that does not depend on the data.
+      alone: whether a row of one modality can have it; not, where items of one are sought among those of another.
       items: ``(outputs [seeds, items, ...], target [items, ...]) -> [seeds, items]``: a mean over items.
       states: ``(outputs [items, ...] of one seed, target) -> [items, k]``, dense or sparse, additive over items ...
       value: ... and ``[..., k] -> [...]``, the metric of their sum.
@@ -74,6 +75,7 @@ class Score:
     higher_is_better: bool = True
     margin: float | None = None
     chance: float = 0.0
+    alone: bool = True
     items: Callable[[Any, Any], Any] | None = None
     states: Callable[[Any, Any], Any] | None = None
     value: Callable[[Any], Any] | None = None

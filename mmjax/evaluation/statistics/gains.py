@@ -34,7 +34,8 @@ def add_gains(
 ) -> dict[str, Any]:
     """Writes ``best_single``, ``gains`` and ``gain`` into the rows; returns the power of the table as a whole.
 
-    ``gains`` has a cell for each single modality of the row's section, ``gain`` is the smallest of them with its
+    ``gains`` has a cell for each single modality of the row's section (of a row with ``versus``: for the row named
+    there alone), ``gain`` is the smallest of them with its
     verdict: ``better`` than all, ``worse`` than at least one. Holm's correction is for the number of fused rows.
     Controls are not hypotheses about fusion: their gain is that over the best single modality on validation, without
     a verdict, and they do not count in the correction.
@@ -49,18 +50,26 @@ def add_gains(
     for row in rows:
         champion = best.get(row["section"])
         row |= {"best_single": row is champion, "gain": None, "gains": {}}
-        if row["name"] not in scored or len(row["streams"]) < 2 or champion is None:
+        if row["name"] not in scored or len(row["streams"]) < 2:
             continue
-        alone = [one for one in rows if one["single"] and one["section"] == row["section"] and one["name"] in scored]
+        if row.get("versus"):
+            alone = [one for one in rows if one["name"] == row["versus"] and one["name"] in scored]
+        elif champion is not None:
+            alone = [
+                one for one in rows if one["single"] and one["section"] == row["section"] and one["name"] in scored
+            ]
+        else:
+            continue
         pairs = {}
         for one in alone:
             if pair := _compare(scored[row["name"]], scored[one["name"]], groups, metric):
                 pairs[one["name"]] = pair
         row["gains"] = {name: _cell(name, *pair) for name, pair in pairs.items()}
-        if not pairs or (row["role"] in CONTROLS and champion["name"] not in pairs):
+        name = row.get("versus") or (champion or row)["name"]
+        if not pairs or (row["role"] in CONTROLS and name not in pairs):
             continue
         if row["role"] in CONTROLS:
-            row["gain"] = row["gains"][champion["name"]] | UNTESTED
+            row["gain"] = row["gains"][name] | UNTESTED
             continue
         names, gains = list(pairs), [pair[1] for pair in pairs.values()]
         smallest = significance.smallest_gain(gains, [pair[2] for pair in pairs.values()])

@@ -12,7 +12,7 @@ from mmjax.evaluation.report.kinds import sections
 from mmjax.evaluation.report.write import MAIN, format_markdown
 from mmjax.evaluation.statistics.significance import holm, seed_interval
 from tests.evaluation.full import RESULTS
-from tests.evaluation.table import SEEDS, config, targets, toy, write_logits, write_toy_row
+from tests.evaluation.table import QUALITY, SEEDS, config, targets, toy, write_logits, write_toy_row
 
 
 @pytest.fixture(scope="module")
@@ -443,3 +443,45 @@ def test_plots_are_as_wide_as_a_column_with_legible_type(workdir):
             assert image.width == 1020
             assert np.asarray(image.convert("L")).std() > 5  # something is drawn
             assert not image.info.keys() & {"Software", "Creation Time"}
+
+
+def test_gains_over_a_row_that_the_table_names_instead_of_single_modalities(tmp_path):
+    """Also over one of another section; a row is no gain over itself, a control gets no verdict."""
+    given = config()["rows"]
+    for row in given:
+        row |= {"single": False, "streams": ["audio", "text"]}
+        row["versus"] = {"both": "text", "voted": "other text", "audio": "text"}.get(row["name"], "")
+        row["role"] = {"audio": "shuffled control"}.get(row["name"], "")
+    toy(tmp_path, rows=given)
+    summary = summarise(tmp_path)
+    rows = {row["name"]: row for row in summary["rows"]}
+    assert {name: row["gain"]["over"] for name, row in rows.items() if row.get("gain")} == {
+        "both": "text",
+        "voted": "other text",
+        "audio": "text",
+    }
+    for name, over in (("both", "text"), ("voted", "other text"), ("audio", "text")):
+        assert rows[name]["gain"]["mean"] == pytest.approx(rows[name]["mean"] - rows[over]["mean"], abs=1e-9)
+    assert summary["comparisons"] == 2 and rows["audio"]["gain"]["verdict"] is None and rows["both"]["gain"]["verdict"]
+    text = write_report(tmp_path)
+    main = lines_of(text.partition("behind the scores")[0])
+    assert "over other text" in main["voted"] and "gain over an earlier row" in text
+    assert "Of no gain over the row it is compared with" in text and "single modality" not in text.partition("##")[2]
+
+
+def test_further_scores_of_the_task_stand_behind_that_of_the_table(tmp_path):
+    toy(tmp_path)
+    assert "recall at 5" not in write_report(tmp_path)
+    toy(tmp_path, also=["recall@5_forward", "median_rank_backward"])
+    store = RecordStore(tmp_path)
+    for row in QUALITY:
+        more = {"recall@5_forward": 0.125, "median_rank_backward": 7.5}
+        records = [{**one, "metrics": {**one["metrics"], **more}} for one in store.records(row)]
+        store.write_row(row, records, {split: store.logits(row, split) for split in ("validation", "test")}, {})
+    text = write_report(tmp_path)
+    behind = text[text.index("## first: behind the scores") :]
+    assert "recall at 5, forward, %" in behind and "median rank, backward" in behind
+    first = next(line for line in behind.splitlines() if line.startswith("| both"))
+    assert " 12.5 " in first and " 7.5 " in first
+    assert "counted from 1; mean over seeds." in behind
+    assert "recall at 5" not in text[: text.index("## first: behind the scores")]
