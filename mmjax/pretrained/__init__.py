@@ -8,6 +8,9 @@ from mmjax.pretrained.efficientnet import EfficientNetLite0 as EfficientNetLite0
 from mmjax.pretrained.efficientnet import efficientnet_lite0 as efficientnet_lite0
 from mmjax.pretrained.features import frozen_features as frozen_features
 from mmjax.pretrained.features import sentence_features as sentence_features
+from mmjax.pretrained.glove import WordVectors as WordVectors
+from mmjax.pretrained.glove import glove as glove
+from mmjax.pretrained.glove import read_word_vectors as read_word_vectors
 from mmjax.pretrained.minilm import MiniLM as MiniLM
 from mmjax.pretrained.minilm import minilm as minilm
 from mmjax.pretrained.minilm import sentence_ids as sentence_ids
