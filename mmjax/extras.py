@@ -12,6 +12,7 @@ EXTRAS = {
     **dict.fromkeys(("PIL", "tokenizers", "soundfile"), "data"),
     **dict.fromkeys(("tensorflow_datasets", "array_record", "importlib_resources"), "tfds"),
     **dict.fromkeys(("jinja2", "matplotlib", "sklearn", "scipy"), "report"),
+    "sacrebleu": "text",
 }
 """The extra that brings a package; ``all`` brings all of them."""
 

@@ -27,6 +27,7 @@ MODULES = (
     "mmjax.encoders.video",
     "mmjax.evaluation.measures.alignment",
     "mmjax.evaluation.measures.retrieval",
+    "mmjax.evaluation.scores.captions",
     "mmjax.freezing",
     "mmjax.fusion.attention",
     "mmjax.fusion.bottleneck",
@@ -109,6 +110,7 @@ INNER = {  # parts of a method that is shown
     "mel_spectrogram",
     "normalise_groups",
     "pixels",
+    "SCORES",
 }
 
 

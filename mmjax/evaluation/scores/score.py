@@ -7,7 +7,7 @@ is one ``Score``; nothing else in the package refers to it by name.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -19,7 +19,7 @@ from mmjax.typing import Float, Shaped
 
 __all__ = ["OUTPUTS", "Outputs", "Score"]
 
-Outputs = Literal["classes", "values", "vectors", "labels", "ranks", "tokens", "other"]
+Outputs = Literal["classes", "values", "vectors", "labels", "ranks", "tokens", "sentences", "other"]
 OUTPUTS: dict[str, tuple[int, int]] = {
     "classes": (3, 1),
     "values": (2, 1),
@@ -27,6 +27,7 @@ OUTPUTS: dict[str, tuple[int, int]] = {
     "labels": (3, 2),
     "ranks": (2, 1),
     "tokens": (4, 2),
+    "sentences": (4, 3),
     "other": (0, 0),
 }
 """Kinds of outputs: number of axes of the outputs of all seeds and of the target.
@@ -36,8 +37,9 @@ OUTPUTS: dict[str, tuple[int, int]] = {
 ``[items, scores]``. ``labels``: logits ``[seeds, items, labels]`` of any number of labels an item, target
 ``[items, labels]`` of 0 and 1. ``ranks``: ``[seeds, items]``, the place of the right answer among the candidates,
 counted from 0; the target is not read. ``tokens``: logits ``[seeds, items, steps, classes]`` of a class per step,
-target a ``Stream`` ``[items, steps]``. ``other``: whatever a task keeps, ``[seeds, items, ...]``, with a target of any
-tree of arrays: the score knows what they are.
+target a ``Stream`` ``[items, steps]``. ``sentences``: hypotheses ``[seeds, items, n, 1 + bytes]``, target a ``Stream``
+of bytes ``[items, references, bytes]`` (see ``mmjax.hypotheses``), or a dict with that as its entry ``text``.
+``other``: whatever a task keeps, ``[seeds, items, ...]``, with a target of any tree of arrays, which the score knows.
 """
 _NUMBERS = 4_000_000  # of a block in memory: 32 MB
 
@@ -125,14 +127,19 @@ class Score:
         if self.outputs == "other":
             return
         axes, of_target = OUTPUTS[self.outputs]
+        if self.outputs == "sentences" and isinstance(target, Mapping):
+            target = target.get("text")
         steps = isinstance(target, Stream)
         shape, right = np.shape(outputs), np.shape(target.mask if steps else target)
         same = shape[1 : 1 + of_target] == right or self.outputs == "ranks"
-        fits = self.outputs == "ranks" or (len(right) == of_target and steps == (self.outputs == "tokens"))
+        same = shape[1:2] == right[:1] if self.outputs == "sentences" else same
+        of_steps = self.outputs in ("tokens", "sentences")
+        fits = self.outputs == "ranks" or (len(right) == of_target and steps == of_steps)
         if len(shape) != axes or not fits or not same:
             last = {"labels": ["labels"], "vectors": ["scores"], "classes": ["classes"], "tokens": ["steps", "classes"]}
+            last["sentences"] = ["hypotheses", "1 + bytes"]
             names = ["seeds", "items", *last.get(self.outputs, [])]
-            what = "target, a Stream," if self.outputs == "tokens" else "target"
+            what = "target, a Stream," if of_steps else "target"
             raise UsageError(
                 f"row {row!r}: {self.name} needs outputs [{', '.join(names)}] with a {what} of the same items, got "
                 f"outputs {shape} and {'a Stream' if steps else 'target'} {right}"
