@@ -100,14 +100,16 @@ def collate(recipe: Recipe, options: Any, columns: Columns) -> dict[str, Batch]:
                 values = np.asarray(rows[name])[:, None]
                 mask = np.ones(values.shape[:2], bool)
             streams[name] = Stream(recipe.decode.get(name, lambda x: x)(values), mask)
-        target = np.asarray(rows["target"])
-        scores = card.num_classes is None and target.dtype.kind == "f"  # integers without classes are numbers of things
-        target = target.astype(np.float32 if scores else np.int32)
+        target = rows["target"]
+        if not isinstance(target, Stream | dict):
+            target = np.asarray(target)
+            scores = card.num_classes is None and target.dtype.kind == "f"  # integers without classes number things
+            target = target.astype(np.float32 if scores else np.int32)
         splits[split] = Batch(
             streams=streams,
             target=target,
-            weight=np.ones(len(target), np.float32),
-            index=np.asarray(rows.get("index", np.arange(len(target)))).astype(np.int32),
+            weight=np.ones(len(rows["group"]), np.float32),
+            index=np.asarray(rows.get("index", np.arange(len(rows["group"])))).astype(np.int32),
             group=np.asarray(rows["group"]).astype(np.int32),
         )
     return splits

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +21,12 @@ __all__ = ["features_key", "frozen_features", "sentence_features"]
 
 
 def frozen_features(
-    tower: Tower, stream: Stream, *, cache_dir: str | os.PathLike | None = None, batch_size: int = 32
+    tower: Tower,
+    stream: Stream,
+    *,
+    cache_dir: str | os.PathLike | None = None,
+    batch_size: int = 32,
+    dtype: Any = np.float32,
 ) -> Stream:
     """What the tower gives for a stream, as NumPy arrays: batch after batch, all of one compiled shape.
 
@@ -29,9 +35,11 @@ def frozen_features(
       cache_dir: a folder in which the result is kept as ``MODULE-KEY.npz`` (see ``features_key``) and found again; a
         damaged file is made again. None = nothing is kept.
       batch_size: items that pass through the tower at once; it changes the result by rounding alone.
+      dtype: of the result; ``float16`` takes half the room and rounds by 0.05 % at most (of values above 6e-5).
 
     Raises:
-      UsageError: no items, a batch size below 1, or a folder that cannot be written.
+      UsageError: no items, a batch size below 1, a folder that cannot be written, or features beyond the range of
+        ``dtype``.
 
     Example:
       >>> net = LeNet(dim=4)
@@ -42,15 +50,16 @@ def frozen_features(
     if batch_size < 1 or not len(stream.mask):
         raise UsageError(f"features are of 1 item or more, {batch_size=} (1 or more) at once: got {len(stream.mask)}")
     if cache_dir is None:
-        return _compute(tower, stream, batch_size)
+        return _compute(tower, stream, batch_size, dtype)
     name = type(tower.module).__name__
-    path = pathlib.Path(cache_dir) / f"{name}-{features_key(tower, stream)}.npz"
+    ending = "" if np.dtype(dtype) == np.float32 else f"-{np.dtype(dtype).name}"
+    path = pathlib.Path(cache_dir) / f"{name}-{features_key(tower, stream)}{ending}.npz"
     try:
         kept = read_npz(path)
         return Stream(kept["values"], kept["mask"])
     except (FileNotFoundError, DamagedFile, KeyError):
         pass
-    features = _compute(tower, stream, batch_size)
+    features = _compute(tower, stream, batch_size, dtype)
     data = io.BytesIO()
     np.savez(data, values=features.values, mask=features.mask)
     replace_file(path, data.getbuffer())
@@ -124,7 +133,7 @@ def _batches(stream: Stream, size: int) -> Iterator[tuple[np.ndarray, np.ndarray
         yield np.where(where_mask(mask, values), values, np.zeros((), values.dtype)), mask
 
 
-def _compute(tower: Tower, stream: Stream, size: int) -> Stream:
+def _compute(tower: Tower, stream: Stream, size: int, dtype: Any) -> Stream:
     size = min(size, len(stream.mask))
     found: list[tuple[np.ndarray, np.ndarray]] = []
     for values, mask in _batches(stream, size):
@@ -132,5 +141,10 @@ def _compute(tower: Tower, stream: Stream, size: int) -> Stream:
         fill = [(0, size - count)]  # absent items, so that the last batch has the shape of the others
         whole = Stream(*(np.pad(x, fill + [(0, 0)] * (x.ndim - 1)) for x in (values, mask)))
         features = tower(whole)
-        found.append((np.asarray(features.values)[:count], np.asarray(features.mask)[:count]))
+        values = np.asarray(features.values)[:count]
+        if np.issubdtype(dtype, np.floating) and np.abs(values).max(initial=0) > np.finfo(dtype).max:
+            raise UsageError(
+                f"features up to {np.abs(values).max():.3g} are beyond the range of {np.dtype(dtype).name}"
+            )
+        found.append((values.astype(dtype), np.asarray(features.mask)[:count]))
     return Stream(*(np.concatenate(parts) for parts in zip(*found)))

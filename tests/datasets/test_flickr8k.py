@@ -9,10 +9,12 @@ from PIL import Image
 
 from mmjax import datasets
 from mmjax.data import Records, ordered_batches
-from mmjax.datasets.flickr8k import example_of, items_of
+from mmjax.datasets.flickr8k import captions_of, example_of, items_of
 from mmjax.datasets.flickr8k.convert import convert
-from mmjax.datasets.flickr8k.examples import decode
+from mmjax.datasets.flickr8k.examples import decode, read_captions
+from mmjax.datasets.raw.words import fit_tokenizer
 from mmjax.errors import UsageError
+from mmjax.hypotheses import decode_texts
 from tests.datasets import originals
 
 
@@ -125,3 +127,32 @@ def test_the_real_files(data_dir, tmp_path):
     first = dataset.splits["test"].streams["text"]
     words = dataset.tokenizers["text"].decode(first.values[0, 0][first.mask[0, 0]].tolist())
     assert words == "the dogs are in the snow in front of a fence ."
+
+
+def test_captions_may_be_the_target(made, loaded):
+    dataset, cache = loaded
+    said = datasets.load("flickr8k", data_dir=made[0] / "data", cache_dir=cache, captions=True, max_words=6)
+    assert said.streams == ("image",) and said.card.kinds == {"image": "image"}
+    tokenizer = said.tokenizers["text"]
+    end, raw = tokenizer.get_vocab_size(), read_captions(made[0] / "data" / "flickr8k" / "Flickr8k.token.txt")
+    known = {tuple(captions) for captions in raw.values()}
+    for split, batch in said.splits.items():
+        words, mask = dataset.splits[split].streams["text"].values, dataset.splits[split].streams["text"].mask
+        tokens = batch.target["tokens"]
+        assert tokens.values.shape == (batch.size, 5, 7) and tokens.values.dtype == np.int32
+        length = np.minimum(mask.sum(-1), 6)
+        np.testing.assert_array_equal(tokens.mask.sum(-1), length + 1)
+        np.testing.assert_array_equal(np.take_along_axis(tokens.values, length[..., None], -1), end)
+        before = np.arange(6) < length[..., None]
+        np.testing.assert_array_equal(tokens.values[..., :6][before], words[..., :6][before])
+        texts = decode_texts(batch.target["text"])
+        assert all(tuple(some) in known for some in texts) and len(texts) == batch.size
+
+
+def test_a_photograph_may_have_fewer_captions_than_another():
+    tokenizer = fit_tokenizer(["a dog a dog"])
+    target = captions_of(tokenizer, [["a dog", "dog"], ["a dog dog"]], max_words=2)
+    a, dog, end = tokenizer.get_vocab()["a"], tokenizer.get_vocab()["dog"], tokenizer.get_vocab_size()
+    np.testing.assert_array_equal(target["tokens"].mask, [[[1, 1, 1], [1, 1, 0]], [[1, 1, 1], [0, 0, 0]]])
+    np.testing.assert_array_equal(target["tokens"].values, [[[a, dog, end], [dog, end, 0]], [[a, dog, end], [0, 0, 0]]])
+    assert decode_texts(target["text"]) == [["a dog", "dog"], ["a dog dog"]]

@@ -139,3 +139,17 @@ def test_sentences_of_about_one_length_pass_together_and_each_gets_its_own_vecto
         sentence_features(tower, ids.absent())
     with pytest.raises(UsageError, match="nested ids"):
         sentence_features(tower, Stream(ids.values[0], ids.mask[0]))
+
+
+def test_half_precision_takes_half_the_room_and_rounds_by_a_twentieth_of_a_percent(tower, stream, tmp_path):
+    whole = frozen_features(tower, stream, cache_dir=tmp_path)
+    half = frozen_features(tower, stream, cache_dir=tmp_path, dtype=np.float16)
+    assert half.values.dtype == np.float16 and len(list(tmp_path.iterdir())) == 2
+    large = np.abs(whole.values) > 6.2e-5
+    np.testing.assert_allclose(half.values[large], whole.values[large], rtol=2**-11)
+    count = runs()
+    again = frozen_features(tower, stream, cache_dir=tmp_path, dtype=np.float16)
+    np.testing.assert_array_equal(again.values, half.values)
+    assert runs() == count
+    with pytest.raises(UsageError, match="beyond the range of float16"):
+        frozen_features(tower, stream.replace(values=stream.values * 1e6), dtype=np.float16)

@@ -9,11 +9,11 @@ pair an example would put a photograph into a batch as its own negative.
 import dataclasses
 
 from mmjax.datasets.base import Card
-from mmjax.datasets.flickr8k.examples import SIZE, example_of, items_of, make_streams, read
+from mmjax.datasets.flickr8k.examples import SIZE, captions_of, example_of, items_of, make_streams, read
 from mmjax.datasets.recipe import AT_READING, Recipe
 from mmjax.errors import UsageError
 
-__all__ = ["CARD", "RECIPE", "Options", "example_of", "items_of"]
+__all__ = ["CARD", "RECIPE", "Options", "captions_of", "example_of", "items_of"]
 
 CARD = Card(
     name="flickr8k",
@@ -40,12 +40,14 @@ CARD = Card(
 @dataclasses.dataclass(frozen=True)
 class Options:
     """``max_words``: of a caption, longer ones are cut; ``tokenizer``: ``words`` or ``bpe``, fitted on the captions of
-    train; ``vocabulary``: ids at most. All three are for reading: none prepares the files anew.
+    train; ``vocabulary``: ids at most; ``captions``: they are the target, to be said, and no stream: see
+    ``captions_of``. All are for reading: none prepares the files anew.
     """
 
     max_words: int = dataclasses.field(default=32, metadata=AT_READING)
     tokenizer: str = dataclasses.field(default="words", metadata=AT_READING)
     vocabulary: int = dataclasses.field(default=8_000, metadata=AT_READING)
+    captions: bool = dataclasses.field(default=False, metadata=AT_READING)
 
     def __post_init__(self):
         if self.max_words < 1:
@@ -62,8 +64,16 @@ def _builder() -> type:
     return Builder
 
 
+CAPTIONS_CARD = dataclasses.replace(
+    CARD,
+    name="flickr8k_captions",
+    description=CARD.description.replace("The target is the number of the photograph.", "The target is the captions."),
+    kinds={"image": "image"},
+    noise={"image": CARD.noise["image"]},
+)
+
 RECIPE = Recipe(
-    card=lambda options: CARD,
+    card=lambda options: CAPTIONS_CARD if options.captions else CARD,
     options=Options,
     version="1.0.0",
     split_id=lambda options: "official 6000/1000/1000",

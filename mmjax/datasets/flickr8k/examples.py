@@ -14,9 +14,20 @@ from mmjax.datasets.raw.words import encode, fit_tokenizer
 from mmjax.datasets.recipe import Columns
 from mmjax.errors import UsageError
 from mmjax.extras import extra
+from mmjax.hypotheses import encode_texts
 from mmjax.stream import Stream
 
-__all__ = ["CAPTIONS", "SIZE", "decode", "example_of", "items_of", "make_streams", "read", "read_captions"]
+__all__ = [
+    "CAPTIONS",
+    "SIZE",
+    "captions_of",
+    "decode",
+    "example_of",
+    "items_of",
+    "make_streams",
+    "read",
+    "read_captions",
+]
 
 CAPTIONS, SIZE = 5, 128
 PARTS = {"train": "train", "validation": "dev", "test": "test"}
@@ -68,7 +79,7 @@ def decode(image: np.ndarray, size: int = SIZE) -> np.ndarray:
 
 
 def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any]]:
-    """Photographs as pixels ``[n, 1, 128, 128, 3]``, captions as ids and mask ``[n, 5, max_words]``."""
+    """Photographs as pixels ``[n, 1, 128, 128, 3]``, captions as ids and mask ``[n, 5, max_words]`` or the target."""
     texts = {split: [_texts(row) for row in columns[split]["text"]] for split in SPLITS}
     train = [caption for row in texts["train"] for caption in row]
     tokenizer = fit_tokenizer(train, size=options.vocabulary, kind=options.tokenizer)
@@ -76,19 +87,42 @@ def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any
     for split in SPLITS:
         rows = columns[split]
         pixels = np.stack([decode(image) for image in rows["image"]])[:, None]
-        ids, _ = encode(tokenizer, [caption for row in texts[split] for caption in row], options.max_words)
-        text = np.zeros((len(texts[split]) * CAPTIONS, options.max_words), np.int32)
-        mask = np.zeros(text.shape, bool)
-        for place, sentence in enumerate(ids):
-            if sentence is not None:
-                text[place, : len(sentence)], mask[place, : len(sentence)] = sentence, True
-        shape = (len(texts[split]), CAPTIONS, options.max_words)
-        streams = {
-            "image": Stream(pixels, np.ones(pixels.shape[:2], bool)),
-            "text": Stream(text.reshape(shape), mask.reshape(shape)),
-        }
-        made[split] = {**rows, **streams}
+        streams = {"image": Stream(pixels, np.ones(pixels.shape[:2], bool))}
+        if options.captions:
+            made[split] = {**rows, **streams, "target": captions_of(tokenizer, texts[split], options.max_words)}
+        else:
+            made[split] = {**rows, **streams, "text": _numbered(tokenizer, texts[split], options.max_words)}
     return made, {"text": tokenizer}
+
+
+def captions_of(tokenizer: Any, texts: Sequence[Sequence[str]], max_words: int) -> dict[str, Stream]:
+    """What is to be said of each photograph.
+
+    Returns:
+      ``tokens``: ids ``[n, captions, max_words + 1]``, each caption with an end, whose id is the size of the
+      vocabulary; ``text``: the captions as they are, see ``mmjax.hypotheses.encode_texts``.
+    """
+    words = _numbered(tokenizer, texts, max_words)
+    values, mask = (np.pad(x, ((0, 0), (0, 0), (0, 1))) for x in (words.values, words.mask))
+    length = words.mask.sum(-1, keepdims=True)
+    there = np.asarray([[place < len(row) for place in range(mask.shape[1])] for row in texts])[..., None]
+    np.put_along_axis(values, length, np.where(there, tokenizer.get_vocab_size(), 0).astype(np.int32), axis=-1)
+    np.put_along_axis(mask, length, there, axis=-1)
+    return {"tokens": Stream(values, mask), "text": encode_texts(texts)}
+
+
+def _numbered(tokenizer: Any, texts: Sequence[Sequence[str]], max_words: int) -> Stream:
+    """Ids of each text, ``[n, texts of a row, max_words]``."""
+    most = max(map(len, texts))
+    flat = [row[place] if place < len(row) else None for row in texts for place in range(most)]
+    ids, _ = encode(tokenizer, flat, max_words)
+    values = np.zeros((len(flat), max_words), np.int32)
+    mask = np.zeros(values.shape, bool)
+    for place, sentence in enumerate(ids):
+        if sentence is not None:
+            values[place, : len(sentence)], mask[place, : len(sentence)] = sentence, True
+    shape = (len(texts), most, max_words)
+    return Stream(values.reshape(shape), mask.reshape(shape))
 
 
 def _texts(captions: Sequence[Any]) -> list[str]:
