@@ -28,16 +28,14 @@ class Cache(flax.struct.PyTreeNode):
     """What a block keeps between two steps.
 
     Attributes:
-      keys, values: of the steps so far, ``[batch, max_length, heads, width]``; 0 at those to come.
-      memory_keys, memory_values: ``[batch, items, heads, width]``, computed once.
-      memory_mask: ``[batch, items]``.
+      keys, values: of the steps so far, ``[batch, heads, max_length, width]``; 0 at those to come.
+      memory: keys and values ``[batch, heads, items, width]``, computed once, and the mask ``[batch, items]``; where
+        there are several hypotheses of an example, they all read its one memory.
     """
 
     keys: Any
     values: Any
-    memory_keys: Any
-    memory_values: Any
-    memory_mask: Any
+    memory: Shared
 
 
 class DecoderBlock(nn.Module, kw_only=True):
@@ -71,23 +69,26 @@ class DecoderBlock(nn.Module, kw_only=True):
 
     def __call__(
         self,
-        x: Shaped[Array, "b t d"],
+        x: Shaped[Array, "n t d"],
         memory: Stream,
         *,
-        mask: Bool[Array, "b t"],
+        mask: Bool[Array, "n t"],
         train: bool = False,
-    ) -> Shaped[Array, "b t d"]:
-        """All steps at once (teacher forcing); step ``t`` sees the real ones up to itself."""
+    ) -> Shaped[Array, "n t d"]:
+        """All steps at once (teacher forcing); step ``t`` sees the real ones up to itself.
+
+        There may be several sequences for each example of the memory, one after the other.
+        """
         hidden = self.self_norm(x)
         causal = jnp.tri(x.shape[1], dtype=bool) & mask[:, None]
         x = x + self._drop(self.self_attention(hidden, mask=causal, train=train), train)
-        return self._rest(x, self._read(memory), memory.mask, train=train)
+        return self._rest(x, *self._read(memory), train=train)
 
     def start(self, memory: Stream, max_length: int) -> Cache:
         """An empty cache for up to ``max_length`` steps that read this memory."""
-        keys, values = self._read(memory)
-        blank = jnp.zeros((keys.shape[0], max_length, *keys.shape[2:]), keys.dtype)
-        return Cache(blank, blank, keys, values, memory.mask)
+        keys, values, mask = self._read(memory)
+        blank = jnp.zeros((*keys.shape[:2], max_length, keys.shape[-1]), keys.dtype)
+        return Cache(blank, blank, Shared((keys, values, mask)))
 
     def step(
         self, x: Shaped[Array, "b 1 d"], cache: Cache, position: Int[Array, ""]
@@ -96,20 +97,21 @@ class DecoderBlock(nn.Module, kw_only=True):
         hidden = self.self_norm(x)
         now = self.self_attention.keys_and_values(hidden)
         keys, values = (
-            jax.lax.dynamic_update_slice_in_dim(before, new.astype(before.dtype), position, axis=1)
+            jax.lax.dynamic_update_slice_in_dim(before, new.astype(before.dtype), position, axis=2)
             for before, new in zip((cache.keys, cache.values), now)
         )
-        real = jnp.broadcast_to(jnp.arange(keys.shape[1]) <= position, keys.shape[:2])
+        real = jnp.broadcast_to(jnp.arange(keys.shape[2]) <= position, (len(keys), keys.shape[2]))
         x = x + self.self_attention.mix(hidden, keys, values, mask=real, role="self")
-        x = self._rest(x, (cache.memory_keys, cache.memory_values), cache.memory_mask, train=False)
-        return x, cache.replace(keys=keys, values=values)
+        return self._rest(x, *cache.memory.value, train=False), cache.replace(keys=keys, values=values)
 
-    def _read(self, memory: Stream) -> tuple[Any, Any]:
-        return self.cross_attention.keys_and_values(self.memory_norm(memory.zeroed.values))
+    def _read(self, memory: Stream) -> tuple[Any, Any, Any]:
+        return *self.cross_attention.keys_and_values(self.memory_norm(memory.zeroed.values)), memory.mask
 
-    def _rest(self, x: Any, memory: tuple[Any, Any], mask: Any, *, train: bool) -> Any:
-        mixed = self.cross_attention.mix(self.cross_norm(x), *memory, mask=mask, role="cross", train=train)
-        x = x + self._drop(mixed, train)
+    def _rest(self, x: Any, keys: Any, values: Any, mask: Any, *, train: bool) -> Any:
+        # All sequences of an example query its one memory at once.
+        queries = self.cross_norm(x).reshape(len(keys), -1, x.shape[-1])
+        mixed = self.cross_attention.mix(queries, keys, values, mask=mask, role="cross", train=train)
+        x = x + self._drop(mixed.reshape(x.shape), train)
         return x + self._drop(self.mlp(self.mlp_norm(x), train=train), train)
 
     def _drop(self, x: Any, train: bool) -> Any:
@@ -122,12 +124,15 @@ class TextDecoder(nn.Module):
     Logits ``[batch, length, vocab_size]`` in float32: those at ``t`` are of token ``t`` of ``targets``, given the
     tokens before it (teacher forcing). The first is predicted from a learned vector, so no id is spent on a beginning;
     an id for the end stands in the targets like any other token. ``mmjax.generation`` generates without targets.
+    Several captions of an example, targets ``[batch, captions, length]``, read one memory whose keys and values are
+    computed once: logits ``[batch, captions, length, vocab_size]``.
 
     Attributes:
       dim: width of the tokens; a memory of another width needs no projection, its keys and values are.
       vocab_size: ids run from 0 to ``vocab_size - 1``.
       block: template of the layers.
       dropout_rate: of the word vectors.
+      tied: logits are products with the word vectors (Press & Wolf 2017) and a bias, instead of a layer of their own.
 
     Example:
       >>> memory = Stream.of(jnp.ones((2, 5, 3)))
@@ -142,6 +147,7 @@ class TextDecoder(nn.Module):
     num_layers: int = 1
     block: nn.Module = DecoderBlock()
     dropout_rate: float = 0.0
+    tied: bool = False
     dtype: Dtype | None = None
 
     def setup(self) -> None:
@@ -150,32 +156,32 @@ class TextDecoder(nn.Module):
         self.first = self.param("first", init, (self.dim,), jnp.float32)
         self.blocks = [self.block.clone(dim=self.dim) for _ in range(self.num_layers)]
         self.norm = LayerNorm(dtype=self.dtype)
-        self.out = Dense(self.vocab_size, dtype=self.dtype)
+        if self.tied:
+            self.bias = self.param("bias", nn.initializers.zeros_init(), (self.vocab_size,), jnp.float32)
+        else:
+            self.out = Dense(self.vocab_size, dtype=self.dtype)
         self.dropout = nn.Dropout(self.dropout_rate)
 
     def __call__(
         self, stream: Stream, *, targets: Stream | None = None, train: bool = False
-    ) -> Float[Array, "b t vocab_size"]:
-        """Logits of every token of ``targets``, a stream of ids ``[batch, length]``.
+    ) -> Float[Array, "b *captions t vocab_size"]:
+        """Logits of every token of ``targets``, a stream of ids ``[batch, length]`` or ``[batch, captions, length]``.
 
         Raises:
           ValueError: no targets.
         """
-        if not isinstance(targets, Stream):
-            raise ValueError(
-                f"{type(self).__name__} predicts a sequence given what stands before each token: pass targets, a "
-                f"Stream of ids, or generate one (mmjax.generation); got {type(targets).__name__}"
-            )
-        before = targets.replace(values=targets.values[:, :-1], mask=targets.mask[:, :-1])
-        first = jnp.broadcast_to(self.first, (len(targets.mask), 1, self.dim))
-        vectors = self.embedding(before.values, before.mask)
+        targets = check_targets(self, targets)
+        flat = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), targets)
+        ids, mask = flat.values[:, :-1], flat.mask[:, :-1]
+        first = jnp.broadcast_to(self.first, (len(mask), 1, self.dim))
+        vectors = self.embedding(ids, mask)
         x = jnp.concatenate([first.astype(vectors.dtype), vectors], axis=1) * self.dim**0.5
         x = x + sinusoidal_positions(x.shape[1], self.dim).astype(x.dtype)
         x = self.dropout(x, deterministic=not train)
-        mask = jnp.pad(before.mask, ((0, 0), (1, 0)), constant_values=True)
+        mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
         for block in self.blocks:
             x = block(x, stream, mask=mask, train=train)
-        return apply_mask(self.out(self.norm(x)).astype(jnp.float32), targets.mask)
+        return apply_mask(self._logits(x).reshape(*targets.mask.shape, self.vocab_size), targets.mask)
 
     def start(self, stream: Stream, max_length: int) -> tuple[Cache, ...]:
         """Empty caches for a memory, one of each layer."""
@@ -187,10 +193,31 @@ class TextDecoder(nn.Module):
         """Logits of token number ``position``, given the one before it (whatever it is at 0) and the caches."""
         vectors = self.embedding(ids[:, None], jnp.ones((len(ids), 1), bool))
         x = jnp.where(position == 0, self.first.astype(vectors.dtype), vectors) * self.dim**0.5
-        positions = sinusoidal_positions(caches[0].keys.shape[1], self.dim)
+        positions = sinusoidal_positions(caches[0].keys.shape[2], self.dim)
         x = x + jax.lax.dynamic_index_in_dim(positions, position, keepdims=True).astype(x.dtype)
         after = []
         for block, cache in zip(self.blocks, caches):
             x, cache = block.step(x, cache, position)
             after.append(cache)
-        return self.out(self.norm(x))[:, 0].astype(jnp.float32), tuple(after)
+        return self._logits(x)[:, 0], tuple(after)
+
+    def _logits(self, x: Any) -> Any:
+        x = self.norm(x)
+        if not self.tied:
+            return self.out(x).astype(jnp.float32)
+        return self.embedding.products(x.astype(self.dtype or x.dtype)).astype(jnp.float32) + self.bias
+
+
+def check_targets(head: nn.Module, targets: Any) -> Stream:
+    """The targets of a head that is taught with them.
+
+    Raises:
+      ValueError: no stream of ids ``[batch, length]`` or ``[batch, captions, length]``.
+    """
+    if isinstance(targets, Stream) and targets.mask.ndim in (2, 3):
+        return targets
+    got = f"a mask {targets.mask.shape}" if isinstance(targets, Stream) else type(targets).__name__
+    raise ValueError(
+        f"{type(head).__name__} predicts a sequence given what stands before each token: pass targets, a Stream of ids "
+        f"[batch, length] or [batch, captions, length], or generate one (mmjax.generation); got {got}"
+    )

@@ -73,7 +73,7 @@ def test_step_by_step_with_a_cache_are_the_logits_of_all_steps_at_once():
         real = np.asarray(TARGETS.mask[:, position])
         np.testing.assert_allclose(logits[real], LOGITS[real, position], rtol=1e-5, atol=1e-5)
         before = TARGETS.values[:, position]
-    assert caches[0].keys.shape == (3, LENGTH, 2, 4) and len(caches) == 2
+    assert caches[0].keys.shape == (3, 2, LENGTH, 4) and len(caches) == 2
 
 
 def test_a_token_depends_on_those_before_it_alone():
@@ -103,6 +103,48 @@ def test_padding_of_memory_and_targets_never_matters():
     alone = jax.tree.map(lambda x: x[1:2], TARGETS)
     shorter, _ = run(DECODER, PARAMS, Stream.of(MEMORY.values[1:2, ::2]), targets=alone)
     np.testing.assert_allclose(shorter, LOGITS[1:2], rtol=1e-5, atol=1e-5)
+
+
+def test_several_captions_of_an_example_are_as_one_by_one():
+    """Logits and gradients of ``[batch, captions, length]`` against a call for each place, poison in the padding."""
+    captions = Stream(
+        jnp.asarray(RNG.integers(0, VOCABULARY, (3, 2, LENGTH)), jnp.int32),
+        jnp.arange(LENGTH) < jnp.asarray([[5, 2], [3, 0], [4, 1]])[..., None],
+    )
+    captions = captions.replace(values=jnp.where(captions.mask, captions.values, 10**6))
+    waves = jnp.cos(jnp.arange(3 * 2 * LENGTH * VOCABULARY)).reshape(3, 2, LENGTH, VOCABULARY)
+
+    def together(params, values):
+        logits = DECODER.apply({"params": params}, MEMORY.replace(values=values), targets=captions)
+        return (logits * waves).sum(), logits
+
+    def apart(params, values):
+        memory = MEMORY.replace(values=values)
+        each = [
+            DECODER.apply({"params": params}, memory, targets=Stream(captions.values[:, i], captions.mask[:, i]))
+            for i in range(2)
+        ]
+        logits = jnp.stack(each, 1)
+        return (logits * waves).sum(), logits
+
+    results = [quick_jit(jax.grad(f, (0, 1), has_aux=True))(PARAMS, MEMORY.values) for f in (together, apart)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *results)
+    assert results[0][1].shape == waves.shape and not results[0][1][1, 1].any()
+
+
+def test_tied_embeddings_are_one_table_at_both_ends():
+    tied = DECODER.clone(tied=True)
+    params = draw_params(tied, MEMORY, targets=TARGETS)
+    assert "out" not in params and params["bias"].shape == (VOCABULARY,)
+    table = params["embedding"]["embedding"]
+    untied = {name: value for name, value in params.items() if name != "bias"}
+    untied["out"] = {"kernel": table.T, "bias": params["bias"]}
+    wanted = forced(untied, MEMORY, TARGETS)
+    logits, _ = run(tied, params, MEMORY, targets=TARGETS)
+    np.testing.assert_allclose(logits, wanted, rtol=1e-5, atol=1e-5)
+    short = tied.apply({"params": params}, MEMORY, LENGTH, method="start")
+    first, _ = tied.apply({"params": params}, jnp.zeros(3, int), short, 0, method="step")
+    np.testing.assert_allclose(first, wanted[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_says_what_it_needs():

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmjax.stream import apply_mask
-from mmjax.typing import Array, Bool, Dtype, Float, Int
+from mmjax.typing import Array, Bool, Dtype, Float, Int, Shaped
 
 __all__ = ["TokenEmbedding"]
 
@@ -31,13 +31,19 @@ class TokenEmbedding(nn.Module):
     embedding_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
     dtype: Dtype | None = None
 
-    @nn.compact
-    def __call__(self, ids: Int[Array, "b t"], mask: Bool[Array, "b t"]) -> Float[Array, "b t features"]:
+    def setup(self) -> None:
         if self.unknown_id is not None and not 0 <= self.unknown_id < self.vocab_size:
             raise ValueError(f"{self.unknown_id=} must be one of the {self.vocab_size=} ids")
-        table = self.param("embedding", self.embedding_init, (self.vocab_size, self.features), jnp.float32)
+        self.table = self.param("embedding", self.embedding_init, (self.vocab_size, self.features), jnp.float32)
+
+    def __call__(self, ids: Int[Array, "b t"], mask: Bool[Array, "b t"]) -> Float[Array, "b t features"]:
         in_vocabulary = (ids >= 0) & (ids < self.vocab_size)
-        vectors = table.astype(self.dtype or jnp.float32)[jnp.where(in_vocabulary, ids, self.unknown_id or 0)]
+        vectors = self.table.astype(self.dtype or jnp.float32)[jnp.where(in_vocabulary, ids, self.unknown_id or 0)]
         if self.unknown_id is None:
             vectors = jnp.where(in_vocabulary[..., None], vectors, jnp.nan)
         return apply_mask(vectors, mask)
+
+    def products(self, x: Shaped[Array, "*lead features"]) -> Shaped[Array, "*lead vocab_size"]:
+        """The product of each item with the vector of each token: logits of tied embeddings (Press & Wolf 2017)."""
+        flat = x.reshape(-1, self.features)
+        return (flat @ self.table.astype(x.dtype).T).reshape(*x.shape[:-1], self.vocab_size)
