@@ -36,6 +36,7 @@ MODULES = (
     "mmjax.fusion.gated",
     "mmjax.fusion.joint",
     "mmjax.fusion.sets",
+    "mmjax.fusion.tokens",
     "mmjax.generation",
     "mmjax.layers.attention",
     "mmjax.layers.dense",

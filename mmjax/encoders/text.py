@@ -198,6 +198,7 @@ class TransformerText(nn.Module):
         with the word vectors multiplied by ``sqrt(dim)`` (Vaswani et al. 2017, section 3.4).
       pool: how the words of a nested utterance become one.
       dropout_rate: of the word vectors.
+      vectors: the word vectors (``TokenEmbedding``), where other modules of the model share them; None = its own.
 
     Example:
       >>> ids = Stream.of(jnp.array([[1, 4, 2]]))
@@ -215,6 +216,7 @@ class TransformerText(nn.Module):
     unknown_id: int | None = None
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
+    vectors: nn.Module | None = None
 
     @property
     def num_stages(self) -> int:
@@ -226,7 +228,10 @@ class TransformerText(nn.Module):
         def embed(words: Stream) -> Stream:
             sines = self.max_length is None
             init = nn.initializers.normal(self.dim**-0.5 if sines else 0.02)
-            embedding = TokenEmbedding(self.dim, self.vocab_size, self.unknown_id, init, self.dtype, name="embedding")
+            embedding = self.vectors
+            if embedding is None:
+                fields = self.dim, self.vocab_size, self.unknown_id, init, self.dtype
+                embedding = TokenEmbedding(*fields, name="embedding")
             scale = self.dim**0.5 if sines else 1.0
             return words.replace(values=embedding(words.values, words.mask) * scale)
 

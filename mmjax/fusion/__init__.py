@@ -11,3 +11,5 @@ from mmjax.fusion.gated import MMTM as MMTM
 from mmjax.fusion.gated import FiLM as FiLM
 from mmjax.fusion.joint import JointTransformer as JointTransformer
 from mmjax.fusion.sets import DeepSets as DeepSets
+from mmjax.fusion.tokens import GatedTokens as GatedTokens
+from mmjax.fusion.tokens import JoinedTokens as JoinedTokens
