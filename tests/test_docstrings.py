@@ -14,6 +14,7 @@ from mmjax.encoders import BagOfWords, LeNet
 from mmjax.stream import Stream, masked_max, pooled
 
 MODULES = (
+    "mmjax.attention_decoder",
     "mmjax.correlation",
     "mmjax.decoder",
     "mmjax.dual_encoder",
@@ -88,6 +89,7 @@ INNER = {  # parts of a method that is shown
     "Cache",
     "Shared",
     "Hypotheses",
+    "LSTMCache",
     "LengthPenalty",
     "Activation",
     "DecoderBlock",
