@@ -32,6 +32,7 @@ from mmjax.datasets.arrays import from_arrays, from_npz
 from mmjax.datasets.base import Card, Dataset
 from mmjax.datasets.checks import check, content_sha256
 from mmjax.datasets.recipe import Recipe, collate
+from mmjax.datasets.sources import cache_folder, data_folder
 from mmjax.datasets.store import columns_of, columns_sha256, content_note, prepare
 from mmjax.datasets.table import from_table
 from mmjax.errors import UsageError
@@ -136,6 +137,8 @@ def load(
             split_id=recipe.split_id(chosen),
             facts=recipe.facts(chosen),
             tokenizers=tokenizers,
+            data_dir=data_folder(data_dir),
+            cache_dir=None if embedded else cache_folder(cache_dir),
         )
     )
 

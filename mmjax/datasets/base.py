@@ -1,6 +1,7 @@
 """What a data set is here: splits of examples in memory, and the card that says what they are."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,9 @@ class Dataset:
       facts: known answers of a synthetic set (Bayes accuracy, bits of synergy), else empty.
       tokenizers: what made the ids of a text, by stream (``tokenizers.Tokenizer``), where this library did.
       sample_rates: of waveforms in Hz, by stream, where they are known.
+      data_dir: the folder of source files that it was loaded from, where a view finds published weights beside them;
+        None = there was none.
+      cache_dir: the folder of prepared files, where a view may keep what took long (features of a frozen tower).
     """
 
     card: Card
@@ -73,6 +77,8 @@ class Dataset:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     tokenizers: dict[str, Any] = dataclasses.field(default_factory=dict)
     sample_rates: dict[str, int] = dataclasses.field(default_factory=dict)
+    data_dir: pathlib.Path | None = None
+    cache_dir: pathlib.Path | None = None
 
     @property
     def streams(self) -> tuple[str, ...]:
