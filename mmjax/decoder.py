@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mmjax.layers import MLP, Dense, LayerNorm, MultiHeadAttention, TokenEmbedding, sinusoidal_positions
 from mmjax.stream import Stream, apply_mask
-from mmjax.typing import Array, Bool, Dtype, Float, Int, Shaped
+from mmjax.typing import Array, Bool, Dtype, Float, Int, Mapping, Shaped
 
 __all__ = ["Cache", "DecoderBlock", "Shared", "TextDecoder"]
 
@@ -133,6 +133,7 @@ class TextDecoder(nn.Module):
       block: template of the layers.
       dropout_rate: of the word vectors.
       tied: logits are products with the word vectors (Press & Wolf 2017) and a bias, instead of a layer of their own.
+      vectors: the word vectors (``TokenEmbedding``), where other modules of the model share them; None = its own.
 
     Example:
       >>> memory = Stream.of(jnp.ones((2, 5, 3)))
@@ -149,10 +150,12 @@ class TextDecoder(nn.Module):
     dropout_rate: float = 0.0
     tied: bool = False
     dtype: Dtype | None = None
+    vectors: nn.Module | None = None
 
     def setup(self) -> None:
         init = nn.initializers.normal(self.dim**-0.5)
-        self.embedding = TokenEmbedding(self.dim, self.vocab_size, None, init, self.dtype)
+        if self.vectors is None:
+            self.embedding = TokenEmbedding(self.dim, self.vocab_size, None, init, self.dtype)
         self.first = self.param("first", init, (self.dim,), jnp.float32)
         self.blocks = [self.block.clone(dim=self.dim) for _ in range(self.num_layers)]
         self.norm = LayerNorm(dtype=self.dtype)
@@ -163,9 +166,10 @@ class TextDecoder(nn.Module):
         self.dropout = nn.Dropout(self.dropout_rate)
 
     def __call__(
-        self, stream: Stream, *, targets: Stream | None = None, train: bool = False
+        self, stream: Stream, *, targets: Stream | Mapping[str, Any] | None = None, train: bool = False
     ) -> Float[Array, "b *captions t vocab_size"]:
-        """Logits of every token of ``targets``, a stream of ids ``[batch, length]`` or ``[batch, captions, length]``.
+        """Logits of every token of ``targets``, a stream of ids ``[batch, length]`` or ``[batch, captions, length]``;
+        or a dict with it as ``tokens``.
 
         Raises:
           ValueError: no targets.
@@ -174,7 +178,7 @@ class TextDecoder(nn.Module):
         flat = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), targets)
         ids, mask = flat.values[:, :-1], flat.mask[:, :-1]
         first = jnp.broadcast_to(self.first, (len(mask), 1, self.dim))
-        vectors = self.embedding(ids, mask)
+        vectors = self._words(ids, mask)
         x = jnp.concatenate([first.astype(vectors.dtype), vectors], axis=1) * self.dim**0.5
         x = x + sinusoidal_positions(x.shape[1], self.dim).astype(x.dtype)
         x = self.dropout(x, deterministic=not train)
@@ -191,7 +195,7 @@ class TextDecoder(nn.Module):
         self, ids: Int[Array, " b"], caches: tuple[Cache, ...], position: Int[Array, ""]
     ) -> tuple[Float[Array, "b vocab_size"], tuple[Cache, ...]]:
         """Logits of token number ``position``, given the one before it (whatever it is at 0) and the caches."""
-        vectors = self.embedding(ids[:, None], jnp.ones((len(ids), 1), bool))
+        vectors = self._words(ids[:, None], jnp.ones((len(ids), 1), bool))
         x = jnp.where(position == 0, self.first.astype(vectors.dtype), vectors) * self.dim**0.5
         positions = sinusoidal_positions(caches[0].keys.shape[2], self.dim)
         x = x + jax.lax.dynamic_index_in_dim(positions, position, keepdims=True).astype(x.dtype)
@@ -201,19 +205,24 @@ class TextDecoder(nn.Module):
             after.append(cache)
         return self._logits(x)[:, 0], tuple(after)
 
+    @property
+    def _words(self) -> Any:
+        return self.embedding if self.vectors is None else self.vectors
+
     def _logits(self, x: Any) -> Any:
         x = self.norm(x)
         if not self.tied:
             return self.out(x).astype(jnp.float32)
-        return self.embedding.products(x.astype(self.dtype or x.dtype)).astype(jnp.float32) + self.bias
+        return self._words.products(x.astype(self.dtype or x.dtype)).astype(jnp.float32) + self.bias
 
 
 def check_targets(head: nn.Module, targets: Any) -> Stream:
-    """The targets of a head that is taught with them.
+    """The targets of a head that is taught with them; of a dict its ``tokens``.
 
     Raises:
       ValueError: no stream of ids ``[batch, length]`` or ``[batch, captions, length]``.
     """
+    targets = targets.get("tokens") if isinstance(targets, Mapping) else targets
     if isinstance(targets, Stream) and targets.mask.ndim in (2, 3):
         return targets
     got = f"a mask {targets.mask.shape}" if isinstance(targets, Stream) else type(targets).__name__

@@ -41,6 +41,11 @@ def caption_words(text: str) -> str:
     return " ".join("".join(c if c.isalnum() else " " for c in text).split())
 
 
+def _as_it_is(text: str) -> str:
+    """A text whose words and marks stand between blanks."""
+    return text
+
+
 def _counts(outputs: Any, target: Any, *, words: Callable[[str], str] | None = None) -> np.ndarray:
     """Lengths of hypothesis and closest reference, n-grams that match, n-grams: ``[items, 2 + 2 * 4]``."""
     with extra():
@@ -121,6 +126,14 @@ SCORES = (
         f"sacreBLEU, nrefs:all|case:mixed|eff:no|tok:13a|smooth:exp|version:{_version()}; corpus level",
         "BLEU",
         states=_counts,
+        value=functools.partial(_bleu, smooth=True),
+    ),
+    _share(
+        "bleu_tokens",
+        f"sacreBLEU of text that is in tokens already, nrefs:all|case:mixed|eff:no|tok:none|smooth:exp|"
+        f"version:{_version()}; corpus level; on lower-cased words with units joined it is multi-bleu's",
+        "BLEU of tokens",
+        states=functools.partial(_counts, words=_as_it_is),
         value=functools.partial(_bleu, smooth=True),
     ),
     _share(
