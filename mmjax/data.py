@@ -18,12 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmjax.buckets import Bucketed
 from mmjax.errors import UsageError
 from mmjax.extras import extra
 from mmjax.stream import Batch, Stream
 from mmjax.typing import Mapping, PyTree
 
 __all__ = [
+    "Bucketed",
     "Example",
     "Field",
     "Records",
@@ -123,6 +125,18 @@ class Records:
         records.check = check
         return records
 
+    def cut(self, lengths: Mapping[str, int]) -> "Records":
+        """The same records with streams (the words of a nested one), and ``target``, of other lengths."""
+        records = copy.copy(self)
+        records.items = dict(self.items)
+        for name in lengths.keys() & self.items.keys():
+            before, *form = self.items[name]
+            length = (before[0], lengths[name]) if isinstance(before, tuple) else lengths[name]
+            records.items[name] = (length, *form)
+        if "target" in lengths:
+            records.target = dataclasses.replace(self.target, length=lengths["target"])
+        return records
+
     def __len__(self) -> int:
         return len(self.source)
 
@@ -204,17 +218,18 @@ def _convert(what: str, values: Any, dtype: Any) -> np.ndarray:
     return converted
 
 
-Source = Batch | Records
+Source = Batch | Records | Bucketed
 
 
 def size(source: Source) -> int:
     """Number of rows."""
+    source = source.source if isinstance(source, Bucketed) else source
     return source.size if isinstance(source, Batch) else len(source)
 
 
 def steps_per_epoch(source: Source, batch_size: int) -> int:
     """Batches in one pass; the last one is filled up with rows of weight 0."""
-    return math.ceil(size(source) / batch_size)
+    return source.plan.steps if isinstance(source, Bucketed) else math.ceil(size(source) / batch_size)
 
 
 class _Batches:
@@ -225,38 +240,51 @@ class _Batches:
         source: Source,
         batch_size: int,
         seed: int | None,
-        part: slice,
+        process: tuple[int, int],
         transforms: Sequence[Transform],
         count: int,
     ):
-        self.source, self.batch_size, self.seed, self.part = source, batch_size, seed, part
+        self.source, self.batch_size, self.seed, self.process = source, batch_size, seed, process
         self.transforms, self.count = tuple(transforms), count
         self.order = functools.lru_cache(2)(self._order)  # an epoch and the next: neighbours are read at once
+        buckets = range(len(source.plan.rows)) if isinstance(source, Bucketed) else ()
+        self.sources = [source.of(bucket) for bucket in buckets] if isinstance(source, Bucketed) else [source]
+        for rows in source.plan.rows if isinstance(source, Bucketed) else [batch_size]:
+            _part(rows, *process)
 
     def __len__(self) -> int:
         return self.count
 
     def __repr__(self) -> str:
-        return f"Batches({size(self.source)} rows, {self.batch_size=}, {self.seed=}, {self.part=})"
+        return f"Batches({size(self.source)} rows, {self.batch_size=}, {self.seed=}, {self.process=})"
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _order(self, epoch: int) -> Any:
+        generator = None if self.seed is None else np.random.default_rng([self.seed, 0, epoch])
+        if isinstance(self.source, Bucketed):
+            return self.source.plan.schedule(generator)
         rows = np.arange(size(self.source), dtype=np.int64)
-        return rows if self.seed is None else np.random.default_rng([self.seed, 0, epoch]).permutation(rows)
+        return rows if generator is None else generator.permutation(rows)
 
-    def __getitem__(self, number: int) -> Batch:
-        number = int(number)
-        epoch, place = divmod(number, steps_per_epoch(self.source, self.batch_size))
+    def rows(self, epoch: int, place: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """The bucket of a batch, the numbers of its examples, and which of its rows count."""
         order = self.order(epoch)
+        if isinstance(self.source, Bucketed):
+            return order[place]
         positions = place * self.batch_size + np.arange(self.batch_size)
         counts = positions < len(order)
-        rows = order[np.where(counts, positions, 0)]
+        return 0, order[np.where(counts, positions, 0)], counts
+
+    def __getitem__(self, number: int) -> Batch:
+        epoch, place = divmod(int(number), steps_per_epoch(self.source, self.batch_size))
+        bucket, rows, counts = self.rows(epoch, place)
+        source, part = self.sources[bucket], _part(len(rows), *self.process)
         entropy = (self.seed or 0, 1, epoch)
-        if isinstance(self.source, Records):
-            return self.source.batch(rows[self.part], counts[self.part], entropy)
+        if isinstance(source, Records):
+            return source.batch(rows[part], counts[part], entropy)
         # Transforms see the whole batch, so that they do the same on any number of hosts.
-        wanted = self.part if not self.transforms else slice(None)
+        wanted = part if not self.transforms else slice(None)
         rows, counts = rows[wanted], counts[wanted]
-        batch = jax.tree.map(lambda x: np.asarray(x)[rows], self.source)
+        batch = jax.tree.map(lambda x: np.asarray(x)[rows], source)
         batch = batch.replace(
             weight=batch.weight * counts.astype(np.float32),
             index=np.where(counts.reshape(-1, *(1,) * (batch.index.ndim - 1)), batch.index, -1),
@@ -266,7 +294,7 @@ class _Batches:
         generator = np.random.default_rng([*entropy, place])
         for transform in self.transforms:
             batch = transform(batch, generator)
-        return jax.tree.map(lambda x: x[self.part], batch)
+        return jax.tree.map(lambda x: x[part], batch)
 
 
 def _part(batch_size: int, process_index: int, process_count: int) -> slice:
@@ -278,6 +306,7 @@ def _part(batch_size: int, process_index: int, process_count: int) -> slice:
 
 def _threads(source: Source, threads: int | None) -> int:
     # Rows in memory are copied faster than they are handed between threads, and the device computes meanwhile.
+    source = source.source if isinstance(source, Bucketed) else source
     return threads if threads is not None else (8 if isinstance(source, Records) else 0)
 
 
@@ -331,7 +360,7 @@ def stream_batches(
     Every example stands once in every epoch; the last batch of an epoch is filled up with rows of weight 0.
 
     Args:
-      source: a ``Batch`` in memory, or ``Records``.
+      source: a ``Batch`` in memory, ``Records``, or one of them ``Bucketed``.
       batch_size: rows of the global batch.
       seed: of order and augmentation.
       start_step: number of the first batch.
@@ -347,16 +376,16 @@ def stream_batches(
     """
     if not size(source):
         raise UsageError("the split to train on is empty")
-    if transforms and isinstance(source, Records):
+    if transforms and isinstance(source.source if isinstance(source, Bucketed) else source, Records):
         raise UsageError("transforms are for a batch in memory; records are transformed in their to_example")
-    part = _part(batch_size, process_index, process_count)
-    return _iterate(_Batches(source, batch_size, seed, part, transforms, steps), start_step, _threads(source, threads))
+    batches = _Batches(source, batch_size, seed, (process_index, process_count), transforms, steps)
+    return _iterate(batches, start_step, _threads(source, threads))
 
 
 def ordered_batches(
     source: Source, batch_size: int, *, process_index: int = 0, process_count: int = 1, threads: int | None = None
 ) -> Iterator[Batch]:
     """One pass in order, for evaluation; the last batch is filled up with rows of weight 0."""
-    part = _part(batch_size, process_index, process_count)
-    batches = _Batches(source, batch_size, None, part, (), steps_per_epoch(source, batch_size))
+    process = process_index, process_count
+    batches = _Batches(source, batch_size, None, process, (), steps_per_epoch(source, batch_size))
     return _iterate(batches, 0, _threads(source, threads))

@@ -16,9 +16,19 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from mmjax.buckets import Bucketed
 from mmjax.checkpoint import Checkpoints, export_params
 from mmjax.checks import check_batch, describe_largest, vocabularies
-from mmjax.data import Records, Source, Transform, ordered_batches, read_ahead, size, steps_per_epoch, stream_batches
+from mmjax.data import (
+    Records,
+    Source,
+    Transform,
+    ordered_batches,
+    read_ahead,
+    size,
+    steps_per_epoch,
+    stream_batches,
+)
 from mmjax.environment import environment
 from mmjax.errors import UsageError
 from mmjax.files import read_json, write_json
@@ -101,7 +111,8 @@ def fit_streaming(
       model: ``(streams, *, targets, train) -> outputs``.
       task: its loss and metrics.
       train: optimiser, epochs, batch size, selection.
-      splits: ``train``, ``validation`` and perhaps ``test`` (measured once, at the end).
+      splits: ``train``, ``validation`` and perhaps ``test`` (measured once, at the end). A ``Bucketed`` one has batches
+        of the rows of its plan, whatever ``train.batch_size`` is, and compiles a step for each of its shapes.
       seed: of initialisation, order of the data and dropout.
       mesh: devices; None = all of them along ``data``.
       patience: epochs without a better validation score after which to stop; None = never.
@@ -297,6 +308,8 @@ def _check_finite(state: TrainState, epoch: int, per_epoch: int, train: Train, s
 def _checked(source: Source, split: str, model: nn.Module, task: Task) -> Source:
     """A batch in memory, checked; records that are checked when they are read."""
     arguments: dict[str, Any] = {"task": task, "vocabulary": vocabularies(model)}
+    if isinstance(source, Bucketed):
+        return dataclasses.replace(source, source=_checked(source.source, split, model, task))
     if isinstance(source, Records):
         return source.checked(functools.partial(check_batch, split, **arguments))
     return check_batch(split, source, **arguments)
@@ -312,7 +325,9 @@ def _identity(
     plain |= {name: float(weight) for name, weight in weights.items() if not callable(weight)}
     if train.augment is not None:
         plain["train.augment"] = getattr(train.augment, "__qualname__", type(train.augment).__name__)
-    sizes = {f"size of {name}": size(source) for name, source in splits.items()}
+    sizes: dict[str, Any] = {f"size of {name}": size(source) for name, source in splits.items()}
+    plans = {name: source.plan for name, source in splits.items() if isinstance(source, Bucketed)}
+    sizes |= {f"buckets of {name}": [list(plan.lengths), list(plan.rows)] for name, plan in plans.items()}
     return {**plain, **sizes, "seed": seed, "patience": patience, **(config or {})}
 
 

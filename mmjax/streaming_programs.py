@@ -11,6 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from mmjax.buckets import Bucketed
 from mmjax.checks import first_nonfinite
 from mmjax.data import Source, ordered_batches
 from mmjax.errors import UsageError
@@ -117,17 +118,19 @@ class Programs:
         Raises:
           UsageError: it is empty; outputs that are not finite, naming the example.
         """
-        total, broken = None, []
+        total, broken, numbers = None, [], []
         for batch in ordered_batches(source, batch_size, **this_host()):
             states, first = self._states(variables, put_batch(batch, self.mesh))
             total = states if total is None else self._merge(total, states)
             broken.append(first)
+            numbers.append(np.asarray(batch.index) if isinstance(source, Bucketed) else None)
         if total is None:
             raise UsageError(f"{split}: a split to evaluate on is empty")
-        for number, row in enumerate(jax.device_get(broken)):
+        for number, (row, index) in enumerate(zip(jax.device_get(broken), numbers)):
             if row >= 0:
+                example = number * batch_size + int(row) if index is None else index.reshape(len(index), -1)[row, 0]
                 raise UsageError(
-                    f"{split}: outputs for example {number * batch_size + int(row)} are not finite: lower "
+                    f"{split}: outputs for example {example} are not finite: lower "
                     "train.learning_rate, or see what is unusual about that example"
                 )
         return {name: float(value) for name, value in jax.device_get(self._compute(total)).items()}

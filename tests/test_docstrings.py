@@ -15,6 +15,7 @@ from mmjax.stream import Stream, masked_max, pooled
 
 MODULES = (
     "mmjax.attention_decoder",
+    "mmjax.buckets",
     "mmjax.correlation",
     "mmjax.decoder",
     "mmjax.dual_encoder",
@@ -87,6 +88,7 @@ INNER = {  # parts of a method that is shown
     "Embedded",
     "Sides",
     "Cache",
+    "Buckets",
     "Shared",
     "Hypotheses",
     "LSTMCache",
