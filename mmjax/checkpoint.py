@@ -16,13 +16,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mmjax.errors import UsageError
 from mmjax.extras import extra
 from mmjax.typing import PyTree
 
-__all__ = ["Checkpoints", "export_params", "import_params"]
+__all__ = ["Checkpoints", "export_params", "import_params", "read_params"]
 
 # Names of the items on disk; the v1 interface of Orbax reads them too.
 STATE, META = "state", "meta"
@@ -363,6 +363,22 @@ def export_params(path: str | os.PathLike, variables: PyTree) -> None:
     except (SafetensorError, OSError) as error:
         partial.unlink(missing_ok=True)
         raise UsageError(f"cannot write {str(path)!r}: {_full(error) or error}") from None
+
+
+def read_params(path: str | os.PathLike) -> PyTree:
+    """What ``export_params`` wrote, as nested dictionaries of NumPy arrays, whatever their shapes are.
+
+    Raises:
+      UsageError: the file cannot be read.
+    """
+    with extra():
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+    try:
+        return unflatten_dict(load_file(path), sep="/")
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"no parameters in {str(path)!r}: {error}") from None
 
 
 def import_params(path: str | os.PathLike, like: PyTree) -> PyTree:

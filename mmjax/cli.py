@@ -1,6 +1,6 @@
 """The command line: ``mmjax COMMAND``, in a clone also ``python -m experiments COMMAND``.
 
-Commands: list, table, train, evaluate, interpret, report, advise, compare.
+Commands: list, table, train, evaluate, interpret, report, advise, compare; ask (``mmjax.answers``).
 """
 
 import argparse
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mmjax import table_file, tables
+from mmjax import answers, table_file, tables
 from mmjax.allocator import keep_freed_memory
 from mmjax.blas import keep_blas_to_one_thread
 from mmjax.extras import extra
@@ -108,6 +108,7 @@ def parser(prog: str = "mmjax") -> argparse.ArgumentParser:
     compare.add_argument(
         "--out", default="runs/compare", help="where ranks.md and ranks.png go (default: runs/compare)"
     )
+    answers.add_commands(commands)
     for one in (table, train, evaluate, interpret):
         one.add_argument("--data-dir", help="folder of the source files, only read (default: $MMJAX_DATA_DIR)")
         one.add_argument("--cache-dir", help="what is prepared from them (default: the user's cache folder)")
@@ -167,6 +168,8 @@ def run(args: argparse.Namespace) -> str:
         import jax
 
         jax.distributed.initialize()
+    if args.command in answers.COMMANDS:
+        return answers.run(args)
     from mmjax.experiment import commands
 
     if args.command == "report":

@@ -13,7 +13,16 @@ from mmjax.encoders.stages import count_stages
 from mmjax.stream import Stream, check_streams, select, where_mask
 from mmjax.typing import Mapping
 
-__all__ = ["DualEncoder", "Interleaved", "Layerwise", "ModalityDropout", "Multimodal", "NullToken", "PerStep"]
+__all__ = [
+    "DualEncoder",
+    "Interleaved",
+    "Layerwise",
+    "ModalityDropout",
+    "Multimodal",
+    "NullToken",
+    "PerItem",
+    "PerStep",
+]
 
 
 class Multimodal(nn.Module):
@@ -92,6 +101,40 @@ class PerStep(nn.Module):
             raise ValueError(f"PerStep needs a pooled fusion, {type(self.fusion).__name__} gave {fused.length} tokens")
         shape = next(iter(streams.values())).mask.shape
         return Stream(fused.values.reshape(*shape, -1), fused.mask.reshape(shape))
+
+
+class PerItem(nn.Module):
+    """Applies a pooled fusion to each item of one stream, with all of the other streams: several questions about one
+    picture, whose feature map was made once, ``[batch, questions, d]`` and ``[batch, places, d]``.
+
+    The result has a token per item, real where the item is or any of the others.
+
+    Attributes:
+      items: the stream whose items are taken one by one.
+    """
+
+    fusion: nn.Module
+    items: str
+
+    @nn.compact
+    def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Stream:
+        check_streams(streams)
+        select(streams, [self.items])
+        batch, count = streams[self.items].mask.shape
+
+        def one_by_one(name: str, x: Any) -> Any:
+            if name == self.items:
+                return x.reshape(batch * count, 1, *x.shape[2:])
+            return jnp.broadcast_to(x[:, None], (batch, count, *x.shape[1:])).reshape(batch * count, *x.shape[1:])
+
+        folded = {
+            name: Stream(one_by_one(name, stream.values), one_by_one(name, stream.mask))
+            for name, stream in sorted(streams.items())
+        }
+        fused = self.fusion(folded, train=train)
+        if fused.length != 1:
+            raise ValueError(f"PerItem needs a pooled fusion, {type(self.fusion).__name__} gave {fused.length} tokens")
+        return Stream(fused.values.reshape(batch, count, -1), fused.mask.reshape(batch, count))
 
 
 class Layerwise(nn.Module):

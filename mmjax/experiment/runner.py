@@ -29,6 +29,7 @@ from mmjax.experiment.controls import control_rows
 from mmjax.experiment.data import apply_view, load_raw, row_data
 from mmjax.experiment.equal_parameters import resolve
 from mmjax.experiment.identity import config_hash, table_config
+from mmjax.experiment.inputs import write_inputs
 from mmjax.experiment.loss_weights import with_own_weights
 from mmjax.experiment.parts import PART, is_part, lender_of
 from mmjax.experiment.rows import Compiled, Run, Say, compile_row, make_records, run_row
@@ -99,6 +100,7 @@ def run_table(
             workdir = workdir / PART
             stack.enter_context(claim(workdir, owner))
         store = RecordStore(workdir)
+        write_inputs(workdir, raw)
         part = rows is not None or workdir.name == PART
         run = Run(table, dataset, store, {}, snapshot_seconds, say, on_change, part, lender_of(workdir))
         run = _finish_rows(run, name, table, [row.name for row in chosen])

@@ -53,6 +53,7 @@ SPECIAL: dict[str, tuple[Case, ...]] = {
     "BottleneckFusion": (Case({"num_layers": 2, "start_layer": 0, "num_bottlenecks": 2}, num_modalities=2),),
     "DotProductAttention": (Case(), Case({"conditional": True})),
     "EarlyConcat": (Case(aligned=True),),
+    "FiLMBlocks": (Case(), Case({"num_blocks": 1, "target": "audio", "shape": (2, 2)}, num_modalities=2)),
     "GMU": (Case(), Case({"normalise": True}), Case(num_modalities=2)),
     "JointTransformer": (
         Case({"num_layers": 1, "positions": True}),
