@@ -249,11 +249,25 @@ class _Whitened:
         if ridge < 0:
             raise UsageError(f"ridge is 0 or more, got {ridge}")
         mean = rows.mean(0)
-        u, s, vt = np.linalg.svd(rows - mean, full_matrices=False)
-        keep = s > _RANK * max(s[0], 1e-300)
-        u, s, vt = u[:, keep], s[keep], vt[keep]
+        u, s, vt = _decompose(rows - mean, exact=ridge == 0)
         deviation = np.sqrt(s**2 / (len(rows) - 1) + ridge)
         return cls(mean, u * (s / np.sqrt(len(rows) - 1) / deviation), vt.T / deviation)
+
+
+def _decompose(rows: np.ndarray, *, exact: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Singular value decomposition without directions that are rounding.
+
+    Of many more rows than features it is that of their products, at a tenth of the time and with half the digits,
+    unless ``exact``: under a ridge, directions of next to no variance do not count.
+    """
+    if exact or len(rows) < 4 * rows.shape[1]:
+        u, s, vt = np.linalg.svd(rows, full_matrices=False)
+        keep = s > _RANK * max(s[0], 1e-300)
+        return u[:, keep], s[keep], vt[keep]
+    values, vectors = np.linalg.eigh(rows.T @ rows)
+    keep = values[::-1] > 1e-14 * max(values[-1], 1e-300)
+    s, v = np.sqrt(values[::-1][keep]), vectors[:, ::-1][:, keep]
+    return rows @ v / s, s, v.T
 
 
 def _centre_kernel(kernel: np.ndarray, centre: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from mmjax import correlation
 from mmjax.correlation import fit_cca, fit_gcca, fit_kcca, fit_pls, linear_kernel, rbf_kernel
 from mmjax.errors import UsageError
 from mmjax.evaluation.measures.retrieval import mean_average_precision
@@ -179,3 +180,26 @@ def test_what_does_not_fit_is_said():
     with pytest.raises(UsageError, match="ridge is 0 or more, got -1"):
         fit_cca(VIEWS, 1, ridge=-1)
     assert not any(np.isnan(v).any() for v in itertools.chain(fit_cca(VIEWS, 1).maps.values()))
+
+
+def test_many_rows_give_the_same_by_their_products():
+    """Tall data under a ridge are decomposed by the eigenvectors of their products."""
+    draw = np.random.default_rng(0)
+    shared = draw.normal(size=(200, 3))
+    views = {name: shared @ draw.normal(size=(3, width)) + draw.normal(size=(200, width)) for name, width in
+             (("image", 6), ("text", 4))}  # fmt: skip
+    views["image"] = np.concatenate([views["image"], views["image"][:, :1]], axis=1)  # of rank 6
+    tall = fit_cca(views, 3, ridge=0.1)
+    by_svd = [correlation._decompose(x - x.mean(0), exact=True) for x in views.values()]
+    by_products = [correlation._decompose(x - x.mean(0), exact=False) for x in views.values()]
+    for (u, s, vt), (v, t, wt) in zip(by_svd, by_products):
+        np.testing.assert_allclose(s, t, rtol=1e-9)
+        np.testing.assert_allclose(abs((u * v).sum(0)), 1, atol=1e-9)
+        np.testing.assert_allclose(abs((vt * wt).sum(1)), 1, atol=1e-9)
+    few = {name: x[:20] for name, x in views.items()}  # not tall
+    assert not np.allclose(fit_cca(few, 3, ridge=0.1).values, tall.values)
+    x, y = (v - v.mean(0) for v in views.values())
+    cov = lambda a, b: a.T @ b / (len(a) - 1)  # noqa: E731
+    whiten = lambda a: np.linalg.inv(np.linalg.cholesky(cov(a, a) + 0.1 * np.eye(a.shape[1])))  # noqa: E731
+    known = np.linalg.svd(whiten(x) @ cov(x, y) @ whiten(y).T, compute_uv=False)[:3]
+    np.testing.assert_allclose(tall.values, known, rtol=1e-9)

@@ -260,8 +260,11 @@ def _sweep_noise(
 
 
 def _patterns(subject: Subject) -> dict[str, np.ndarray]:
-    """Test logits under every pattern of presence, including nothing present."""
-    present, test = [*patterns(subject.streams), ()], subject.data.splits["test"]
+    """Test logits under every pattern of presence, including nothing present; where items of one modality are sought
+    among those of another, with all there.
+    """
+    present: list[tuple[str, ...]] = [*patterns(subject.streams), ()] if subject.metric.alone else [subject.streams]
+    test = subject.data.splits["test"]
     if subject.probe is not None:
         outputs = list(subject.probe.patterns(test, present))
     else:

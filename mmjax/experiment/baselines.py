@@ -24,6 +24,7 @@ from mmjax.stream import Batch, by_index, target_items, where_mask
 from mmjax.typing import Mapping
 
 __all__ = [
+    "chance_of_sides",
     "check_fits",
     "constants",
     "decide",
@@ -309,6 +310,17 @@ def constants(dataset: Dataset) -> dict[str, float]:
         constant = {"share of each label of train": logits, "every label": np.ones(logits.shape)}
     values = {k: float(metric.of(np.broadcast_to(v, (1, *truth.shape)), truth)[0]) for k, v in constant.items()}
     return {name: value for name, value in values.items() if np.isfinite(value)}
+
+
+def chance_of_sides(dataset: Dataset, draws: int = 20) -> float | None:
+    """What random vectors reach on test, in the mean, where items of one side are sought among those of another; None
+    of other metrics.
+    """
+    metric, test = score(dataset.card.primary_metric), dataset.splits["test"]
+    if metric.alone:
+        return None
+    vectors = np.random.default_rng(0).normal(size=(draws, int((test.index >= 0).sum()), 2, 1, 8))
+    return float(metric.of(vectors.astype(np.float32), target_items(test)).mean())
 
 
 def matched_rows(

@@ -13,7 +13,7 @@ from mmjax.datasets.statistics import has_sequences
 from mmjax.environment import environment
 from mmjax.evaluation.measures.noise import default_noises
 from mmjax.evaluation.scores import score
-from mmjax.experiment.baselines import constants
+from mmjax.experiment.baselines import chance_of_sides, constants
 from mmjax.experiment.settings import describe, digest
 from mmjax.experiment.table import Row, Table
 from mmjax.experiment.trials import has_settings
@@ -88,7 +88,7 @@ def table_config(name: str, table: Table, dataset: Dataset, hashes: Mapping[str,
         "sequences": has_sequences(dataset),
         "noise": {name: noise.scale for name, noise in default_noises(dataset.card.kinds).items()},
         "majority": dataset.majority() if classes else None,
-        "chance": 1 / classes if classes else None,
+        "chance": 1 / classes if classes else chance_of_sides(dataset),
         "known": _reference_values(dataset),
         "seeds": list(range(table.seeds)),
         "train": describe(table.train),

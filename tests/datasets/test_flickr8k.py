@@ -65,7 +65,7 @@ def test_options_of_reading_prepare_nothing_anew(made, loaded):
     short = datasets.load("flickr8k", data_dir=made[0] / "data", cache_dir=cache, max_words=3)
     assert short.splits["train"].streams["text"].values.shape == (8, 5, 3)
     assert sorted(cache.glob("flickr8k/*")) == folders and short.sha256 != dataset.sha256
-    with pytest.raises(UsageError, match="'words' or 'bpe'"):
+    with pytest.raises(UsageError, match="'words', 'bpe' or 'minilm'"):
         datasets.card("flickr8k", tokenizer="letters")
 
 

@@ -20,6 +20,7 @@ from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment import Member, Row, baselines, run_table
 from mmjax.experiment.analyses import Measure
 from mmjax.experiment.baselines import (
+    chance_of_sides,
     constants,
     decide,
     decision_rows,
@@ -338,3 +339,12 @@ def test_it_runs_in_the_table_and_is_asked_for(tmp_path):
     assert {row["name"] for row in summary["rows"] if row["single"]} == {f"logistic on statistics of {n}" for n in "ab"}
     part = run_table(table, workdir=tmp_path / "part", rows=["guess"], say=[].append)
     assert f"linear ({ROLES['linear']})" in part
+
+
+def test_chance_of_two_sides_is_that_of_random_vectors():
+    """Of 20 items one is among the first five with probability 1/4; a metric of one side has no such chance."""
+    data = small.arrays()
+    of = lambda name: dataclasses.replace(data, card=dataclasses.replace(data.card, primary_metric=name))  # noqa: E731
+    assert chance_of_sides(of("recall@5_forward"), draws=300) == pytest.approx(0.25, abs=0.02)
+    assert chance_of_sides(of("recall@5_forward")) == chance_of_sides(of("recall@5_forward"))
+    assert chance_of_sides(of("accuracy")) is None

@@ -40,8 +40,9 @@ CARD = Card(
 @dataclasses.dataclass(frozen=True)
 class Options:
     """``max_words``: of a caption, longer ones are cut; ``tokenizer``: ``words`` or ``bpe``, fitted on the captions of
-    train; ``vocabulary``: ids at most; ``captions``: they are the target, to be said, and no stream: see
-    ``captions_of``. All are for reading: none prepares the files anew.
+    train, or ``minilm``, the word pieces of ``mmjax.pretrained.minilm``; ``vocabulary``: ids at most; ``captions``:
+    they are the target, to be said, and no stream: see ``captions_of``. All are for reading: none prepares the files
+    anew.
     """
 
     max_words: int = dataclasses.field(default=32, metadata=AT_READING)
@@ -52,8 +53,8 @@ class Options:
     def __post_init__(self):
         if self.max_words < 1:
             raise UsageError(f"flickr8k: max_words is 1 or more, got {self.max_words}")
-        if self.tokenizer not in ("words", "bpe"):
-            raise UsageError(f"flickr8k: tokenizer is 'words' or 'bpe', got {self.tokenizer!r}")
+        if self.tokenizer not in ("words", "bpe", "minilm"):
+            raise UsageError(f"flickr8k: tokenizer is 'words', 'bpe' or 'minilm', got {self.tokenizer!r}")
         if self.vocabulary < 2:
             raise UsageError(f"flickr8k: vocabulary is 2 ids or more, got {self.vocabulary}")
 

@@ -82,7 +82,13 @@ def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any
     """Photographs as pixels ``[n, 1, 128, 128, 3]``, captions as ids and mask ``[n, 5, max_words]`` or the target."""
     texts = {split: [_texts(row) for row in columns[split]["text"]] for split in SPLITS}
     train = [caption for row in texts["train"] for caption in row]
-    tokenizer = fit_tokenizer(train, size=options.vocabulary, kind=options.tokenizer)
+    pieces = options.tokenizer == "minilm"
+    if pieces:
+        from mmjax.pretrained.minilm import tokenizer as published
+
+        tokenizer = published(max_length=max(options.max_words, 2))
+    else:
+        tokenizer = fit_tokenizer(train, size=options.vocabulary, kind=options.tokenizer)
     made = {}
     for split in SPLITS:
         rows = columns[split]
@@ -91,7 +97,7 @@ def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any
         if options.captions:
             made[split] = {**rows, **streams, "target": captions_of(tokenizer, texts[split], options.max_words)}
         else:
-            made[split] = {**rows, **streams, "text": _numbered(tokenizer, texts[split], options.max_words)}
+            made[split] = {**rows, **streams, "text": _numbered(tokenizer, texts[split], options.max_words, pieces)}
     return made, {"text": tokenizer}
 
 
@@ -111,11 +117,11 @@ def captions_of(tokenizer: Any, texts: Sequence[Sequence[str]], max_words: int) 
     return {"tokens": Stream(values, mask), "text": encode_texts(texts)}
 
 
-def _numbered(tokenizer: Any, texts: Sequence[Sequence[str]], max_words: int) -> Stream:
+def _numbered(tokenizer: Any, texts: Sequence[Sequence[str]], max_words: int, marks: bool = False) -> Stream:
     """Ids of each text, ``[n, texts of a row, max_words]``."""
     most = max(map(len, texts))
     flat = [row[place] if place < len(row) else None for row in texts for place in range(most)]
-    ids, _ = encode(tokenizer, flat, max_words)
+    ids, _ = encode(tokenizer, flat, max_words, marks=marks)
     values = np.zeros((len(flat), max_words), np.int32)
     mask = np.zeros(values.shape, bool)
     for place, sentence in enumerate(ids):

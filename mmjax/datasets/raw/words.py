@@ -45,10 +45,14 @@ def fit_tokenizer(texts: Sequence[str], *, size: int = 8_000, kind: str = "words
     raise UsageError("no text of train holds a word")
 
 
-def encode(tokenizer: Any, texts: Sequence[str | None], length: int) -> tuple[list[np.ndarray | None], int]:
-    """The ids of each text, at most ``length``, None where there is none; and how many texts were cut."""
+def encode(
+    tokenizer: Any, texts: Sequence[str | None], length: int, *, marks: bool = False
+) -> tuple[list[np.ndarray | None], int]:
+    """The ids of each text, at most ``length``, None where there is none; and how many texts were cut. With ``marks``,
+    those that the tokenizer sets around a text are among them.
+    """
     numbers = [number for number, text in enumerate(texts) if text is not None]
-    encodings = tokenizer.encode_batch([str(texts[number]) for number in numbers], add_special_tokens=False)
+    encodings = tokenizer.encode_batch([str(texts[number]) for number in numbers], add_special_tokens=marks)
     ids: list[np.ndarray | None] = [None] * len(texts)
     cut = 0
     for number, encoding in zip(numbers, encodings):

@@ -111,12 +111,12 @@ def robustness_cells(
         curves[touched] = by_seed.mean(1)
         theirs = None if reference is None or name not in reference else reference[name].mean((1, 2))
         noise[touched] = _curve_cells(by_seed, chance, theirs) | {"scale": scales.get(touched, "each at this severity")}
-    patterns = _by_pattern(analysis, target, metric)
-    streams = max(patterns, key=len)
+    patterns = _by_pattern(analysis, target, metric) if metric.alone else {}  # else no query, or no answer
+    streams = max(patterns, key=len, default=[name for name in curves if name != degradation.ALL])
     others = {} if reference is None else _by_pattern(reference, target, metric)
     compared = len(others) == len(patterns)
     missing = {}
-    for touched in [*streams, *([degradation.ALL] if len(streams) > 1 else [])]:
+    for touched in [*streams, *([degradation.ALL] if len(streams) > 1 else [])] if patterns else []:
         by_seed = _missing(analysis, patterns, target, metric, touched)
         theirs = _missing(reference, others, target, metric, touched).mean(-1) if compared and reference else None
         missing[touched] = _curve_cells(by_seed, chance, theirs)
@@ -127,7 +127,7 @@ def robustness_cells(
         "regime": regime,
         "noise": noise,
         "missing": missing,
-        "patterns": pattern_cells(analysis, target, metric),
+        "patterns": pattern_cells(analysis, target, metric) if patterns else {},
         "worst_drop": None if modality is None else {"modality": modality, "value": drop},
         "harmful": degradation.harmful(alone, singles, chosen_by) if comparable else None,
     }
@@ -221,8 +221,11 @@ def record_fields(analysis: Analysis, streams: Sequence[str], target: Any, metri
     masks = {"+".join(kept) or "none": scores for kept, scores in _by_pattern(analysis, target, metric).items()}
     curves = {name.removeprefix("noise/"): analysis[name].mean(1) for name in sorted(analysis) if "noise/" in name}
     fields: list[dict[str, Any]] = []
-    for seed in range(len(next(iter(masks.values())))):
-        record: dict[str, Any] = {"per_mask": {kept: float(scores[seed]) for kept, scores in masks.items()}}
+    lengths = [len(scores) for scores in masks.values()] + [curve.shape[1] for curve in curves.values()]
+    for seed in range(max(lengths, default=0)):
+        record: dict[str, Any] = {}
+        if masks:
+            record["per_mask"] = {kept: float(scores[seed]) for kept, scores in masks.items()}
         if curves:
             record["robustness"] = {name: _short(curve[:, seed]) for name, curve in curves.items()}
         if "shapley/values" in analysis and seed < len(analysis["shapley/values"]):

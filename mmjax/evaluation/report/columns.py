@@ -105,7 +105,7 @@ def _also(summary: Mapping[str, Any]) -> list[Column]:
     def column(one: Mapping[str, Any]) -> Column:
         show = lambda x: decimal(x * one["factor"], one["digits"])  # noqa: E731
         meaning = f"{one['convention'][:1].upper()}{one['convention'][1:]}; mean over seeds."
-        title = one["label"] + f", {one['unit']}" * bool(one["unit"])
+        title = f"{one['name']} {one['unit']}".rstrip()  # labels are too long to stand side by side
         return Column(one["name"], title, "result", meaning, ("metrics",), _field(f"metrics.{one['name']}", show))
 
     return [column(one) for one in summary.get("also", ())]

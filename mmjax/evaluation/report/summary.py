@@ -277,7 +277,7 @@ def _add_measured(
                     run.analysis,
                     target,
                     metric=score,
-                    chance=config.get("majority") or score.chance,
+                    chance=_ignoring(config, score),
                     reference=reference.analysis if reference else None,
                     singles={name: score.sign * one["mean"] for name, one in alone.items()},
                     chosen_by={name: score.sign * one["validation"] for name, one in alone.items()},
@@ -285,6 +285,12 @@ def _add_measured(
                     regime=_regime(row),
                 )
         _add_multibench(section, late)
+
+
+def _ignoring(config: Mapping[str, Any], score: Score) -> float:
+    """What ignoring the input reaches."""
+    known = config.get("majority") if score.alone else config.get("chance")
+    return known or score.chance
 
 
 def _regime(row: Mapping[str, Any]) -> str:

@@ -248,7 +248,7 @@ class RecordStore:
           fields: by row, for each of its records in their order.
         """
         old, further = self._all(), {name: iter(values) for name, values in fields.items()}
-        new = [{**record, **next(further.get(record["row"], iter([{}])))} for record in old]
+        new = [{**record, **next(further.get(record["row"], iter(())), {})} for record in old]
         if new != old:
             self._write_records(new)
 

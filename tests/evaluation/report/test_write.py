@@ -471,7 +471,7 @@ def test_gains_over_a_row_that_the_table_names_instead_of_single_modalities(tmp_
 
 def test_further_scores_of_the_task_stand_behind_that_of_the_table(tmp_path):
     toy(tmp_path)
-    assert "recall at 5" not in write_report(tmp_path)
+    assert "recall@5" not in write_report(tmp_path)
     toy(tmp_path, also=["recall@5_forward", "median_rank_backward"])
     store = RecordStore(tmp_path)
     for row in QUALITY:
@@ -480,8 +480,8 @@ def test_further_scores_of_the_task_stand_behind_that_of_the_table(tmp_path):
         store.write_row(row, records, {split: store.logits(row, split) for split in ("validation", "test")}, {})
     text = write_report(tmp_path)
     behind = text[text.index("## first: behind the scores") :]
-    assert "recall at 5, forward, %" in behind and "median rank, backward" in behind
+    assert "| recall@5_forward % | median_rank_backward |" in behind
     first = next(line for line in behind.splitlines() if line.startswith("| both"))
     assert " 12.5 " in first and " 7.5 " in first
     assert "counted from 1; mean over seeds." in behind
-    assert "recall at 5" not in text[: text.index("## first: behind the scores")]
+    assert "recall@5" not in text[: text.index("## first: behind the scores")]
