@@ -190,7 +190,8 @@ class Classification:
     """Cross-entropy of one class per item.
 
     With ``unimodal_weight`` the model must have a ``unimodal_head``; the mean loss of the modalities present is added
-    with that weight (auxiliary losses).
+    with that weight (auxiliary losses). With ``class_weights``, a number for each class, the loss of an item is
+    multiplied by that of its class (rare classes count more); the metrics are not.
     """
 
     scores: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro", "f1_weighted")
@@ -198,9 +199,19 @@ class Classification:
     label_smoothing: float = 0.0
     unimodal_weight: float = 0.0
     lower_is_better: frozenset[str] = frozenset({"loss"})
+    class_weights: tuple[float, ...] | None = dataclasses.field(default=None, metadata={"added": True})
+
+    def __post_init__(self):
+        weights = self.class_weights
+        if weights is not None and (len(weights) != self.num_classes or not all(0 <= w < np.inf for w in weights)):
+            raise UsageError(f"class_weights are {self.num_classes} numbers from 0 up, got {weights}")
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
-        """Nats per labelled item."""
+        """Nats per labelled item, times the weight of its class."""
+        loss, target = self._loss(outputs, batch), known_target(batch)
+        return loss if self.class_weights is None else loss * jnp.asarray(self.class_weights, jnp.float32)[target]
+
+    def _loss(self, outputs: Any, batch: Batch) -> Any:
         logits = self.logits(outputs)
         target = known_target(batch)
         loss = cross_entropy(logits, target, label_smoothing=self.label_smoothing)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.errors import UsageError
 from mmjax.metrics import compute
 from mmjax.tasks import Classification, Regression, fit_task, item_weight, target_moments
 from tests.toy import CLASSES, make_batch
@@ -39,6 +40,18 @@ class TestClassification:
         smooth = Classification(CLASSES, label_smoothing=0.1).loss(LOGITS, BATCH)
         uniform = np.mean([nll(LOGITS, np.full(4, c)) for c in range(CLASSES)], 0)
         np.testing.assert_allclose(smooth, 0.9 * nll(LOGITS, BATCH.target) + 0.1 * uniform, rtol=1e-5)
+
+    def test_class_weights_multiply_the_loss_alone(self):
+        weights = tuple(float(w) for w in range(1, CLASSES + 1))
+        task = Classification(CLASSES, class_weights=weights)
+        expected = nll(LOGITS, BATCH.target) * np.asarray(weights)[np.asarray(BATCH.target)]
+        np.testing.assert_allclose(task.loss(LOGITS, BATCH), expected, rtol=1e-5)
+        plain, found = (compute(one.metrics(LOGITS, BATCH)) for one in (Classification(CLASSES), task))
+        assert all(float(plain[name]) == float(found[name]) for name in plain)
+        steps = jnp.stack([LOGITS, jnp.full_like(LOGITS, jnp.nan)], 1)
+        np.testing.assert_allclose(task.loss(steps, per_step(BATCH))[:, 0], expected, rtol=1e-5)
+        with pytest.raises(UsageError, match="numbers from 0 up"):
+            Classification(CLASSES, class_weights=weights[1:])
 
     def test_unimodal_losses_average_over_the_modalities_present(self):
         task = Classification(CLASSES, unimodal_weight=0.5)

@@ -14,6 +14,7 @@ from mmjax.encoders.image import ViT as ViT
 from mmjax.encoders.recurrent import Recurrent as Recurrent
 from mmjax.encoders.spectrogram import LogMel as LogMel
 from mmjax.encoders.text import BagOfWords as BagOfWords
+from mmjax.encoders.text import Categories as Categories
 from mmjax.encoders.text import RecurrentText as RecurrentText
 from mmjax.encoders.text import TransformerText as TransformerText
 from mmjax.encoders.video import FrameVideo as FrameVideo

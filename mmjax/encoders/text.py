@@ -19,7 +19,7 @@ from mmjax.layers import LSTM, MLP, Activation, TokenEmbedding, TransformerBlock
 from mmjax.stream import Reduction, Stream, masked_mean, pooled
 from mmjax.typing import Dtype
 
-__all__ = ["BagOfWords", "RecurrentText", "TransformerText"]
+__all__ = ["BagOfWords", "Categories", "RecurrentText", "TransformerText"]
 
 
 def _fold(stream: Stream) -> Stream:
@@ -118,6 +118,38 @@ class BagOfWords(nn.Module):
         if stream.mask.ndim == 2:
             return bag
         return Stream(bag.values.reshape(*stream.mask.shape[:-1], -1), bag.mask.reshape(stream.mask.shape[:-1]))
+
+
+class Categories(nn.Module):
+    """A learned vector per category: what becomes of side information (a speaker, a language) ``[batch, length]``.
+
+    Attributes:
+      dim: width of the tokens.
+      count: categories run from 0 to ``count - 1``.
+      unknown_id: the category in whose place all others are read; None = as ``TokenEmbedding``, NaN.
+      dropout_rate: of the vectors.
+
+    Example:
+      >>> speakers = Stream.of(jnp.array([[1, 0, 2]]))
+      >>> tokens, _ = Categories(dim=4, count=3).init_with_output(jax.random.key(0), speakers)
+      >>> tokens.values.shape
+      (1, 3, 4)
+    """
+
+    dim: int
+    count: int
+    unknown_id: int | None = None
+    dropout_rate: float = 0.0
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
+        if stream.values.shape != stream.mask.shape or stream.mask.ndim != 2:
+            raise ValueError(f"categories are [batch, length] with a mask of that shape, got {stream.values.shape}")
+        init = nn.initializers.normal(self.dim**-0.5)
+        embedding = TokenEmbedding(self.dim, self.count, self.unknown_id, init, self.dtype, name="embedding")
+        x = embedding(stream.values, stream.mask)
+        return stream.replace(values=nn.Dropout(self.dropout_rate, deterministic=not train)(x)).zeroed
 
 
 def _first_occurrences(ids: Any, mask: Any) -> Any:

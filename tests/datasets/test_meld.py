@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax import datasets
+from mmjax.datasets.meld import TRAIN_COUNTS
 from mmjax.datasets.meld.convert import convert
 from mmjax.datasets.meld.examples import EMOTIONS, SENTIMENTS, within
 from mmjax.errors import UsageError
@@ -121,6 +122,7 @@ def test_the_real_files(data_dir, tmp_path):
     assert [batch.size for batch in dataset.splits.values()] == [1038, 114, 280]
     assert [int((batch.index >= 0).sum()) for batch in dataset.splits.values()] == [9989, 1109, 2610]
     assert round(dataset.majority(), 3) == 0.481
+    assert np.bincount(target_items(dataset.splits["train"])).tolist() == list(TRAIN_COUNTS)
     train = dataset.splits["train"].streams
     speaker = by_index(train["speaker"].values, dataset.splits["train"].index)
     assert 0.82 < np.isin(speaker, range(1, 7)).mean() < 0.86  # the six friends

@@ -53,6 +53,7 @@ def ids(shape: tuple[int, ...] = (6,), **fields: Any) -> Case:
 CASES: dict[str, tuple[Case, ...]] = {
     "AudioTransformer": (features((12, 8), patch_size=(2, 4), num_layers=1),),
     "BagOfWords": (ids(hidden_dims=(6,)), ids((4, 3), pool=masked_sum, distinct=True)),
+    "Categories": (Case({"count": VOCABULARY}, (6,), integers=True),),
     "FeatureMLP": (features(hidden_dims=(6,)), features((1, 5)), features((3, 2, 2, 1))),
     "FeatureTransformer": (features(num_layers=1),),
     "FrameVideo": (features((6, 2, 2, 1), frame_encoder=FeatureMLP(DIM), temporal=Recurrent(DIM)),),

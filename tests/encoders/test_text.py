@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.encoders import BagOfWords, Recurrent, RecurrentText, TransformerText
+from mmjax.encoders import BagOfWords, Categories, Recurrent, RecurrentText, TransformerText
 from mmjax.layers import GRU, TokenEmbedding, final_state
 from mmjax.stream import Stream, masked_last, masked_sum
 from tests.draw import draw_params
@@ -118,3 +118,18 @@ def test_errors():
             jax.eval_shape(encoder.init, jax.random.key(0), vectors)
     with pytest.raises(ValueError, match=r"self\.unknown_id=7 must be one of the self\.vocab_size=7"):
         jax.eval_shape(BagOfWords(4, VOCABULARY, unknown_id=7).init, jax.random.key(0), TEXT)
+
+
+def test_a_category_is_its_row_of_the_table():
+    speakers = Stream(jnp.array([[1, 5, 0], [2, 2, 9]]), jnp.array([[True, True, False], [True, True, False]]))
+    encoder = Categories(4, 3, unknown_id=0)
+    variables = encoder.init(jax.random.key(0), speakers)
+    table = variables["params"]["embedding"]["embedding"]
+    found = encoder.apply(variables, speakers)
+    np.testing.assert_array_equal(
+        found.values, jnp.stack([table[jnp.array([1, 0, 0])], table[jnp.array([2, 2, 0])]]) * speakers.mask[..., None]
+    )
+    strict = Categories(4, 3).apply(variables, speakers)
+    assert np.isnan(strict.values[0, 1]).all() and np.isfinite(strict.values[1]).all()
+    with pytest.raises(ValueError, match="categories are"):
+        encoder.apply(variables, Stream(jnp.zeros((2, 3, 4)), jnp.ones((2, 3), bool)))

@@ -58,7 +58,10 @@ def fits(name, **folders):
             assert not train.refit or refit_splits(data).splits["train"].size > data.splits["train"].size
         elif not row.members and sum(s.values[0].size for s in data.splits["train"].streams.values()) < 5_000:
             scores = row.fit(data, 0, {})
-            items, classes = data.splits["test"].size, () if data.card.num_classes is None else (data.card.num_classes,)
+            items, classes = (
+                int((data.splits["test"].index >= 0).sum()),
+                () if data.card.num_classes is None else (data.card.num_classes,),
+            )
             if isinstance(row.task or table.task, Retrieval):  # embeddings of both sides
                 assert scores["test"].shape[:2] == (items, 2) and scores["test"].ndim == 4
             else:

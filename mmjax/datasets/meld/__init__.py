@@ -11,7 +11,10 @@ from mmjax.datasets.meld.examples import EMOTIONS, FILES, SENTIMENTS, make_strea
 from mmjax.datasets.recipe import AT_READING, Recipe
 from mmjax.errors import UsageError
 
-__all__ = ["CARD", "RECIPE", "Options"]
+__all__ = ["CARD", "RECIPE", "TRAIN_COUNTS", "Options"]
+
+TRAIN_COUNTS = (4_710, 1_205, 268, 683, 1_743, 271, 1_109)
+"""Utterances of train by emotion, for weights of classes."""
 
 CARD = Card(
     name="meld",
