@@ -26,6 +26,7 @@ from mmjax.datasets import (
     synthetic,
     uci_mfeat,
     views,
+    visual_dialogue,
     wiki_crossmodal,
 )
 from mmjax.datasets.arrays import from_arrays, from_npz
@@ -65,6 +66,7 @@ _RECIPES: dict[str, Recipe] = {
     "multi30k_flickr8k": multi30k_flickr8k.RECIPE,
     "synthetic": synthetic.RECIPE,
     "uci_mfeat": uci_mfeat.RECIPE,
+    "visual_dialogue": visual_dialogue.RECIPE,
     "wiki_crossmodal": wiki_crossmodal.RECIPE,
 }
 
