@@ -32,7 +32,7 @@ CARD = Card(
     ),
     kinds={"image": "image", "question": "text", "history": "text"},
     num_classes=None,
-    primary_metric="exact",
+    primary_metric="sentence_exact",
     group="picture",
     noise={
         "image": "pixels in [0, 1] + N(0, severity^2)",

@@ -108,9 +108,12 @@ def _codes(before: tuple[Turn, ...], turn: Turn, numbers: dict[str, int]) -> np.
 
 def _best(rows: list[tuple[np.ndarray, np.ndarray]]) -> float:
     """The sum, over what is seen (all rows but the last), of the mass of the most likely reply (the last row)."""
-    columns = np.concatenate([values for values, _ in rows], axis=1)
+    columns = np.concatenate([values for values, _ in rows], axis=1) + 1  # from 0 up
     mass = np.concatenate([weights for _, weights in rows])
-    values, place = np.unique(columns[:-1], axis=1, return_inverse=True)
-    sums = np.zeros((values.shape[1], columns[-1].max() + 1))
-    np.add.at(sums, (place.reshape(-1), columns[-1]), mass)
+    seen = np.zeros(columns.shape[1], np.int64)
+    for column in columns[:-1]:  # one number for all that is seen: there are few replies
+        seen = seen * (int(column.max()) + 1) + column
+    views, place = np.unique(seen, return_inverse=True)
+    sums = np.zeros((len(views), columns[-1].max() + 1))
+    np.add.at(sums, (place, columns[-1]), mass)
     return float(sums.max(1).sum())

@@ -61,7 +61,7 @@ def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any
     """Pixels ``[n, 1, 64, 64, 3]``, a question for each turn ``[n, turns, words]``, and for each the turns before it,
     question and reply together, ``[n, turns, turns - 1, words]``.
 
-    The target is a dict: ``words`` (ids of the reply and ``END_ID``, ``[n, turns, words]``), ``text`` (its bytes) and
+    The target is a dict: ``tokens`` (ids of the reply and ``END_ID``, ``[n, turns, words]``), ``text`` (its bytes) and
     ``kind`` of the turn.
     """
     asked = {split: [as_texts(row) for row in columns[split]["question"]] for split in SPLITS}
@@ -77,19 +77,19 @@ def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any
             "question": question_ids(words, asked[split]),
             "history": history_ids(words, turns),
             "target": {
-                "words": _replies(words, said[split]),
+                "tokens": _replies(words, said[split]),
                 "text": _bytes(said[split]),
                 "kind": np.stack(columns[split]["kind"]),
             },
             "index": np.arange(n * TURNS, dtype=np.int32).reshape(n, TURNS),
             "group": np.repeat(np.asarray(columns[split]["group"])[:, None], TURNS, 1),
         }
-    lengths = [made[split]["target"]["words"].mask.shape[-1] for split in SPLITS]
+    lengths = [made[split]["target"]["tokens"].mask.shape[-1] for split in SPLITS]
     if len(set(lengths)) > 1:  # of all splits the longest
         for split in SPLITS:
             target = made[split]["target"]
-            after = [(0, 0), (0, 0), (0, max(lengths) - target["words"].mask.shape[-1])]
-            target["words"] = Stream(*(np.pad(x, after) for x in (target["words"].values, target["words"].mask)))
+            after = [(0, 0), (0, 0), (0, max(lengths) - target["tokens"].mask.shape[-1])]
+            target["tokens"] = Stream(*(np.pad(x, after) for x in (target["tokens"].values, target["tokens"].mask)))
     return made, dict.fromkeys(("question", "history", "reply"), words)
 
 

@@ -1,7 +1,18 @@
 """Primary metrics by name, each with its convention; ``register`` adds a custom one."""
 
 from mmjax.errors import UsageError
-from mmjax.evaluation.scores import bleu, captions, classes, labels, ranks, retrieval, tokens, values, vectors
+from mmjax.evaluation.scores import (
+    bleu,
+    captions,
+    classes,
+    labels,
+    ranks,
+    retrieval,
+    sentences,
+    tokens,
+    values,
+    vectors,
+)
 from mmjax.evaluation.scores.score import OUTPUTS as OUTPUTS
 from mmjax.evaluation.scores.score import Outputs as Outputs
 from mmjax.evaluation.scores.score import Score as Score
@@ -39,6 +50,6 @@ def scores(outputs: str | None = None) -> dict[str, Score]:
     return {name: one for name, one in _SCORES.items() if outputs in (None, one.outputs)}
 
 
-_FILES = (classes, values, vectors, labels, ranks, tokens, retrieval, bleu, captions)
+_FILES = (classes, values, vectors, labels, ranks, tokens, retrieval, bleu, captions, sentences)
 for _one in (part for file in _FILES for part in file.SCORES):
     register(_one)
