@@ -184,7 +184,7 @@ class Replies:
 
     def generate(self, model: nn.Module, variables: PyTree, batch: Batch) -> dict[str, Any]:
         """``ids``, ``mask`` ``[batch, turns, n_best, words]`` and ``scores`` ``[batch, turns, n_best]``, best first."""
-        fused = model.apply(variables, batch.streams, method=lambda model, s: model.fusion(model.encode(s)))
+        fused: Any = model.apply(variables, batch.streams, method=lambda model, s: model.fusion(model.encode(s)))
         rows, turns = fused.mask.shape
         found = beam_search(
             model.head.decoder,

@@ -58,7 +58,7 @@ def ceilings(law: np.ndarray | None = None) -> dict[str, Any]:
             table = seen[part].setdefault(key, {"kind": turn.kind, "rows": []})
             table["rows"].append((np.stack([*columns, said[-1]]), mass))
     found: dict[str, Any] = {}
-    by_kind = {kind: {} for kind in KINDS}
+    by_kind: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     for part, tables in seen.items():
         of_kind = dict.fromkeys(KINDS, 0.0)
         for table in tables.values():
