@@ -7,8 +7,9 @@ import flax.linen as nn
 import numpy as np
 import optax
 
+from mmjax.answers.trained import of_each_example
 from mmjax.datasets.base import SPLITS
-from mmjax.datasets.sources import cache_folder
+from mmjax.datasets.sources import cache_folder, data_folder
 from mmjax.decoder import DecoderBlock, TextDecoder
 from mmjax.encoders import TransformerText
 from mmjax.errors import UsageError
@@ -23,7 +24,7 @@ from mmjax.translation import inverse_square_root
 __all__ = ["DIM", "gated", "joined", "noise_images", "optimizer", "train", "translator", "with_feature_maps"]
 
 DIM, LAYERS, HEADS, FFN, DROPOUT = 128, 4, 4, 256, 0.3
-COMPONENTS, NOISE_SEED = 128, 0
+COMPONENTS, PROJECTION_SEED, NOISE_SEED = 128, 0, 0
 
 
 def translator(vocabulary, how):
@@ -60,23 +61,28 @@ def train(epochs, batch_size, *, rate=5e-3, warmup=2_000):
     return Train(epochs=epochs, batch_size=batch_size, learning_rate=rate, optimizer=optimizer, schedule=schedule)
 
 
+@of_each_example
 def with_feature_maps(dataset):
-    """The stream ``image`` as 49 places of the frozen EfficientNet-Lite0, in whitened principal components of train's.
+    """The stream ``image`` as 49 places of the frozen EfficientNet-Lite0, each 128 random projections of its 1,280
+    numbers: they keep distances (Johnson & Lindenstrauss 1984) and are fitted on nothing.
 
     Features are computed once and kept beside the prepared data.
     """
-    if dataset.data_dir is None:
+    root = dataset.data_dir or data_folder(None)
+    if root is None:
         raise UsageError("multi30k_flickr8k needs the weights of EfficientNet-Lite0: set --data-dir or MMJAX_DATA_DIR")
-    tower = efficientnet_lite0(dataset.data_dir / "pretrained" / "efficientnet_lite0.safetensors", tokens=True)
+    tower = efficientnet_lite0(root / "pretrained" / "efficientnet_lite0.safetensors", tokens=True)
     folder = (dataset.cache_dir or cache_folder(None)) / "features"
     keep = functools.partial(frozen_features, tower, cache_dir=folder, dtype=np.float16)
-    maps = {split: keep(dataset.splits[split].streams["image"]) for split in SPLITS}
-    centre, basis = principal_components(maps["train"].values)
-    splits = {}
+    splits, basis = {}, None
     for split, batch in dataset.splits.items():
-        values = np.stack([(one.astype(np.float32) - centre) @ basis for one in maps[split].values])
-        image = Stream(values, maps[split].mask)
-        splits[split] = batch.replace(streams={**batch.streams, "image": image})
+        maps = keep(batch.streams["image"])
+        if basis is None:
+            width = maps.values.shape[-1]
+            basis = np.random.default_rng(PROJECTION_SEED).normal(0, width**-0.5, (width, COMPONENTS))
+            basis = basis.astype(np.float32)
+        values = np.stack([one.astype(np.float32) @ basis for one in maps.values])
+        splits[split] = batch.replace(streams={**batch.streams, "image": Stream(values, maps.mask)})
     return _as_feature(dataset, splits)
 
 
@@ -84,18 +90,6 @@ def _as_feature(dataset, splits):
     kinds = dataset.card.kinds | {"image": "feature"}
     noise = dataset.card.noise | {"image": "standardised features + N(0, (2 severity)^2)"}
     return dataclasses.replace(dataset, splits=splits, card=dataclasses.replace(dataset.card, kinds=kinds, noise=noise))
-
-
-def principal_components(maps):
-    """Mean of all places of maps and their whitened directions of largest variance, ``[width, 128]``."""
-    total, square, count = 0, 0, 0
-    for start in range(0, len(maps), 500):
-        part = maps[start : start + 500].reshape(-1, maps.shape[-1]).astype(np.float32)
-        total, square, count = total + part.sum(0), square + part.T @ part, count + len(part)
-    centre = total / count
-    values, vectors = np.linalg.eigh(square / count - np.outer(centre, centre))
-    kept = vectors[:, ::-1][:, :COMPONENTS] / np.sqrt(values[::-1][:COMPONENTS])
-    return centre.astype(np.float32), kept.astype(np.float32)
 
 
 def noise_images(dataset, *, width=None):

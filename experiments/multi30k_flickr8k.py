@@ -14,17 +14,22 @@ from mmjax.translation import Translation
 
 IDS = 10_090
 
+
+def seeing(name, how, view=with_feature_maps):
+    """A row that reads the photograph beside the sentence."""
+    return Row(name, model=translator(IDS, how), view=view, versus="text only")
+
+
 ROWS = (
     Row("text only", model=translator(IDS, joined()), streams=("text",)),
-    Row("gated fusion", model=translator(IDS, gated()), versus="text only"),
-    Row("gated fusion with a noise image", model=translator(IDS, gated()), view=noise_images, versus="text only"),
-    Row("concatenation of places and words", model=translator(IDS, joined()), versus="text only"),
+    seeing("gated fusion", gated()),
+    seeing("gated fusion with a noise image", gated(), view=lambda dataset: noise_images(with_feature_maps(dataset))),
+    seeing("concatenation of places and words", joined()),
 )
 
 TABLE = Table(
     title="Multi30K with photographs, English to German, test 2016 in Flickr8k, published units",
     dataset="multi30k_flickr8k",
-    view=with_feature_maps,
     task=Translation(END_ID, max_length=40),
     train=train(epochs=20, batch_size=64, rate=3e-3, warmup=400),
     seeds=1,

@@ -72,7 +72,7 @@ class Translation(Captioning):
     max_length: int = 60
     beams: int = 5
     label_smoothing: float = 0.1
-    tokenizer: str = "tokens"
+    tokenizer: str = "text"
     scores: tuple[str, ...] = ("bleu_tokens", "chrf")
 
     def loss(self, outputs: Any, batch: Batch) -> Any:

@@ -89,7 +89,7 @@ def test_four_sentences_are_learned_and_said_in_words():
         state, _ = step(state, DATA, jax.random.key(1))
     assert generates(TASK)
     said = jax.jit(lambda v: TASK.generate(model, v, DATA))(state.variables)
-    texts, scores = unpack(TASK.spell(said, {"text": TOKENIZER, "tokens": TOKENIZER}))
+    texts, scores = unpack(TASK.spell(said, {"text": TOKENIZER}))
     assert texts[:, 0].tolist() == [target for _, target in PAIRS]
     assert (scores[:, 0] < 0).all() and scores[:, 0].min() > -2
 
@@ -100,5 +100,5 @@ def test_says_what_it_needs():
     empty = {"tokens": Stream(DATA.target["tokens"].values, DATA.target["tokens"].mask & (np.arange(4) != 2)[:, None])}
     assert TASK.check_target(empty, np.ones(4, bool)) == ((2,), "no translation")
     assert TASK.check_target(DATA.target, np.ones(4, bool)) is None
-    with pytest.raises(UsageError, match=r"tokenizer is 'tokens'; the data set has \['text'\]"):
-        TASK.spell({}, {"text": TOKENIZER})
+    with pytest.raises(UsageError, match=r"tokenizer is 'text'; the data set has \['words'\]"):
+        TASK.spell({}, {"words": TOKENIZER})

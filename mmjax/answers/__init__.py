@@ -13,6 +13,7 @@ __all__ = ["COMMANDS", "add_commands", "run"]
 
 COMMANDS = {
     "ask": "answer a question about a picture with a trained run",
+    "translate": "translate a sentence, with its picture or without, with a trained run",
 }
 """Each command and what it does; its file has its name."""
 

@@ -1,10 +1,17 @@
 """Clones of the two repositories of Multi30K with few lines, for the converters."""
 
+import io
 import pathlib
+import tarfile
 
 import numpy as np
+from PIL import Image
 
-__all__ = ["write"]
+from mmjax.datasets.multi30k.convert import convert
+from mmjax.datasets.multi30k_flickr8k.convert import convert as convert_part
+from mmjax.datasets.sources import write_manifest
+
+__all__ = ["write", "write_with_photographs"]
 
 WORDS = {"en": "a dog cat runs sits", "de": "ein hund läuft sitzt katze", "fr": "un chien chat court dort"}
 LINES = {"train": 12, "val": 4, "test_2016_flickr": 4, "test_2017_flickr": 3, "test_2017_mscoco": 3}
@@ -38,6 +45,33 @@ def write(folder: pathlib.Path) -> dict[str, list[str]]:
         merges = dict.fromkeys(merge for word in words for merge in _merges(word))
         (units / f"multi30k-en-{other}" / "code").write_text("#version: 0.2\n" + "\n".join(merges), encoding="utf-8")
     return raw
+
+
+def write_with_photographs(folder: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
+    """Writes and converts all to ``folder/data``, with grey photographs of two rows of three.
+
+    Returns the raw lines and the names of the photographs; that at place ``i`` has the level ``5 i``.
+    """
+    raw = write(folder / "original")
+    convert(folder / "original", folder / "data")
+    tars = folder / "data" / "flickr8k"
+    tars.mkdir()
+    lists = folder / "original" / "dataset" / "data" / "task1" / "image_splits"
+    parts = ("train", "val", "test_2016_flickr")
+    names = [name for part in parts for name in (lists / f"{part}.txt").read_text().split()]
+    kept = [name for place, name in enumerate(names) if place % 3]
+    for place, part in enumerate(("train", "dev", "test")):
+        with tarfile.open(tars / f"images_{part}_128.tar", "w") as file:
+            for name in kept[place::3]:
+                content = io.BytesIO()
+                Image.fromarray(np.full((128, 128, 3), 5 * kept.index(name), np.uint8)).save(content, "JPEG")
+                info = tarfile.TarInfo(name.replace(".jpg", "_abc.jpg"))
+                info.size = content.tell()
+                content.seek(0)
+                file.addfile(info, content)
+    write_manifest(tars, [f"images_{part}_128.tar" for part in ("train", "dev", "test")])
+    convert_part(folder / "original", folder / "data")
+    return raw, kept
 
 
 def _merges(word: str) -> list[str]:

@@ -1,20 +1,17 @@
 """Multi30K: units that come back as words, converters, targets as ids and text, the part with photographs."""
 
-import io
 import json
-import tarfile
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mmjax import datasets
 from mmjax.datasets.multi30k.convert import convert
 from mmjax.datasets.multi30k.examples import read_lines
 from mmjax.datasets.multi30k.vocabulary import END_ID, fit_units, plain, published_units, with_end
+from mmjax.datasets.multi30k.words import readable, tokenised
 from mmjax.datasets.multi30k_flickr8k.convert import convert as convert_part
 from mmjax.datasets.multi30k_flickr8k.examples import read_rows
-from mmjax.datasets.sources import write_manifest
 from mmjax.errors import UsageError
 from mmjax.hypotheses import decode_texts
 from tests.datasets import multi30k_clones
@@ -24,26 +21,8 @@ ROWS = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Converted folders, with the photographs of all rows of Multi30K but every third."""
     folder = tmp_path_factory.mktemp("multi30k")
-    raw = multi30k_clones.write(folder / "original")
-    convert(folder / "original", folder / "data")
-    (folder / "data" / "flickr8k").mkdir()
-    names = [name for part in ROWS.values() for name in
-             (folder / "original/dataset/data/task1/image_splits" / f"{part}.txt").read_text().split()]  # fmt: skip
-    kept = [name for place, name in enumerate(names) if place % 3]
-    for place, part in enumerate(("train", "dev", "test")):
-        with tarfile.open(folder / "data" / "flickr8k" / f"images_{part}_128.tar", "w") as file:
-            for name in kept[place::3]:
-                content = io.BytesIO()
-                Image.fromarray(np.full((128, 128, 3), 5 * kept.index(name), np.uint8)).save(content, "JPEG")
-                info = tarfile.TarInfo(name.replace(".jpg", "_abc.jpg"))
-                info.size = content.tell()
-                content.seek(0)
-                file.addfile(info, content)
-    write_manifest(folder / "data" / "flickr8k", [f"images_{part}_128.tar" for part in ("train", "dev", "test")])
-    convert_part(folder / "original", folder / "data")
-    return folder, raw, kept
+    return folder, *multi30k_clones.write_with_photographs(folder)
 
 
 @pytest.fixture
@@ -126,6 +105,14 @@ def test_only_rows_with_a_photograph_are_in_the_part(made, load):
                 pixels.shape == (len(there), 1, 128, 128, 3)
                 and np.abs(pixels[:, 0, 0, 0, 0] - np.array(greys)).max() < 3
             )
+
+
+def test_english_is_tokenised_as_published_and_read_again(data_dir):
+    raw = read_lines(data_dir / "multi30k/val.en.gz")
+    wanted = [" ".join(plain(line).split()) for line in read_lines(data_dir / "multi30k_bpe/en-de.valid.en.gz")]
+    assert np.mean([tokenised(one) == two for one, two in zip(raw, wanted)]) > 0.99
+    again = [readable(one).lower() == " ".join(two.split()).lower() for one, two in zip(wanted, raw)]
+    assert np.mean(again) > 0.95
 
 
 def test_wrong_options_and_files_are_named(made, tmp_path):

@@ -31,7 +31,7 @@ def dataset(rows=(40, 8, 8)):
             streams, pair_target(tokenizer, target, 20), np.ones(len(number), np.float32), number, number
         )
     card = Card("toy", "words", {"text": "text"}, None, primary_metric="")
-    return Dataset(card, splits, "1", "sha", "toy", tokenizers={"text": tokenizer, "tokens": tokenizer})
+    return Dataset(card, splits, "1", "sha", "toy", tokenizers={"text": tokenizer})
 
 
 @pytest.fixture

@@ -110,9 +110,9 @@ def translated(options: Any, columns: Columns) -> tuple[Columns, Any]:
 
 
 def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any]]:
-    """Ids of source and target by one tokenizer, which stands under both names."""
+    """Ids of source and target by the one tokenizer of ``text``."""
     made, tokenizer = translated(options, columns)
-    return made, {"text": tokenizer, "tokens": tokenizer}
+    return made, {"text": tokenizer}
 
 
 def _texts(rows: Any) -> list[str]:

@@ -83,4 +83,4 @@ def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any
     made, tokenizer = translated(options, columns)
     for split in SPLITS:
         made[split]["image"] = np.stack([decode(image) for image in columns[split]["image"]])
-    return made, {"text": tokenizer, "tokens": tokenizer}
+    return made, {"text": tokenizer}

@@ -1,0 +1,93 @@
+"""``mmjax translate WORKDIR --text "a dog runs ." [--image photo.jpg]``: several translations with their scores."""
+
+import argparse
+from typing import Any
+
+__all__ = ["add_arguments", "run"]
+
+WHAT = "translates a sentence"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``translate``."""
+    parser.add_argument("--text", required=True, help="the sentence")
+    parser.add_argument("--image", metavar="FILE", help="the picture that it is of, for a network that sees it")
+    parser.add_argument("--beams", type=int, default=5, help="width of the search (default: 5; 1 = greedy)")
+    parser.add_argument("--top", type=int, default=3, help="how many, at most as many as beams (default: 3)")
+
+
+def _fits(row: Any, inputs: Any, *, image: bool) -> bool:
+    from mmjax.answers.trained import one_of_kind
+    from mmjax.decoder import TextDecoder
+
+    names = row.streams or list(inputs.streams)
+    pictures = [name for name in names if name in inputs.streams and inputs.streams[name].kind == "image"]
+    reads = one_of_kind(inputs, "text", names)
+    # What a view adds to a row without pictures (noise) a person cannot give.
+    given = bool(pictures) == image and (row.view is None or bool(pictures))
+    return bool(reads and given and isinstance(getattr(row.model, "head", None), TextDecoder))
+
+
+def run(args: argparse.Namespace) -> str:
+    """The translations, a line each.
+
+    Raises:
+      UsageError: an empty sentence, one of unknown words alone, a broken picture, a run of another task.
+    """
+    import dataclasses
+    import functools
+
+    import jax
+    import numpy as np
+
+    from mmjax.answers.pictures import read_picture
+    from mmjax.answers.trained import load_trained, numbered_words, one_of_kind
+    from mmjax.captioning import NO_HYPOTHESIS
+    from mmjax.datasets.multi30k.words import readable, tokenised
+    from mmjax.errors import UsageError
+    from mmjax.hypotheses import unpack
+    from mmjax.stream import Batch, Stream
+
+    if args.beams < 1 or args.top < 1:
+        raise UsageError(f"--beams and --top are 1 or more, got {args.beams} and {args.top}")
+    if not args.text.strip():
+        raise UsageError("the sentence is empty")
+    image = args.image is not None
+    what = f"{WHAT} with{'' if image else 'out'} a picture: {'leave out' if image else 'give'} --image"
+    trained = load_trained(args.workdir, functools.partial(_fits, image=image), what, args.row)
+    inputs = trained.inputs
+    task: Any = trained.task
+    name = one_of_kind(inputs, "text", trained.streams)
+    assert name
+    published = inputs.tokenizers[name].normalizer is None if name in inputs.tokenizers else False
+    text = tokenised(args.text) if published else args.text
+    sentence, unknown = numbered_words(inputs, name, text, "sentence")
+    raw = {name: _ended(sentence, task.end_id)}
+    for stream, form in inputs.streams.items():
+        if form.kind == "image" and image and stream in trained.streams:
+            raw[stream] = Stream(read_picture(args.image, form.item)[None, None], np.ones((1, 1), bool))
+    streams = trained.prepare(raw)
+    how = dataclasses.replace(task, beams=args.beams, n_best=min(args.top, args.beams))
+    number = np.zeros(1, np.int32)
+    batch = Batch(streams, None, np.ones(1, np.float32), number, number)
+    said = jax.device_get(jax.jit(lambda v, b: how.generate(trained.model, v, b))(trained.variables, batch))
+    texts, scores = unpack(how.spell(said, inputs.tokenizers))
+    found = [(one, score) for one, score in zip(texts[0], scores[0]) if score > 0.5 * NO_HYPOTHESIS]
+    lines = [f"{score:8.2f}  {readable(one) or '(nothing)'}\n" for one, score in found]
+    if unknown:
+        words = ", ".join(repr(word) for word in unknown)
+        lines.append(f"note: the run has never met {words}\n")
+    lines.append(f"log-probabilities in nats, by {trained.row.name!r}, seed {trained.seed}, of {trained.workdir}\n")
+    return "".join(lines)
+
+
+def _ended(sentence: Any, end: int) -> Any:
+    """The sentence with its end, for which a longer one gives its last word."""
+    import numpy as np
+
+    from mmjax.stream import Stream
+
+    values, mask = np.array(sentence.values), np.array(sentence.mask)
+    place = min(int(mask.sum()), mask.shape[1] - 1)
+    values[0, place], mask[0, place] = end, True
+    return Stream(values, mask)
