@@ -67,6 +67,12 @@ class Translation(Captioning):
     (``mmjax.hypotheses.encode_texts``), which the scores read. The loss is the mean over all tokens of a batch, as
     translators are trained; each epoch is measured by teacher forcing. Of held-out data what the chosen parameters say
     is kept: beam search, see ``Captioning``.
+
+    Example:
+      >>> tokens = Stream(jnp.asarray([[2, 1, 0]]), jnp.asarray([[True, True, False]]))
+      >>> batch = Batch({}, {"tokens": tokens}, jnp.ones(1), jnp.arange(1), jnp.arange(1))
+      >>> round(float(Translation(end_id=1).loss(jnp.zeros((1, 3, 4)), batch)), 3)
+      1.386
     """
 
     max_length: int = 60

@@ -18,6 +18,8 @@ MODULES = (
     "mmjax.buckets",
     "mmjax.correlation",
     "mmjax.decoder",
+    "mmjax.datasets.multi30k.vocabulary",
+    "mmjax.datasets.multi30k.words",
     "mmjax.dual_encoder",
     "mmjax.encoders.audio",
     "mmjax.encoders.features",
@@ -63,6 +65,7 @@ MODULES = (
     "mmjax.pretrained.tower",
     "mmjax.pretrained.weights",
     "mmjax.ranking",
+    "mmjax.translation",
     "mmjax.trie",
 )
 NAMES = {

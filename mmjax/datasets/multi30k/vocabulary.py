@@ -16,7 +16,7 @@ from mmjax.extras import extra
 from mmjax.hypotheses import encode_texts
 from mmjax.stream import Stream
 
-__all__ = ["END", "END_ID", "fit_units", "pair_target", "plain", "published_units", "with_end"]
+__all__ = ["END_ID", "fit_units", "pair_target", "plain", "published_units", "with_end"]
 
 END, END_ID = "[END]", 1
 SUFFIX, JOINER = "</w>", "@@"
@@ -105,6 +105,10 @@ def fit_units(train: Sequence[str], size: int = 10_000) -> Any:
 def with_end(tokenizer: Any, texts: Sequence[str], length: int) -> Stream:
     """Ids and the end of each text, int32 ``[texts, at most length]``, as wide as the longest; longer texts are cut
     before the end.
+
+    Example:
+      >>> with_end(fit_units(["a b"], size=20), ["a b", "b"], length=8).mask.tolist()
+      [[True, True, True], [True, True, False]]
     """
     rows = [[*encoding.ids[: length - 1], END_ID] for encoding in tokenizer.encode_batch(list(texts))]
     width = max(map(len, rows))
@@ -117,6 +121,11 @@ def with_end(tokenizer: Any, texts: Sequence[str], length: int) -> Stream:
 def pair_target(tokenizer: Any, texts: Sequence[str], length: int) -> dict[str, Stream]:
     """What is to be said: ``tokens``, ids with an end, and ``text``, the one reference of each item, as words and marks
     between blanks.
+
+    Example:
+      >>> from mmjax.hypotheses import decode_texts
+      >>> decode_texts(pair_target(fit_units(["A dog."], size=20), ["A dog."], length=8)["text"])
+      [['a dog .']]
     """
     return {
         "tokens": with_end(tokenizer, texts, length),

@@ -15,8 +15,8 @@ def tokenised(text: str) -> str:
     inside a sentence, abbreviations among them, stay with their word.
 
     Example:
-      >>> tokenised('A man\'s dog, "Rex", runs.')
-      'a man &apos;s dog , &quot; rex &quot; , runs .'
+      >>> tokenised("A man's dog, 3,000 cats.")
+      'a man &apos;s dog , 3,000 cats .'
     """
     text = " ".join(text.lower().split())
     text = re.sub(r"[^\w\s.'`,\-]", r" \g<0> ", text)
