@@ -1,6 +1,6 @@
 """The command line: ``mmjax COMMAND``, in a clone also ``python -m experiments COMMAND``.
 
-Commands: list, table, train, evaluate, interpret, report, advise, compare; ask, translate (``mmjax.answers``).
+Commands: list, table, train, evaluate, interpret, report, advise, compare; ask, translate, search (``mmjax.answers``).
 """
 
 import argparse

@@ -59,7 +59,7 @@ class DualEncoder(nn.Module):
 
     Attributes:
       encoders: module per stream ``(stream, *, train) -> Stream``; a stream without one passes through.
-      dim: of the space.
+      dim: of the space; None = what the encoders give, all of one width, is in it already.
       hidden_dims: of the projection of each modality; empty = a linear map.
       several: modalities with an embedding per item.
       pool: of the others' tokens.
@@ -78,7 +78,7 @@ class DualEncoder(nn.Module):
     """
 
     encoders: Mapping[str, nn.Module]
-    dim: int
+    dim: int | None
     hidden_dims: Sequence[int] = ()
     several: Sequence[str] = ()
     pool: Reduction = masked_mean
@@ -102,6 +102,8 @@ class DualEncoder(nn.Module):
         }
 
     def _project(self, name: str, x: Any, train: bool) -> Any:
+        if self.dim is None:
+            return x
         if not self.hidden_dims:
             return Dense(self.dim, use_bias=False, dtype=self.dtype, name=f"project_{name}")(x)
         widths = (*self.hidden_dims, self.dim)

@@ -72,3 +72,12 @@ def test_the_scale_is_capped_and_comes_back():
 def test_a_name_without_a_stream_is_refused():
     with pytest.raises(ValueError, match="no stream 'video'"):
         DualEncoder(ENCODERS, dim=5, several=("video",)).init(jax.random.key(0), STREAMS)
+
+
+def test_without_a_width_of_its_own_the_space_is_that_of_the_encoders():
+    streams = {"image": Stream.of(jnp.asarray([[[3.0, 4.0]]])), "text": Stream.of(jnp.asarray([[[0.0, 2.0]]]))}
+    model = DualEncoder({}, dim=None)
+    outputs, variables = model.init_with_output(jax.random.key(0), streams)
+    assert list(variables["params"]) == ["log_scale"]
+    np.testing.assert_allclose(outputs.embeddings["image"].values, [[[0.6, 0.8]]], rtol=1e-6)
+    np.testing.assert_allclose(outputs.embeddings["text"].values, [[[0, 1]]], atol=1e-6)

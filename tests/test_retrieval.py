@@ -138,8 +138,7 @@ def test_what_is_kept_has_the_scores_of_the_metrics():
     kept = np.asarray(TASK.keep(outputs))
     assert kept.shape == (12, 2, 3, 4)
     for name in TASK.scores:
-        factor = 100 if name == "rsum" else 1
-        assert factor * score(name).of(kept[None], None)[0] == pytest.approx(float(found[name]), rel=1e-6)
+        assert score(name).of(kept[None], None)[0] == pytest.approx(float(found[name]), rel=1e-6)
 
 
 def test_methods_are_those_of_the_losses():

@@ -1,8 +1,8 @@
 """Answers for a person, by a trained run: one command a file, ``mmjax ask WORKDIR --image photo.png --question "..."``.
 
 A command's file has ``add_arguments(parser)`` and ``run(args) -> str``, and imports what is large when it runs. What
-they share: ``trained`` (the best network of a finished table, without its data set), ``pictures`` (pictures from and to
-the disk).
+they share: ``trained`` (the best network of a finished table, without its data set, which ``search`` alone reads),
+``pictures`` (pictures from and to the disk).
 """
 
 import argparse
@@ -14,6 +14,7 @@ __all__ = ["COMMANDS", "add_commands", "run"]
 COMMANDS = {
     "ask": "answer a question about a picture with a trained run",
     "translate": "translate a sentence, with its picture or without, with a trained run",
+    "search": "search pictures by a sentence, or sentences by a picture, with a trained run",
 }
 """Each command and what it does; its file has its name."""
 

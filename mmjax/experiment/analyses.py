@@ -8,14 +8,18 @@ import functools
 import operator
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import jax
 import numpy as np
+import optax
 
+from mmjax.batches import take_rows
 from mmjax.datasets.base import Dataset
 from mmjax.errors import UsageError
 from mmjax.evaluation.measures import interactions, item_scores
 from mmjax.evaluation.measures.degradation import ALL
+from mmjax.evaluation.measures.mixing import Probe
 from mmjax.evaluation.measures.necessity import gate
 from mmjax.evaluation.measures.robustness import pattern_rows, patterns
 from mmjax.evaluation.protocol import CONTROLS
@@ -29,6 +33,7 @@ from mmjax.experiment.table import Row, Table
 from mmjax.experiment.trained_rows import Subject, load_subjects, pattern_name, truth
 from mmjax.source_code import Definitions, changed_definitions, code_digest, reached_definitions
 from mmjax.stream import by_index
+from mmjax.training import init_state, predict
 from mmjax.typing import Mapping
 
 __all__ = ["Measure", "analyse", "changed_measures"]
@@ -39,6 +44,7 @@ PER_STEP = "not defined: a label per step, so that an item is no example of its 
 IN_PARTS = "not defined: a target of several parts, which a network may read; a mixture of items has none"
 NOTES = (PER_STEP, IN_PARTS)
 DRAWS_OF_SENTENCES = 2  # of permutations and of partners, where every pass generates; also of the gate of other rows
+CLOUD = 400  # test items in the picture of a shared space
 BASELINES = ("mean of logits", "prior-corrected product", "concatenation", "joint transformer", *CONTROLS)
 
 
@@ -270,7 +276,19 @@ def _patterns(subject: Subject) -> dict[str, np.ndarray]:
     else:
         mixed = subject.mixed()
         outputs = [mixed(pattern_rows(names, subject.streams, subject.items)) for names in present]
-    return {pattern_name(names): one for names, one in zip(present, outputs)}
+    clouds = {} if subject.metric.alone or subject.probe is None else _clouds(subject, subject.probe)
+    return clouds | {pattern_name(names): one for names, one in zip(present, outputs)}
+
+
+def _clouds(subject: Subject, probe: Probe) -> dict[str, np.ndarray]:
+    """Embeddings of some test items by the network as it begins, for a picture of both sides."""
+    test, train, task = subject.data.splits["test"], subject.data.splits["train"], cast(Any, probe.task)
+    few = take_rows(test, np.linspace(0, test.size - 1, min(test.size, CLOUD)).astype(int))
+    some = take_rows(train, np.arange(min(train.size, 2)))
+    state = init_state(probe.model, optax.identity(), some.streams, jax.random.key(0), targets=some.target)
+    kept = task.keep(jax.jit(functools.partial(predict, probe.model))(state.variables, few))
+    sides = np.asarray([getattr(task, side, side) for side in ("first", "second")])
+    return {"clouds/before": np.asarray(kept), "clouds/items": np.asarray(few.index), "clouds/sides": sides}
 
 
 def _scope(store: RecordStore, subjects: Mapping[str, Subject], measure: Measure) -> set[str]:

@@ -229,14 +229,16 @@ def statistics_rows(
 def with_baselines(table: Table, dataset: Dataset) -> Table:
     """The table with missing baselines for its kind of data.
 
-    For sequences with a label per example these are ``statistics_rows``, unless a row has the role ``linear``.
+    For sequences with a label per example these are ``statistics_rows``, unless a row has the role ``linear``; where
+    items of one modality are sought among those of another there are none.
 
     Args:
       dataset: the table's, after its view.
     """
     added: list[Row] = []
     plain = next((row for row in table.rows if row.role == "concatenation"), None)
-    if has_sequences(dataset) and not dataset.multi_label and not any(row.role == "linear" for row in table.rows):
+    asked = has_sequences(dataset) and not dataset.multi_label and score(dataset.card.primary_metric).alone
+    if asked and not any(row.role == "linear" for row in table.rows):
         names = {row.name for row in table.rows}
         section = plain.section if plain else ""
         scores = not dataset.card.num_classes

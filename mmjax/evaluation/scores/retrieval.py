@@ -116,10 +116,10 @@ def _recall_of(k: int, way: str) -> Score:
 
 
 def _rsum() -> Score:
-    shown: dict[str, Any] = {"unit": "%", "factor": 100.0, "digits": 1, "margin": 0.06}
+    """In percent already, as ``Sides.compute`` and the literature give it."""
     convention = "sum of the recalls at 1, 5 and 10 both ways, in percent (R-sum; 600 is perfect)"
-    ways: dict[str, Any] = {"states": _hits(KS, DIRECTIONS), "value": _sum_of_shares}
-    return Score("rsum", convention, "sum of recalls", "other", alone=False, **shown, **ways)
+    ways: dict[str, Any] = {"states": _hits(KS, DIRECTIONS), "value": lambda sums: 100 * _sum_of_shares(sums)}
+    return Score("rsum", convention, "sum of recalls", "other", digits=1, margin=6.0, alone=False, **ways)
 
 
 def _median_of(way: str) -> Score:

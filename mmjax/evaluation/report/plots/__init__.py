@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmjax.evaluation.report.plots.captions import alternative, caption
+from mmjax.evaluation.report.plots.clouds import clouds_figure, clouds_of
 from mmjax.evaluation.report.plots.cost import cost_figure, cost_points, pareto_front
 from mmjax.evaluation.report.plots.curves import curves_figure
 from mmjax.evaluation.report.plots.interaction import interaction_bars, interaction_figure
@@ -19,9 +20,9 @@ from mmjax.extras import extra
 from mmjax.files import replace_file
 from mmjax.typing import Mapping
 
-__all__ = ["alternative", "caption", "cost_figure", "critical_difference_figure", "curves_figure", "efficiency_figure",
-           "interaction_figure", "pareto_front", "png", "reliability_figure", "rows_figure", "sweep_figure",
-           "write_plots"]  # fmt: skip
+__all__ = ["alternative", "caption", "clouds_figure", "cost_figure", "critical_difference_figure", "curves_figure",
+           "efficiency_figure", "interaction_figure", "pareto_front", "png", "reliability_figure", "rows_figure",
+           "sweep_figure", "write_plots"]  # fmt: skip
 
 
 def write_plots(workdir: pathlib.Path, summary: Mapping[str, Any]) -> dict[str, bytes]:
@@ -53,6 +54,7 @@ def _figures(summary: Mapping[str, Any], store: RecordStore) -> Iterator[tuple[s
         "Noise": lambda rows: sweep_figure(sweep_panels(summary, rows, "noise"), metric, score),
         "Interaction": lambda rows: interaction_figure(interaction_bars(rows), factor),
         "Reliability": lambda rows: reliability_figure(reliability_diagrams(summary, rows)),
+        "Clouds": lambda rows: clouds_figure(clouds_of(summary, rows, store)),
         "Data efficiency": lambda rows: efficiency_figure(efficiency_lines(summary, rows), metric, factor),
     }
     for title, make in makers.items():

@@ -60,6 +60,12 @@ CAPTIONS = {
         "what the best single modality does on all of them."
     )
     + SCOPE,
+    "Clouds": (
+        "Embeddings of test items by the best network on validation, untrained and trained, on the plane in which both "
+        "sides together vary most (each panel its own); thin lines join partners. Modality gap: distance of the two "
+        "centres. Alignment: mean squared distance of partners. Uniformity: 0 where all coincide, the lower the more "
+        "evenly a side fills the sphere. All are of the whole space, not of the plane."
+    ),
     "Cost in flops": "Every row with counted operations; " + COST.format(cheaper="cheaper"),
     "Cost in params": "Every row with trained parameters; " + COST.format(cheaper="smaller"),
     "Critical difference": (
@@ -74,6 +80,7 @@ SHOWN = {
     "Noise": "{metric} against the strength of noise, a panel for each modality",
     "Interaction": "Bars of the EMAP gap and of the Shapley value of each modality, for each row",
     "Reliability": "Accuracy against confidence in bins, a panel for each row",
+    "Clouds": "Embeddings of both sides before and after training, two panels of points",
     "Data efficiency": "{metric} against the number of training examples, a line for each row",
     "Cost in flops": "{metric} against the FLOPs of a forward pass, a point for each row",
     "Cost in params": "{metric} against the number of trained parameters, a point for each row",
