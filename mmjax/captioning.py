@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,22 +15,41 @@ from mmjax.generation import beam_search
 from mmjax.hypotheses import pack
 from mmjax.losses import cross_entropy
 from mmjax.metrics import Mean
-from mmjax.stream import Batch, Stream, item_weight, known_target
+from mmjax.stream import Batch, Stream, check_streams, item_weight, known_target
 from mmjax.typing import Array, Float, PyTree
 
-__all__ = ["NO_HYPOTHESIS", "Captioning", "PerCaption", "decode_ids"]
+__all__ = ["NO_HYPOTHESIS", "Captioning", "Items", "PerCaption", "decode_ids"]
 
 NO_HYPOTHESIS = -1e30
 """The score that stands where a beam found fewer hypotheses than it was asked for."""
 
 
+class Items(nn.Module):
+    """The items of the only stream as they are: what a decoder of one modality reads.
+
+    Raises:
+      ValueError: several streams.
+
+    Example:
+      >>> Items().apply({}, {"image": Stream.of(jnp.ones((2, 5, 3)))}).values.shape
+      (2, 5, 3)
+    """
+
+    @nn.compact
+    def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Stream:
+        check_streams(streams)
+        if len(streams) > 1:
+            raise ValueError(f"Items takes one stream, got {sorted(streams)}")
+        return next(iter(streams.values())).zeroed
+
+
 class PerCaption(nn.Module):
-    """A head of one sentence as a head of several about the same memory, which is encoded once.
+    """A head of sequences as one that is taught by the captions in a target of several parts.
 
     Logits are ``[batch, captions, words, vocab_size]``. For generation (``start``, ``step``) it is the head itself.
 
     Attributes:
-      head: ``(memory, *, targets, train) -> logits`` for ``targets`` ``[batch, words]``.
+      head: ``(memory, *, targets, train) -> logits`` for ids ``[batch, captions, words]``, such as ``TextDecoder``.
 
     Example:
       >>> from mmjax.decoder import TextDecoder
@@ -44,22 +64,10 @@ class PerCaption(nn.Module):
     def __call__(
         self, stream: Stream, *, targets: Stream | Mapping[str, Any] | None = None, train: bool = False
     ) -> Float[Array, "b captions words vocab_size"]:
-        """Logits of every token of ``targets``, ids ``[batch, captions, words]`` or a dict with these as ``tokens``.
-
-        Raises:
-          ValueError: no such targets.
-        """
+        """Logits of every token of ``targets``, ids ``[batch, captions, words]`` or a dict with these as ``tokens``."""
         tokens = targets["tokens"] if isinstance(targets, Mapping) else targets
-        if not isinstance(tokens, Stream) or tokens.mask.ndim != 3:
-            raise ValueError(
-                "PerCaption predicts captions given what stands before each token: pass targets, a Stream of ids "
-                f"[batch, captions, words], or generate some (mmjax.generation); got {type(targets).__name__}"
-            )
-        batch, captions, words = tokens.mask.shape
-        memory = Stream(*(jnp.repeat(x, captions, axis=0) for x in (stream.values, stream.mask)))
-        each = Stream(*(x.reshape(batch * captions, words) for x in (tokens.values, tokens.mask)))
-        logits: Any = self.head(memory, targets=each, train=train)
-        return logits.reshape(batch, captions, words, -1)
+        logits: Any = self.head(stream, targets=tokens, train=train)
+        return logits
 
     def start(self, stream: Stream, max_length: int) -> Any:
         """Empty caches for a memory."""
@@ -83,6 +91,7 @@ class Captioning:
       max_length: words of a generated sentence at most.
       beams: of the search; 1 = greedy.
       n_best: hypotheses that are kept.
+      also: widths of further searches, whose best hypotheses are kept after these, one of each.
       length_penalty: alpha of ``mmjax.generation.gnmt_penalty``.
       label_smoothing: in the loss that is trained, not among the metrics.
       tokenizer: name of that which made the ids, among those of the data set.
@@ -96,6 +105,7 @@ class Captioning:
     max_length: int = 20
     beams: int = 1
     n_best: int = 1
+    also: tuple[int, ...] = ()
     length_penalty: float = 0.0
     label_smoothing: float = 0.0
     tokenizer: str = "text"
@@ -130,15 +140,22 @@ class Captioning:
         }
 
     def generate(self, model: nn.Module, variables: PyTree, batch: Batch) -> dict[str, Any]:
-        """``ids`` and ``mask`` ``[batch, n_best, max_length]`` and ``scores`` ``[batch, n_best]``, best first."""
+        """``ids`` and ``mask`` ``[batch, n, max_length]``, ``scores`` ``[batch, n]``: the ``n_best``, best first, and
+        one of each further search.
+        """
+        found = [self._search(model, variables, batch, self.beams, self.n_best)]
+        found += [self._search(model, variables, batch, beams, 1) for beams in self.also]
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *found)
+
+    def _search(self, model: nn.Module, variables: PyTree, batch: Batch, beams: int, n_best: int) -> dict[str, Any]:
         found = beam_search(
             model,
             variables,
             batch.streams,
             max_length=self.max_length,
             end_id=self.end_id,
-            beams=self.beams,
-            n_best=self.n_best,
+            beams=beams,
+            n_best=n_best,
             length_penalty=self.length_penalty,
             weight=batch.weight,
         )

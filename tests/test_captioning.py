@@ -1,12 +1,11 @@
 """Several captions of one example: loss and gradients are those of each by itself, and what is said comes back."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.captioning import NO_HYPOTHESIS, Captioning, PerCaption, decode_ids
+from mmjax.captioning import NO_HYPOTHESIS, Captioning, Items, PerCaption, decode_ids
 from mmjax.datasets.raw.words import fit_tokenizer
 from mmjax.decoder import TextDecoder
 from mmjax.errors import UsageError
@@ -20,17 +19,9 @@ VOCAB, END = 9, 8
 HEAD = TextDecoder(8, vocab_size=VOCAB)
 
 
-class Tokens(nn.Module):
-    """The items of the one stream, as they are."""
-
-    def __call__(self, streams, *, train=False):
-        (stream,) = streams.values()
-        return stream
-
-
 def alone(head):
     """A head as a model of one stream."""
-    return Multimodal({}, Tokens(), head)
+    return Multimodal({}, Items(), head)
 
 
 def batch(rows=3, captions=2, words=5, seed=0):
@@ -115,11 +106,15 @@ def test_what_is_generated_is_spelt_best_first():
     model = alone(PerCaption(HEAD))
     variables = jax.jit(model.init)(jax.random.key(1), data.streams, targets=data.target)
     assert jax.jit(lambda v, b: predict(model, v, b))(variables, data).shape == (3, 2, 5, VOCAB)
-    task = Captioning(END, max_length=4, beams=3, n_best=3)
+    task = Captioning(END, max_length=4, beams=3, n_best=3, also=(1,))
     data = data.replace(weight=np.float32([1, 1, 0]), target=None)
     said = jax.jit(lambda v, b: task.generate(model, v, b))(variables, data)
     texts, scores = unpack(task.spell(jax.device_get(said), {"text": tokenizer}))
-    assert texts.shape == (3, 3) and (np.diff(scores[:2]) <= 0).all()
+    assert texts.shape == (3, 4) and (np.diff(scores[:2, :3]) <= 0).all()
+    greedy = Captioning(END, max_length=4).spell(
+        jax.device_get(Captioning(END, max_length=4).generate(model, variables, data)), {"text": tokenizer}
+    )
+    assert texts[:, 3:].tolist() == unpack(greedy)[0].tolist()
     assert (texts[2] == "").all() and set(" ".join(texts[0]).split()) <= set("a dog runs on the grass .".split())
     with pytest.raises(UsageError, match=r"tokenizer is 'text'; the data set has \['words'\]"):
         task.spell(said, {"words": tokenizer})
@@ -149,6 +144,8 @@ def test_texts_have_the_shape_of_their_ids():
 
 def test_wrong_targets_and_numbers_are_told(trained):
     data, head, variables, _ = trained
+    with pytest.raises(ValueError, match="Items takes one stream"):
+        Items().apply({}, {"a": data.streams["image"], "b": data.streams["image"]})
     with pytest.raises(ValueError, match="pass targets, a Stream of ids"):
         head.apply(variables, data.streams["image"])
     with pytest.raises(UsageError, match="n_best from 1 to beams"):

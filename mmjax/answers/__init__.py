@@ -12,6 +12,7 @@ from typing import Any
 __all__ = ["COMMANDS", "add_commands", "run"]
 
 COMMANDS = {
+    "caption": "say what is in a picture with a trained run",
     "ask": "answer a question about a picture with a trained run",
     "translate": "translate a sentence, with its picture or without, with a trained run",
     "search": "search pictures by a sentence, or sentences by a picture, with a trained run",

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from typing import Any
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "places_shape", "run"]
 
 WHAT = "answers questions about a picture"
 
@@ -84,7 +84,7 @@ def _explain(trained: Any, streams: Any, image: str, picture: Any, answer: int, 
     found = weights.attention_maps(sown, role=rf"\w+_to_{image}")
     if found:
         looks = np.concatenate([np.asarray(one[0], np.float64).mean(1) for one in found])  # [layers, tokens]
-        shape = _shape(looks.shape[-1], picture.shape)
+        shape = places_shape(looks.shape[-1], picture.shape)
         maps = [(f"look {i + 1}" if len(looks) > 1 else "attention", row.reshape(shape)) for i, row in enumerate(looks)]
         draw_attention(picture, maps, title, out)
         return "attention of the network to the picture"
@@ -100,12 +100,12 @@ def _explain(trained: Any, streams: Any, image: str, picture: Any, answer: int, 
         return logits.reshape(-1, logits.shape[-1])[0, answer]
 
     slope = np.abs(np.asarray(jax.jit(jax.grad(logit))(values))[0]).sum(-1)  # [1, height, width] or [1 or tokens]
-    slope = slope[0] if slope.ndim == 3 else slope.reshape(_shape(slope.size, picture.shape))
+    slope = slope[0] if slope.ndim == 3 else slope.reshape(places_shape(slope.size, picture.shape))
     draw_attention(picture, [("gradient of the answer", slope)], title, out)
     return "the network has no attention; sizes of the gradient of its answer"
 
 
-def _shape(tokens: int, picture: tuple[int, ...]) -> tuple[int, int]:
+def places_shape(tokens: int, picture: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns of so many places over a picture: those nearest to its proportions."""
     pairs = [(n, tokens // n) for n in range(1, tokens + 1) if tokens % n == 0]
     return min(pairs, key=lambda pair: abs(pair[0] * picture[1] - pair[1] * picture[0]))

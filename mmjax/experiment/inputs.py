@@ -43,7 +43,7 @@ class Inputs:
 
     Attributes:
       streams: by name.
-      tokenizers: of the text streams that this library numbered, by name.
+      tokenizers: of the texts that this library numbered, streams or what is to be said, by name.
       card: of the raw data.
     """
 
@@ -82,9 +82,8 @@ def read_inputs(workdir: pathlib.Path) -> Inputs:
     }
     card = Card(**{**noted["card"], "class_names": tuple(noted["card"]["class_names"])})
     tokenizers = {}
-    for name in streams:
-        if (path := workdir / FOLDER / f"{name}.json").is_file():
-            with extra():
-                from tokenizers import Tokenizer
-            tokenizers[name] = Tokenizer.from_file(str(path))
+    for path in sorted((workdir / FOLDER).glob("*.json")):
+        with extra():
+            from tokenizers import Tokenizer
+        tokenizers[path.stem] = Tokenizer.from_file(str(path))
     return Inputs(streams, tokenizers, card)

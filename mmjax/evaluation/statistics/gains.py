@@ -35,8 +35,8 @@ def add_gains(
     """Writes ``best_single``, ``gains`` and ``gain`` into the rows; returns the power of the table as a whole.
 
     ``gains`` has a cell for each single modality of the row's section (of a row with ``versus``: for the row named
-    there alone), ``gain`` is the smallest of them with its
-    verdict: ``better`` than all, ``worse`` than at least one. Holm's correction is for the number of fused rows.
+    there alone), ``gain`` is the smallest of them with its verdict: ``better`` than all, ``worse`` than at least one.
+    Holm's correction is for the number of rows that have a gain.
     Controls are not hypotheses about fusion: their gain is that over the best single modality on validation, without
     a verdict, and they do not count in the correction.
 
@@ -50,7 +50,7 @@ def add_gains(
     for row in rows:
         champion = best.get(row["section"])
         row |= {"best_single": row is champion, "gain": None, "gains": {}}
-        if row["name"] not in scored or len(row["streams"]) < 2:
+        if row["name"] not in scored or (len(row["streams"]) < 2 and not row.get("versus")):
             continue
         if row.get("versus"):
             alone = [one for one in rows if one["name"] == row["versus"] and one["name"] in scored]

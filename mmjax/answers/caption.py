@@ -1,0 +1,92 @@
+"""``mmjax caption WORKDIR --image photo.jpg``: several sentences about a picture with their scores."""
+
+import argparse
+import pathlib
+from typing import Any
+
+__all__ = ["add_arguments", "run"]
+
+WHAT = "says what is in a picture"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``caption``."""
+    parser.add_argument("--image", required=True, metavar="FILE", help="the picture")
+    parser.add_argument("--beams", type=int, default=4, help="width of the search (default: 4; 1 = greedy)")
+    parser.add_argument("--top", type=int, default=3, help="how many sentences, at most as many as beams (default: 3)")
+    parser.add_argument("--explain", metavar="FILE.png", help="draw where the network looked at each word of the first")
+
+
+def _fits(row: Any, inputs: Any) -> bool:
+    from mmjax.answers.trained import one_of_kind
+    from mmjax.captioning import PerCaption
+
+    sees = one_of_kind(inputs, "image", row.streams or list(inputs.streams))
+    return bool(sees and row.view is None and isinstance(getattr(row.model, "head", None), PerCaption))
+
+
+def run(args: argparse.Namespace) -> str:
+    """The sentences, a line each.
+
+    Raises:
+      UsageError: a broken picture, a wrong number, a run of another task.
+    """
+    import dataclasses
+
+    import jax
+    import numpy as np
+
+    from mmjax.answers.pictures import read_picture
+    from mmjax.answers.trained import load_trained, one_of_kind
+    from mmjax.captioning import NO_HYPOTHESIS
+    from mmjax.errors import UsageError
+    from mmjax.hypotheses import unpack
+    from mmjax.stream import Batch, Stream
+
+    if args.beams < 1 or args.top < 1:
+        raise UsageError(f"--beams and --top are 1 or more, got {args.beams} and {args.top}")
+    trained = load_trained(args.workdir, _fits, WHAT, args.row)
+    image = one_of_kind(trained.inputs, "image", trained.streams)
+    assert image
+    picture = read_picture(args.image, trained.inputs.streams[image].item)
+    streams = trained.prepare({image: Stream(picture[None, None], np.ones((1, 1), bool))})
+    task: Any = trained.task
+    task = dataclasses.replace(task, beams=args.beams, n_best=min(args.top, args.beams), also=())
+    number = np.zeros(1, np.int32)
+    batch = Batch(streams, None, np.ones(1, np.float32), number, number)
+    said = jax.device_get(jax.jit(lambda v, b: task.generate(trained.model, v, b))(trained.variables, batch))
+    texts, scores = unpack(task.spell(said, trained.inputs.tokenizers))
+    lines = [
+        f"{score:8.2f}  {text or '(nothing)'}\n"
+        for text, score in zip(texts[0], scores[0])
+        if score > 0.5 * NO_HYPOTHESIS
+    ]
+    lines.append(f"log-probabilities in nats, by {trained.row.name!r}, seed {trained.seed}, of {trained.workdir}\n")
+    if args.explain:
+        first = Stream(said["ids"][:, 0], said["mask"][:, 0])
+        out = pathlib.Path(args.explain)
+        _explain(trained, streams, picture, first, task.tokenizer, out)
+        lines.append(f"attention of the network to the picture at each word: {out}\n")
+    return "".join(lines)
+
+
+def _explain(trained: Any, streams: Any, picture: Any, said: Any, tokenizer: str, out: pathlib.Path) -> None:
+    """Writes the picture with the map of each word of the first sentence."""
+    import numpy as np
+
+    from mmjax.answers.ask import places_shape
+    from mmjax.errors import UsageError
+    from mmjax.evaluation.interpretation.captions import Sample, caption_sheet, word_attention
+    from mmjax.evaluation.interpretation.charts import png
+
+    weights = word_attention(trained.model, trained.variables, streams, said)
+    if weights is None:
+        raise UsageError(f"row {trained.row.name!r} reports no attention to the picture")
+    ids = np.asarray(said.values[0])[np.asarray(said.mask[0])]
+    words = [trained.inputs.tokenizers[tokenizer].id_to_token(int(number)) for number in ids]
+    rows, columns = places_shape(weights.shape[-1], picture.shape)
+    maps = weights[0, : len(words)].reshape(len(words), rows, columns)
+    try:
+        out.write_bytes(png(caption_sheet([Sample(picture, words, maps)])))
+    except OSError as error:
+        raise UsageError(f"cannot write {str(out)!r}: {error}") from None
