@@ -50,7 +50,7 @@ TABLE = Table(
     title="Dialogue about a drawing, replies generated, exact match",
     dataset="visual_dialogue",
     task=Replies(end_id=END_ID),
-    train=Train(epochs=20, batch_size=32, learning_rate=2e-3, schedule=warmup_cosine, clip_norm=1.0),
+    train=Train(epochs=16, batch_size=32, learning_rate=3e-3, schedule=warmup_cosine, clip_norm=1.0),
     seeds=3,
     rows=rows(),
     apart=functools.partial(views.take_apart, nested=("history", "question")),

@@ -1,6 +1,7 @@
 """The command line: ``mmjax COMMAND``, in a clone also ``python -m experiments COMMAND``.
 
-Commands: list, table, train, evaluate, interpret, report, advise, compare; ask, translate, search (``mmjax.answers``).
+Commands: list, table, train, evaluate, interpret, report, advise, compare; answers of a trained run, ``mmjax.answers``:
+ask, caption, chat, search, translate.
 """
 
 import argparse

@@ -166,7 +166,7 @@ class Replies:
     max_length: int = 12
     beams: int = 3
     n_best: int = 3
-    tokenizer: str = "reply"
+    tokenizer: str = "question"
     lower_is_better: frozenset[str] = frozenset({"loss"})
 
     def loss(self, outputs: Any, batch: Batch) -> Any:

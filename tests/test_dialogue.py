@@ -132,7 +132,7 @@ def test_what_was_learned_is_said(variables):
     said = jax.jit(lambda batch: TASK.generate(MODEL, {"params": params}, batch))(BATCH.replace(target=None))
     assert said["ids"].shape == (4, TURNS, 2, WORDS) and said["scores"].shape == (4, TURNS, 2)
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
-    texts, scores = unpack(TASK.spell(jax.device_get(said), {"reply": words}))
+    texts, scores = unpack(TASK.spell(jax.device_get(said), {"question": words}))
     tokens = BATCH.target["tokens"]
     for place in np.ndindex(4, TURNS):
         ids = np.asarray(tokens.values[place])[np.asarray(tokens.mask[place])]

@@ -16,6 +16,7 @@ COMMANDS = {
     "ask": "answer a question about a picture with a trained run",
     "translate": "translate a sentence, with its picture or without, with a trained run",
     "search": "search pictures by a sentence, or sentences by a picture, with a trained run",
+    "chat": "hold a conversation about a picture with a trained run",
 }
 """Each command and what it does; its file has its name."""
 
