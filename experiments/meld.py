@@ -76,7 +76,8 @@ def prior(data, seed, members, *, of=None):
     def category(batch):
         return np.zeros(int((batch.index >= 0).sum()), int) if of is None else _items(batch, of)
 
-    counts = np.ones((category(train).max() + 1, classes))
+    most = max(category(batch).max() for batch in data.splits.values())
+    counts = np.ones((most + 1, classes))
     np.add.at(counts, (category(train), labels), 1)
     shares = np.log(counts / counts.sum(1, keepdims=True))
     return {split: shares[category(data.splits[split])] for split in ("validation", "test")}
