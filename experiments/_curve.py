@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from mmjax import tables
+from mmjax.buckets import plan_buckets
 from mmjax.errors import UsageError
 from mmjax.evaluation.scores import score
 from mmjax.experiment.data import load_dataset, row_data
@@ -30,42 +31,28 @@ from mmjax.stream import Batch, Stream
 from mmjax.training import Train, init_state, make_optimizer, make_train_step
 from mmjax.translation import inverse_square_root
 
-EDGES = (16, 24)  # of lengths; the last shape is as long as the longest sentence
-SEED = 0
+SHAPES, SEED = 3, 0
 
 
-def lengths_of(batch):
-    """Items of the longer side of each pair."""
-    return np.maximum(batch.streams["text"].mask.sum(1), batch.target["tokens"].mask.sum(1))
+def plan(batch, tokens):
+    """At most three shapes with the least padding, each of about so many tokens of source and target."""
+    lengths = {"text": batch.streams["text"].mask.sum(1), "target": batch.target["tokens"].mask.sum(1)}
+    return plan_buckets(lengths, shapes=SHAPES, tokens=tokens)
 
 
-def plan(lengths, tokens):
-    """``[(length, rows)]`` of each shape: as many rows as have so many tokens on both sides."""
-    edges = [edge for edge in EDGES if edge < lengths.max()] + [int(lengths.max())]
-    return [(edge, max(1, tokens // (2 * edge))) for edge in edges]
+def schedule(buckets, epoch):
+    """The batches of an epoch in random order: ``[(shape, numbers, which of them count)]``; each pair stands once."""
+    return buckets.schedule(np.random.default_rng([SEED, epoch]))
 
 
-def schedule(lengths, shapes, epoch):
-    """The batches of an epoch in random order: ``[(length, numbers, which of them count)]``; each pair stands once."""
-    random = np.random.default_rng([SEED, epoch])
-    order, lower, batches = random.permutation(len(lengths)), 0, []
-    for edge, rows in shapes:
-        own = order[(lengths[order] > lower) & (lengths[order] <= edge)]
-        lower = edge
-        for start in range(0, len(own), rows):
-            place = start + np.arange(rows)
-            batches.append((edge, own[np.where(place < len(own), place, 0)], place < len(own)))
-    return [batches[place] for place in random.permutation(len(batches))]
-
-
-def cut(batch, numbers, counts, length):
-    """Some rows, source and target cut to a length, without the text of the references."""
+def cut(batch, numbers, counts, lengths):
+    """Some rows, source and target cut to their lengths, without the text of the references."""
 
     def some(stream, to=None):
         return Stream(np.asarray(stream.values)[numbers][:, :to], np.asarray(stream.mask)[numbers][:, :to])
 
-    streams = {name: some(one, length if name == "text" else None) for name, one in batch.streams.items()}
-    target = {"tokens": some(batch.target["tokens"], length)}
+    streams = {name: some(one, lengths["text"] if name == "text" else None) for name, one in batch.streams.items()}
+    target = {"tokens": some(batch.target["tokens"], lengths["target"])}
     weight = counts.astype(np.float32)
     index = np.where(counts, numbers, -1).astype(np.int32)
     return Batch(streams, target, weight, index, index)
@@ -81,11 +68,11 @@ def speaker(model, task, *, rows=100):
 def _bleu(greedy, run, rows, variables, data, split):
     batch, said = data.splits[split], []
     order = np.argsort(batch.streams["text"].mask.sum(1), kind="stable")  # short ones are not kept waiting
-    length = batch.streams["text"].length
+    lengths = {"text": batch.streams["text"].length, "target": 1}
     for start in range(0, batch.size, rows):
         place = start + np.arange(rows)
         numbers = order[np.where(place < batch.size, place, 0)]
-        one = cut(batch, numbers, place < batch.size, length).replace(target=None)
+        one = cut(batch, numbers, place < batch.size, lengths).replace(target=None)
         found = jax.device_get(run(variables, one))
         real = int((place < batch.size).sum())
         said.append(jax.tree.map(lambda x, real=real: x[:real], found))
@@ -115,20 +102,24 @@ def run_row(table, row, dataset, folder, args):
     folder.mkdir(parents=True, exist_ok=True)
     data, model, task = row_data(dataset, row), row.network, row.task or table.task
     train = data.splits["train"]
-    lengths = lengths_of(train)
-    shapes = plan(lengths, args.tokens)
+    buckets = plan(train, args.tokens)
     settings = Train(
         learning_rate=args.rate,
         optimizer=(row.train or table.train).optimizer,
         schedule=lambda rate, total: inverse_square_root(rate, total, warmup=args.warmup),
     )
     tx = make_optimizer(settings, args.updates)
-    sample = cut(train, np.arange(2), np.ones(2, bool), shapes[0][0])
+    sample = cut(train, np.arange(2), np.ones(2, bool), buckets.lengths[0])
     state = init_state(model, tx, sample.streams, jax.random.key(SEED), targets=sample.target, task=task)
     measure = speaker(model, task)
     step = jax.jit(make_train_step(model, task, tx), donate_argnums=0)
     how = {name: getattr(args, name) for name in ("tokens", "rate", "warmup", "every")}
-    how |= {"table": args.table, "row": row.name, "shapes": shapes, "data": dataset.sha256}
+    how |= {
+        "table": args.table,
+        "row": row.name,
+        "shapes": [list(buckets.rows), list(buckets.lengths)],
+        "data": dataset.sha256,
+    }
     how = json.loads(json.dumps(how))
     path, curve = folder / "curve.json", {"how": how, "points": []}
     if path.is_file():
@@ -138,15 +129,15 @@ def run_row(table, row, dataset, folder, args):
     if (folder / "state.npz").is_file():
         state = restore(folder / "state.npz", state)
     params = sum(x.size for x in jax.tree.leaves(state.params))
-    print(f"{row.name}: {params:,} parameters, shapes {shapes}, from update {int(state.step)}", flush=True)
-    done, epoch, batches, first = int(state.step), 0, schedule(lengths, shapes, 0), 0
+    print(f"{row.name}: {params:,} parameters, {buckets.report()}, from update {int(state.step)}", flush=True)
+    done, epoch, batches, first = int(state.step), 0, schedule(buckets, 0), 0
     losses, clock, tokens = [], time.perf_counter(), 0
     while done < args.updates:
         while done - first >= len(batches):
             first, epoch = first + len(batches), epoch + 1
-            batches = schedule(lengths, shapes, epoch)
-        length, numbers, counts = batches[done - first]
-        batch = cut(train, numbers, counts, length)
+            batches = schedule(buckets, epoch)
+        shape, numbers, counts = batches[done - first]
+        batch = cut(train, numbers, counts, buckets.lengths[shape])
         state, metrics = step(state, batch, jax.random.key(SEED + 1))
         losses.append(float(metrics["loss"].total / metrics["loss"].weight))
         tokens += int(metrics["loss"].weight)

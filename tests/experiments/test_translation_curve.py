@@ -39,7 +39,7 @@ def table(monkeypatch):
     data = dataset()
     for name, value in (("DIM", 8), ("LAYERS", 1), ("HEADS", 2), ("FFN", 8)):
         monkeypatch.setattr(f"experiments._translation.{name}", value)
-    monkeypatch.setattr(_curve, "EDGES", (4,))
+    monkeypatch.setattr(_curve, "SHAPES", 2)
     row = Row(
         "gated with noise",
         model=translator(data.tokenizers["text"].get_vocab_size(), gated()),
@@ -53,15 +53,18 @@ def table(monkeypatch):
 
 
 def test_every_pair_stands_once_in_an_epoch_and_fits_its_shape():
-    lengths = np.random.default_rng(0).integers(1, 30, 200)
-    shapes = _curve.plan(lengths, 200)
-    assert [edge for edge, _ in shapes] == [16, 24, lengths.max()] and shapes[0][1] == 6
-    batches = _curve.schedule(lengths, shapes, 3)
-    seen = np.concatenate([numbers[counts] for _, numbers, counts in batches])
-    assert sorted(seen) == list(range(200))
-    assert all(lengths[numbers[counts]].max() <= edge for edge, numbers, counts in batches)
-    other = _curve.schedule(lengths, shapes, 4)
-    assert [one[1].tolist() for one in other] != [one[1].tolist() for one in batches]
+    train = dataset().splits["train"]
+    buckets = _curve.plan(train, 60)
+    batches = _curve.schedule(buckets, 3)
+    assert sorted(np.concatenate([numbers[counts] for _, numbers, counts in batches])) == list(range(40))
+    for shape, numbers, counts in batches:
+        whole, part = train.target["tokens"], _curve.cut(train, numbers, counts, buckets.lengths[shape])
+        assert (part.target["tokens"].mask.sum(1) == whole.mask[numbers].sum(1))[counts].all()
+        assert part.streams["text"].mask.sum() == train.streams["text"].mask[numbers].sum()
+        assert part.weight.tolist() == counts.tolist()
+    assert len(buckets.rows) == 3 and [one[1].tolist() for one in _curve.schedule(buckets, 4)] != [
+        one[1].tolist() for one in batches
+    ]
 
 
 def test_a_killed_run_continues_to_the_same_bits(table, tmp_path, capsys):
