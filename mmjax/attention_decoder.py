@@ -7,7 +7,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from mmjax.decoder import Shared, check_targets
+from mmjax.caches import Shared
+from mmjax.decoder import check_targets
 from mmjax.layers import Dense, TokenEmbedding
 from mmjax.stream import Stream, apply_mask, masked_mean, masked_softmax
 from mmjax.typing import Array, Dtype, Float, Int

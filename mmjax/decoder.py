@@ -11,30 +11,26 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from mmjax.caches import Kept, Lineage, Shared
 from mmjax.layers import MLP, Dense, LayerNorm, MultiHeadAttention, TokenEmbedding, sinusoidal_positions
 from mmjax.stream import Stream, apply_mask
 from mmjax.typing import Array, Bool, Dtype, Float, Int, Mapping, Shaped
 
-__all__ = ["Cache", "DecoderBlock", "Shared", "TextDecoder"]
-
-
-class Shared(flax.struct.PyTreeNode):
-    """A part of a head's caches that all hypotheses of an example have in common, such as what it reads."""
-
-    value: Any
+__all__ = ["Cache", "DecoderBlock", "TextDecoder"]
 
 
 class Cache(flax.struct.PyTreeNode):
     """What a block keeps between two steps.
 
     Attributes:
-      keys, values: of the steps so far, ``[batch, heads, max_length, width]``; 0 at those to come.
+      keys, values: of the steps so far, ``[batch, heads, max_length * hypotheses, width]``, step by step; 0 at those to
+        come.
       memory: keys and values ``[batch, heads, items, width]``, computed once, and the mask ``[batch, items]``; where
         there are several hypotheses of an example, they all read its one memory.
     """
 
-    keys: Any
-    values: Any
+    keys: Kept
+    values: Kept
     memory: Shared
 
 
@@ -87,22 +83,39 @@ class DecoderBlock(nn.Module, kw_only=True):
     def start(self, memory: Stream, max_length: int) -> Cache:
         """An empty cache for up to ``max_length`` steps that read this memory."""
         keys, values, mask = self._read(memory)
-        blank = jnp.zeros((*keys.shape[:2], max_length, keys.shape[-1]), keys.dtype)
+        blank = Kept(jnp.zeros((*keys.shape[:2], max_length, keys.shape[-1]), keys.dtype), 2)
         return Cache(blank, blank, Shared((keys, values, mask)))
 
     def step(
-        self, x: Shaped[Array, "b 1 d"], cache: Cache, position: Int[Array, ""]
-    ) -> tuple[Shaped[Array, "b 1 d"], Cache]:
-        """One step, number ``position``, and the cache with it."""
+        self, x: Shaped[Array, "n 1 d"], cache: Cache, position: Int[Array, ""], lineage: Any = None
+    ) -> tuple[Shaped[Array, "n 1 d"], Cache]:
+        """One step, number ``position``, and the cache with it.
+
+        Args:
+          lineage: ``[n, max_length]`` as in ``Lineage``; None = each has its own past.
+        """
         hidden = self.self_norm(x)
-        now = self.self_attention.keys_and_values(hidden)
+        batch, heads, places, width = cache.keys.value.shape
+        beams = len(x) // batch
         keys, values = (
-            jax.lax.dynamic_update_slice_in_dim(before, new.astype(before.dtype), position, axis=2)
-            for before, new in zip((cache.keys, cache.values), now)
+            # In place: written in the shape in which it is read, else the compiler copies it.
+            jax.lax.dynamic_update_slice_in_dim(
+                before.value,
+                new.astype(before.value.dtype).reshape(batch, beams, heads, width).swapaxes(1, 2),
+                position * beams,
+                axis=2,
+            )
+            for before, new in zip((cache.keys, cache.values), self.self_attention.keys_and_values(hidden))
         )
-        real = jnp.broadcast_to(jnp.arange(keys.shape[2]) <= position, (len(keys), keys.shape[2]))
-        x = x + self.self_attention.mix(hidden, keys, values, mask=real, role="self")
-        return self._rest(x, *cache.memory.value, train=False), cache.replace(keys=keys, values=values)
+        if lineage is None:
+            mask = jnp.broadcast_to(jnp.arange(places) <= position, (batch, beams, places))
+        else:
+            # All hypotheses query the pasts of all, each sees those positions that are of its own line: a beam is
+            # never copied, which takes longer than the rest of the attention.
+            mask = (lineage.reshape(batch, beams, -1, 1) == jnp.arange(beams)).reshape(batch, beams, places)
+        mixed = self.self_attention.mix(hidden.reshape(batch, beams, -1), keys, values, mask=mask, role="self")
+        x = self._rest(x + mixed.reshape(x.shape), *cache.memory.value, train=False)
+        return x, cache.replace(keys=cache.keys.replace(value=keys), values=cache.values.replace(value=values))
 
     def _read(self, memory: Stream) -> tuple[Any, Any, Any]:
         return *self.cross_attention.keys_and_values(self.memory_norm(memory.zeroed.values)), memory.mask
@@ -187,23 +200,28 @@ class TextDecoder(nn.Module):
             x = block(x, stream, mask=mask, train=train)
         return apply_mask(self._logits(x).reshape(*targets.mask.shape, self.vocab_size), targets.mask)
 
-    def start(self, stream: Stream, max_length: int) -> tuple[Cache, ...]:
+    def start(self, stream: Stream, max_length: int) -> tuple[Lineage, tuple[Cache, ...]]:
         """Empty caches for a memory, one of each layer."""
-        return tuple(block.start(stream, max_length) for block in self.blocks)
+        lineage = Lineage(jnp.full((len(stream.mask), max_length), -1, jnp.int32))
+        return lineage, tuple(block.start(stream, max_length) for block in self.blocks)
 
     def step(
-        self, ids: Int[Array, " b"], caches: tuple[Cache, ...], position: Int[Array, ""]
-    ) -> tuple[Float[Array, "b vocab_size"], tuple[Cache, ...]]:
+        self, ids: Int[Array, " b"], caches: tuple[Lineage, tuple[Cache, ...]], position: Int[Array, ""]
+    ) -> tuple[Float[Array, "b vocab_size"], tuple[Lineage, tuple[Cache, ...]]]:
         """Logits of token number ``position``, given the one before it (whatever it is at 0) and the caches."""
         vectors = self._words(ids[:, None], jnp.ones((len(ids), 1), bool))
         x = jnp.where(position == 0, self.first.astype(vectors.dtype), vectors) * self.dim**0.5
-        positions = sinusoidal_positions(caches[0].keys.shape[2], self.dim)
+        lineage, layers = caches
+        beams = len(ids) // len(layers[0].keys.value)
+        positions = sinusoidal_positions(layers[0].keys.value.shape[2] // beams, self.dim)
         x = x + jax.lax.dynamic_index_in_dim(positions, position, keepdims=True).astype(x.dtype)
+        if lineage.value is not None:
+            lineage = Lineage(lineage.value.at[:, position].set(jnp.arange(len(ids)) % beams))
         after = []
-        for block, cache in zip(self.blocks, caches):
-            x, cache = block.step(x, cache, position)
+        for block, cache in zip(self.blocks, layers):
+            x, cache = block.step(x, cache, position, lineage.value)
             after.append(cache)
-        return self._logits(x)[:, 0], tuple(after)
+        return self._logits(x)[:, 0], (lineage, tuple(after))
 
     @property
     def _words(self) -> Any:

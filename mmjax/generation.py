@@ -4,7 +4,7 @@ A head has ``start(memory: Stream, max_length) -> caches`` (a pytree whose leave
 ``step(ids [batch], caches, position) -> (logits [batch, vocab_size], caches)``: the logits of token ``position`` given
 the one before it (whatever it is at 0). ``TextDecoder`` and ``AttentionLSTMDecoder`` are such heads. Leaves inside a
 ``Shared`` are neither copied for the hypotheses of an example nor reordered: a step sees them ``[batch]`` beside ids
-``[batch * hypotheses]``.
+``[batch * hypotheses]``. Those inside a ``Kept`` have an axis for the hypotheses and are not reordered either.
 
 Conventions of every function here. A sequence ends with ``end_id``, which counts in its probability and its length and
 is not among its tokens; without an end it is cut after ``max_length`` tokens, and competes with the others as it is.
@@ -20,7 +20,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from mmjax.decoder import Shared
+from mmjax.caches import copy_caches, reorder_caches
 from mmjax.errors import UsageError
 from mmjax.stream import Stream
 from mmjax.trie import Trie
@@ -104,7 +104,7 @@ def generate_greedily(
       ((2, 1, 6), (2, 1))
     """
     first = _Start.of(model, variables, streams, max_length, end_id, weight, allowed)
-    return _roll(first, 1, lambda logits, position: jnp.argmax(logits, -1))
+    return _roll(first, 1, lambda logits, position: _top_k(logits, 1)[1][:, 0])
 
 
 def sample(
@@ -211,8 +211,7 @@ def beam_search(
             raise UsageError(f"length_penalty must be at least 0, got {length_penalty}")
         length_penalty = gnmt_penalty(length_penalty)
     first = _Start.of(model, variables, streams, max_length, end_id, weight, allowed)
-    batch, end = first.batch, first.end_id
-    penalty = length_penalty
+    batch, end, penalty = first.batch, first.end_id, length_penalty
 
     def can_improve(now: _Search) -> Any:
         hope = now.scores.max(1) / penalty(float(max_length))
@@ -220,17 +219,21 @@ def beam_search(
 
     def advance(now: _Search) -> _Search:
         logits, caches = first.step(now.ids.reshape(-1), now.caches, now.position)
-        logits = jax.nn.log_softmax(logits.astype(jnp.float32), -1).reshape(batch, beams, -1)
-        size = logits.shape[-1]
-        totals = now.scores[..., None] + first.mask_logits(logits, now.nodes)
+        logits = logits.astype(jnp.float32)
+        size, before = logits.shape[-1], now.scores - jax.nn.logsumexp(logits, -1).reshape(batch, beams)
+        logits = first.mask_logits(logits, now.nodes.reshape(-1))
+        # The best of all are among the best of each; one more of each, as the end is none of them.
+        each, ids = (x.reshape(batch, beams, -1) for x in _top_k(logits, min(beams + 1, size)))
         ends = jnp.full((batch, beams), -jnp.inf)
         if end is not None:
-            ends, totals = totals[..., end], totals.at[..., end].set(-jnp.inf)
-        scores, places = jax.lax.top_k(totals.reshape(batch, -1), beams)
+            ends = before + logits[:, end].reshape(batch, beams)
+            each = jnp.where(ids == end, -jnp.inf, each)
+        totals = (before[..., None] + each).reshape(batch, -1)
+        scores, places = jax.lax.top_k(totals, beams)
+        parents, ids = places // each.shape[-1], jnp.take_along_axis(ids.reshape(batch, -1), places, 1)
         # An end counts where it is one of the best continuations of all: beam search, not a search of every prefix.
         least = jax.lax.top_k(jnp.concatenate([ends, scores], 1), beams)[0][:, -1:]
         ends = jnp.where(ends >= least, ends / penalty(now.position + 1.0), -jnp.inf)
-        parents, ids = places // size, (places % size).astype(jnp.int32)
         finished = now.finish(ends, jnp.full((batch, beams), now.position))
         rows = (jnp.arange(batch)[:, None] * beams + parents).reshape(-1)
         return finished.replace(
@@ -239,19 +242,18 @@ def beam_search(
             scores=scores,
             tokens=_take(now.tokens, parents).at[:, :, now.position].set(ids),
             nodes=first.walk(_take(now.nodes, parents), ids),
-            caches=_map_own(lambda x: x[rows], caches),
+            caches=reorder_caches(caches, rows),
         )
 
-    shape, n_shape = (batch, beams), (batch, n_best)
+    shape, n_shape, zeros = (batch, beams), (batch, n_best), jnp.zeros((batch, beams), jnp.int32)
     live = jnp.where((jnp.arange(beams) == 0) & first.counts[:, None], 0.0, -jnp.inf)
-    zeros = jnp.zeros(shape, jnp.int32)
     begin = _Search(
         position=jnp.zeros((), jnp.int32),
         ids=zeros,
         scores=live,
         tokens=jnp.zeros((*shape, max_length), jnp.int32),
         nodes=zeros,
-        caches=_map_own(lambda x: jnp.repeat(x, beams, axis=0), first.caches),
+        caches=copy_caches(first.caches, beams, reordered=beams > 1),
         finished_scores=jnp.full(n_shape, -jnp.inf),
         finished_tokens=jnp.zeros((*n_shape, max_length), jnp.int32),
         finished_lengths=jnp.zeros(n_shape, jnp.int32),
@@ -370,7 +372,7 @@ def _roll(first: _Start, copies: int, choose: Callable[[Any, Any], Any]) -> Hypo
 
     zeros = jnp.zeros(rows, jnp.int32)
     going = jnp.repeat(first.counts, copies)
-    caches = _map_own(lambda x: jnp.repeat(x, copies, axis=0), first.caches) if copies > 1 else first.caches
+    caches = copy_caches(first.caches, copies, reordered=False)
     tokens = jnp.zeros((rows, first.max_length), jnp.int32)
     begin = (jnp.zeros((), jnp.int32), zeros, going, tokens, zeros, jnp.zeros(rows), zeros, caches)
     _, _, _, tokens, lengths, scores, _, _ = jax.lax.while_loop(goes_on, advance, begin)
@@ -378,13 +380,19 @@ def _roll(first: _Start, copies: int, choose: Callable[[Any, Any], Any]) -> Hypo
     return first.result(tokens.reshape(*shape, -1), lengths.reshape(shape), scores.reshape(shape))
 
 
-def _map_own(function: Callable[[Any], Any], caches: PyTree) -> PyTree:
-    """The caches with every array changed that is a hypothesis' own."""
-
-    def change(x: Any) -> Any:
-        return x if isinstance(x, Shared) else function(x)
-
-    return jax.tree.map(change, caches, is_leaf=lambda x: isinstance(x, Shared))
+def _top_k(x: Float[Array, "rows n"], k: int) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
+    """``jax.lax.top_k``, of long rows by the maxima of blocks: a tenth of the time on a CPU, to the same places."""
+    block = 64
+    size = x.shape[-1]
+    if size < 4 * k * block:
+        return jax.lax.top_k(x, k)
+    blocks = -(-size // block)
+    padded = jnp.pad(x, ((0, 0), (0, blocks * block - size)), constant_values=-jnp.inf)
+    # What is among the k largest stands in one of the k blocks whose maxima are the largest.
+    best = jnp.sort(jax.lax.top_k(padded.reshape(len(x), blocks, block).max(-1), k)[1], axis=-1)
+    places = (best[..., None] * block + jnp.arange(block)).reshape(len(x), -1)
+    values, found = jax.lax.top_k(jnp.take_along_axis(padded, places, 1), k)
+    return values, jnp.take_along_axis(places, found, 1)
 
 
 def _take(x: Any, places: Int[Array, "batch n"]) -> Any:

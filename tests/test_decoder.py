@@ -73,7 +73,7 @@ def test_step_by_step_with_a_cache_are_the_logits_of_all_steps_at_once():
         real = np.asarray(TARGETS.mask[:, position])
         np.testing.assert_allclose(logits[real], LOGITS[real, position], rtol=1e-5, atol=1e-5)
         before = TARGETS.values[:, position]
-    assert caches[0].keys.shape == (3, 2, LENGTH, 4) and len(caches) == 2
+    assert caches[1][0].keys.value.shape == (3, 2, LENGTH, 4) and len(caches[1]) == 2
 
 
 def test_a_token_depends_on_those_before_it_alone():

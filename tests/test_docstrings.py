@@ -16,6 +16,7 @@ from mmjax.stream import Stream, masked_max, pooled
 MODULES = (
     "mmjax.attention_decoder",
     "mmjax.buckets",
+    "mmjax.caches",
     "mmjax.correlation",
     "mmjax.decoder",
     "mmjax.datasets.multi30k.vocabulary",
@@ -93,6 +94,8 @@ INNER = {  # parts of a method that is shown
     "Cache",
     "Buckets",
     "Shared",
+    "Kept",
+    "Lineage",
     "Hypotheses",
     "LSTMCache",
     "LengthPenalty",

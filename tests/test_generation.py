@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.decoder import DecoderBlock, Shared, TextDecoder
+from mmjax.caches import Shared
+from mmjax.decoder import DecoderBlock, TextDecoder
 from mmjax.errors import UsageError
 from mmjax.fusion import JointTransformer
-from mmjax.generation import beam_search, generate_greedily, gnmt_penalty, length_normalisation, sample
+from mmjax.generation import _top_k, beam_search, generate_greedily, gnmt_penalty, length_normalisation, sample
 from mmjax.layers import TransformerBlock
 from mmjax.models import Multimodal
 from mmjax.stream import Stream
@@ -278,20 +279,39 @@ HEAD = TextDecoder(8, VOCABULARY, num_layers=2, block=DecoderBlock(num_heads=2, 
 MODEL = Multimodal({}, JointTransformer(8, num_layers=1, block=TransformerBlock(num_heads=2), cls_token=False), HEAD)
 
 
-def test_scores_of_a_whole_model_are_its_teacher_forced_log_probabilities():
+@pytest.mark.parametrize(
+    "generate, more",
+    [
+        (beam_search, {"beams": 3, "n_best": 3}),
+        (sample, {"key": jax.random.key(2), "samples": 3}),
+        (generate_greedily, {}),
+    ],
+)
+def test_scores_of_a_whole_model_are_its_teacher_forced_log_probabilities(generate, more):
+    """Of hypotheses that change places, of such as never do, and of one alone."""
     words = Stream.of(jnp.zeros((3, LENGTH), jnp.int32))
     variables = {"params": draw_params(MODEL, STREAMS, targets=words, seed=4)}
-    options = {"max_length": LENGTH, "end_id": END, "beams": 3, "n_best": 3}
-    found = quick_jit(lambda v, s: beam_search(MODEL, v, s, **options))(variables, STREAMS)
+    options = {"max_length": LENGTH, "end_id": END, **more}
+    found = quick_jit(lambda v, s: generate(MODEL, v, s, **options))(variables, STREAMS)
     forced = quick_jit(lambda v, s, t: jax.nn.log_softmax(MODEL.apply(v, s, targets=t), -1))
     sequences = found.tokens.mask.sum(-1)
-    assert sequences.min() < LENGTH
-    for place in range(3):
+    assert generate is generate_greedily or sequences.min() < LENGTH
+    for place in range(found.scores.shape[1]):
         ids = found.tokens.values[:, place]  # the end stands behind the words, as in a target
         real = jnp.arange(LENGTH) <= sequences[:, place, None]
         nats = forced(variables, STREAMS, Stream(ids, real))
         own = jnp.take_along_axis(nats, ids[..., None], -1)[..., 0]
         np.testing.assert_allclose(jnp.where(real, own, 0).sum(1), found.scores[:, place], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size, count", [(1_000, 3), (1_025, 1), (5_000, 5), (70, 2)])
+def test_the_largest_of_long_rows_stand_in_the_same_places(size, count):
+    """Ties, minus infinity and a row that ends within a block among them."""
+    rows = np.round(np.random.default_rng(size).normal(size=(20, size)), 1).astype(np.float32)
+    rows[0], rows[1, ::2], rows[2] = -np.inf, -np.inf, 1.0
+    rows[3, -1] = 9.0
+    for ours, wanted in zip(_top_k(jnp.asarray(rows), count), jax.lax.top_k(rows, count)):
+        np.testing.assert_array_equal(ours, wanted)
 
 
 @pytest.mark.parametrize(
