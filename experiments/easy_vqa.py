@@ -164,4 +164,5 @@ TABLE = Table(
     train=Train(epochs=10, batch_size=4, learning_rate=2e-3, select="accuracy"),
     seeds=3,
     rows=tuple(rows()),
+    apart=functools.partial(views.take_apart, nested=("question",)),
 )
