@@ -5,8 +5,8 @@
 A picture is encoded once a step, whatever the number of its questions; a batch is of 4 pictures, about 38 questions
 (the authors' batches are 32 questions). Their epoch of 8 was chosen on the test set; here on 400 pictures of train.
 Their network sees 64 by 64 pixels, the other networks 32 by 32. 82.5 % of yes and no, and 23 % of all else, is what the
-words alone say: expect every network to stay there (67) for some epochs, and what only adds up words and picture for
-ever; then the rest comes fast.
+words alone say: a network stays there (67) for some epochs, then the rest comes fast. Expect of 3 seeds FiLM 99.0,
+concatenation 97.9, question only 67.1, and that what only adds up words and picture loses 27 points (EMAP).
 """
 
 import dataclasses
