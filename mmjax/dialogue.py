@@ -127,6 +127,13 @@ class ReplyHead(nn.Module):
 
     Attributes:
       decoder: ``TextDecoder`` or the like.
+
+    Example:
+      >>> from mmjax.decoder import TextDecoder
+      >>> fused, words = Stream.of(jnp.ones((2, 5, 8))), Stream.of(jnp.zeros((2, 5, 4), int), jnp.ones((2, 5, 4), bool))
+      >>> head = ReplyHead(TextDecoder(8, vocab_size=6))
+      >>> head.init_with_output(jax.random.key(0), fused, targets={"tokens": words})[0].shape
+      (2, 5, 4, 6)
     """
 
     decoder: nn.Module
@@ -159,6 +166,12 @@ class Replies:
       max_length: tokens of a reply at most.
       beams, n_best: of the search; as many candidates are kept.
       tokenizer: name of that which made the ids, among those of the data set.
+
+    Example:
+      >>> tokens = Stream.of(jnp.zeros((1, 2, 3), int), jnp.ones((1, 2, 3), bool))
+      >>> index = jnp.arange(2)[None]
+      >>> Replies().loss(jnp.zeros((1, 2, 3, 4)), Batch({}, {"tokens": tokens}, jnp.ones(1), index, index)).round(2)
+      Array([[4.16, 4.16]], dtype=float32)
     """
 
     scores: ClassVar[tuple[str, ...]] = ("sentence_exact",)

@@ -21,6 +21,7 @@ MODULES = (
     "mmjax.decoder",
     "mmjax.datasets.multi30k.vocabulary",
     "mmjax.datasets.multi30k.words",
+    "mmjax.dialogue",
     "mmjax.dual_encoder",
     "mmjax.encoders.audio",
     "mmjax.encoders.features",
