@@ -59,8 +59,8 @@ def test_text_becomes_ids_of_the_words_of_train_and_others_are_unknown():
 
 def test_text_may_be_parts_of_words_is_cut_and_may_be_missing():
     table = columns(says=replaced(replaced(columns()["says"], 2, None), 20, "  "))
-    data = from_table(table, text="says", label="kind", split="part", tokenizer="bpe", vocabulary=30, max_words=3)
-    assert data.tokenizers["says"].get_vocab_size() == 30
+    data = from_table(table, text="says", label="kind", split="part", tokenizer="bpe", vocabulary=40, max_words=3)
+    assert data.tokenizers["says"].get_vocab_size() == 40
     train, validation = data.splits["train"].streams["says"], data.splits["validation"].streams["says"]
     assert train.values.shape == (18, 3) and not train.mask[2].any() and not validation.mask[2].any()
     assert "2 missing" in data.card.description and "28 texts cut to 3 words" in data.card.description

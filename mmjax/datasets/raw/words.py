@@ -12,6 +12,8 @@ __all__ = ["UNKNOWN", "encode", "fit_tokenizer"]
 
 UNKNOWN = "[UNK]"
 """The token with id 0."""
+SUFFIX = "</w>"
+"""Marks a part of a word that ends it, so that ids become words again."""
 
 
 def fit_tokenizer(texts: Sequence[str], *, size: int = 8_000, kind: str = "words") -> Any:
@@ -19,27 +21,32 @@ def fit_tokenizer(texts: Sequence[str], *, size: int = 8_000, kind: str = "words
 
     Args:
       texts: of train.
-      size: ids at most, the unknown one among them.
+      size: ids at most, the unknown one among them; all characters of train are parts, were they more (``bpe``).
       kind: ``words`` (and punctuation marks), where one that train has once is unknown, so that the unknown id is
-        trained too; or ``bpe``, parts of words (Sennrich et al. 2016).
+        trained too; or ``bpe``, parts of words (Sennrich et al. 2016). Both decode to words and marks between blanks.
 
     Raises:
       UsageError: another kind, a size below 2, or texts without a word.
     """
     with extra():
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     if size < 2:
         raise UsageError(f"a vocabulary has 2 ids or more, got {size}")
     options: dict[str, Any] = {"vocab_size": size, "special_tokens": [UNKNOWN], "show_progress": False}
     if kind not in ("words", "bpe"):
         raise UsageError(f"a tokenizer is 'words', 'bpe' or a tokenizers.Tokenizer, got {kind!r}")
     for times in (2, 1):
-        model = models.WordLevel(unk_token=UNKNOWN) if kind == "words" else models.BPE(unk_token=UNKNOWN)
-        trainer = trainers.WordLevelTrainer if kind == "words" else trainers.BpeTrainer
-        tokenizer = Tokenizer(model)
+        if kind == "words":
+            trainer = trainers.WordLevelTrainer(min_frequency=times, **options)
+            tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+        else:
+            ends = {"end_of_word_suffix": SUFFIX}
+            trainer = trainers.BpeTrainer(min_frequency=times, **ends, **options)
+            tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, **ends))
+            tokenizer.decoder = decoders.BPEDecoder(SUFFIX)
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-        tokenizer.train_from_iterator(texts, trainer(min_frequency=times, **options))
+        tokenizer.train_from_iterator(texts, trainer)
         if tokenizer.get_vocab_size() > 1:  # else no word of train stands in it twice
             return tokenizer
     raise UsageError("no text of train holds a word")
