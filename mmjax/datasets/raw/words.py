@@ -36,11 +36,12 @@ def fit_tokenizer(texts: Sequence[str], *, size: int = 8_000, kind: str = "words
     if kind not in ("words", "bpe"):
         raise UsageError(f"a tokenizer is 'words', 'bpe' or a tokenizers.Tokenizer, got {kind!r}")
     for times in (2, 1):
+        trainer: Any
         if kind == "words":
             trainer = trainers.WordLevelTrainer(min_frequency=times, **options)
             tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
         else:
-            ends = {"end_of_word_suffix": SUFFIX}
+            ends: dict[str, Any] = {"end_of_word_suffix": SUFFIX}
             trainer = trainers.BpeTrainer(min_frequency=times, **ends, **options)
             tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, **ends))
             tokenizer.decoder = decoders.BPEDecoder(SUFFIX)
