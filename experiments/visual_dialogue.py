@@ -6,6 +6,10 @@ The dialogues are made by a procedure whose ceilings are computed from it exactl
 best rule says 25.6 % of the replies right by the question alone, 63.5 % with the picture, 74.8 % with the history, all
 of them with both. A row of a part that came near its ceiling has learned what there is; a row of all that passes 74.8 %
 uses history and picture together.
+
+Not finished: no results are committed. Expect, from one seed of the row of all after 8 epochs in place of 16, 85.3 % of
+the replies right, above every ceiling of a part; of what the dialogue was (``first``, ``last``) 100 and 99.7 %. 320 of
+its 388 errors are about the shape, which it learns last.
 """
 
 import functools
