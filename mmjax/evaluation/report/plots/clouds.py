@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmjax.evaluation.measures.alignment import alignment, modality_gap, uniformity
+from mmjax.evaluation.report.cells import decimal
 from mmjax.evaluation.report.plots import style
 from mmjax.evaluation.store.records import RecordStore
 from mmjax.typing import Float, Mapping
@@ -75,8 +76,9 @@ def clouds_figure(clouds: Clouds | None) -> Any:
         axes.set_aspect("equal", adjustable="datalim")
         axes.set_title(title, fontsize=8, pad=3)
         lines = (
-            f"modality gap {modality_gap(queries, partners):.2f}, alignment {alignment(queries, partners):.2f}",
-            f"uniformity {uniformity(queries):.2f} and {uniformity(partners):.2f}",
+            f"modality gap {modality_gap(queries, partners):.2f}",
+            f"alignment {alignment(queries, partners):.2f}",
+            f"uniformity {decimal(uniformity(queries), 2)} and {decimal(uniformity(partners), 2)}",
             f"plane: {100 * share:.0f} % of the variance",
         )
         axes.text(0, -0.03, "\n".join(lines), transform=axes.transAxes, **style_text)
