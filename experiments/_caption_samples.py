@@ -2,7 +2,7 @@
 
     python -m experiments._caption_samples WORKDIR --data-dir DIR
 
-Writes ``WORKDIR/plots/samples.png``, which shows photographs and must stay on the machine, and prints the words alone.
+Writes ``WORKDIR/samples.png``, which shows photographs and must stay on the machine, and prints the words alone.
 Photographs are evenly spread over the test split, in its order: none is chosen.
 """
 
@@ -61,8 +61,7 @@ def main(arguments):
     table = trained.table
     dataset = datasets.load(table.dataset, data_dir=args.data_dir, **table.options)
     found = list(samples(trained, dataset, args.count))
-    out = pathlib.Path(args.workdir) / "plots" / "samples.png"
-    out.parent.mkdir(exist_ok=True)
+    out = pathlib.Path(args.workdir) / "samples.png"  # not among the plots, which are published
     out.write_bytes(png(caption_sheet(found, title=trained.row.name)))
     for one in found:
         print(f"* **{' '.join(one.words)}** ({'; '.join(one.wanted[:2])})")

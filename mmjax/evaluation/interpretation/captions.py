@@ -17,7 +17,7 @@ from mmjax.typing import Float, Mapping, PyTree
 
 __all__ = ["Sample", "caption_sheet", "word_attention"]
 
-MOST = 12  # words with a map each
+MOST = 14  # words with a map each
 NAMES = ("annotation_attention_weights", "cross_attention_weights")
 
 
@@ -65,22 +65,23 @@ class Sample(NamedTuple):
 def caption_sheet(samples: Sequence[Sample], *, title: str = "") -> Any:
     """Each picture with what is said of it, what people say, and below it the map of each word, brighter = more.
 
-    Of more than twelve words the first twelve have a map.
+    Of more than fourteen words the first fourteen have a map.
     """
     import textwrap
 
     from matplotlib.figure import Figure
 
-    tall, strip, gap = 1.3, WIDTH / MOST, 0.12
+    wide = 2 * WIDTH  # a line of text of this size beside a picture
+    tall, strip, gap = 1.3, wide / MOST, 0.12
     heights = [tall + (0 if sample.maps is None else strip + 0.16) + gap for sample in samples]
     top = 0.28 if title else 0.05
     height = sum(heights) + top
-    figure = Figure(figsize=(WIDTH, height))
+    figure = Figure(figsize=(wide, height))
     if title:
         figure.text(0.5, 1 - 0.06 / height, title, ha="center", va="top")
 
     def axes_at(left: float, down: float, width: float, high: float) -> Any:
-        axes = figure.add_axes((left / WIDTH, 1 - (down + high) / height, width / WIDTH, high / height))
+        axes = figure.add_axes((left / wide, 1 - (down + high) / height, width / wide, high / height))
         axes.set_xticks([]), axes.set_yticks([])
         return axes
 
@@ -88,9 +89,9 @@ def caption_sheet(samples: Sequence[Sample], *, title: str = "") -> Any:
     for sample, used in zip(samples, heights):
         picture = _unit(sample.picture)
         axes_at(0.03, down, tall, tall).imshow(picture, cmap="gray", aspect="auto")
-        said = textwrap.fill(" ".join(sample.words) or "(nothing)", 46)
-        wanted = "\n".join(textwrap.shorten(one, 68, placeholder=" ...") for one in sample.wanted)
-        x = (tall + 0.12) / WIDTH
+        said = textwrap.fill(" ".join(sample.words) or "(nothing)", 64)
+        wanted = "\n".join(textwrap.shorten(one, 96, placeholder=" ...") for one in sample.wanted)
+        x = (tall + 0.12) / wide
         figure.text(x, 1 - (down + 0.02) / height, said, va="top", fontsize=9, fontweight="bold")
         lines = said.count("\n") + 1
         figure.text(x, 1 - (down + 0.08 + 0.16 * lines) / height, wanted, va="top", fontsize=6.5, color=GREY)

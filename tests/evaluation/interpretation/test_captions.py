@@ -55,7 +55,7 @@ def test_the_sheet_has_a_picture_and_a_map_of_each_word():
         Sample(picture[..., :1], []),
     ]
     figure = caption_sheet(samples, title="samples")
-    assert len(figure.axes) == 3 + 2 + 12
+    assert len(figure.axes) == 3 + 2 + 14
     texts = [text.get_text() for text in figure.texts]
     assert {"samples", "a dog", "(nothing)", "a dog runs\none dog"} <= set(texts)
     assert png(figure).startswith(b"\x89PNG")
