@@ -11,8 +11,9 @@ BLEU is that of captioning papers (lower-case words without punctuation, brevity
 leave the penalty out, which has a name of its own: soft attention 67.0 / 44.8 / 29.9 / 19.5 and hard attention 67.0 /
 45.7 / 31.4 / 21.3 of Xu et al. 2015 (whole photographs, VGG19), where repetitions of their own code reach 8 to 20.
 
-Not finished: the networks have not been trained to their end. A step of 160 captions takes .27 (transformer) or .38
-(LSTM) seconds of one core, so that a row takes 6 to 8 minutes of a core; 4 GB of memory.
+Expect, with one seed: nearest photograph 8.5, consensus 13.8, attention LSTM 19.8 by beams of 3 and 18.5 greedily. Not
+finished: the two transformers have not been trained. A step of 160 captions takes .27 (transformer) or .38 (LSTM)
+seconds of one core, so that the 1,128 of a row take 5 to 7 minutes of a core, beside compiling; and 4 GB of memory.
 """
 
 import dataclasses
