@@ -304,6 +304,25 @@ def test_scores_of_a_whole_model_are_its_teacher_forced_log_probabilities(genera
         np.testing.assert_allclose(jnp.where(real, own, 0).sum(1), found.scores[:, place], rtol=1e-4, atol=1e-5)
 
 
+def test_seeds_mapped_at_once_say_what_each_says():
+    """They end at different steps: a seed that is done waits unchanged for the others."""
+    memory, words = Stream.of(STREAMS["image"].values), Stream.of(jnp.zeros((3, LENGTH), jnp.int32))
+    head = HEAD.clone(num_layers=1)
+    seeds = [draw_params(head, memory, targets=words, seed=seed) for seed in (1, 2, 3)]
+
+    def search(params):
+        return beam_search(head, {"params": params}, memory, max_length=LENGTH, end_id=END, beams=2, n_best=2)
+
+    together = quick_jit(jax.vmap(search))(jax.tree.map(lambda *x: jnp.stack(x), *seeds))
+    assert len({int(n) for n in together.tokens.mask.sum(-1).max((1, 2))}) > 1
+    one = quick_jit(search)
+    for number, params in enumerate(seeds):
+        alone = one(params)
+        np.testing.assert_array_equal(together.tokens.values[number], alone.tokens.values)
+        np.testing.assert_array_equal(together.tokens.mask[number], alone.tokens.mask)
+        np.testing.assert_allclose(together.scores[number], alone.scores, rtol=1e-4)
+
+
 @pytest.mark.parametrize("size, count", [(1_000, 3), (1_025, 1), (5_000, 5), (70, 2)])
 def test_the_largest_of_long_rows_stand_in_the_same_places(size, count):
     """Ties, minus infinity and a row that ends within a block among them."""
