@@ -29,7 +29,7 @@ class Clouds(NamedTuple):
 def clouds_of(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], store: RecordStore) -> Clouds | None:
     """Those of the best network of these rows on validation, of its first seed; None where none was kept untrained."""
     sign = 1 if summary["higher_is_better"] else -1
-    networks = [row for row in rows if row["kind"] == "model" and row["role"] != "shuffled control"]
+    networks = [row for row in rows if row.get("kind") == "model" and row.get("role") != "shuffled control"]
     for row in sorted(networks, key=lambda row: -sign * row["validation"]):
         digest, arrays = store.analysis(row["name"]) or ({}, {})
         if "clouds/before" in arrays and digest["seeds"] == row["seeds"]:
