@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> str:
     import numpy as np
 
     from mmjax.answers.pictures import read_picture
-    from mmjax.answers.trained import load_trained, numbered_words, one_of_kind
+    from mmjax.answers.trained import load_trained, numbered_words
     from mmjax.errors import UsageError
     from mmjax.stream import Stream
     from mmjax.tasks import kept_logits, kept_outputs
@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> str:
         raise UsageError(f"--top is 1 or more, got {args.top}")
     trained = load_trained(args.workdir, _fits, WHAT, args.row)
     inputs = trained.inputs
-    image, text = one_of_kind(inputs, "image", trained.streams), one_of_kind(inputs, "text", trained.streams)
-    assert image and text
+    image, text = trained.stream_of("image"), trained.stream_of("text")
     picture = read_picture(args.image, inputs.streams[image].item)
     question, unknown = numbered_words(inputs, text, args.question)
     raw = {image: Stream(picture[None, None], np.ones((1, 1), bool)), text: question}

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> str:
     import numpy as np
 
     from mmjax.answers.pictures import read_picture
-    from mmjax.answers.trained import load_trained, one_of_kind
+    from mmjax.answers.trained import load_trained
     from mmjax.captioning import NO_HYPOTHESIS
     from mmjax.errors import UsageError
     from mmjax.hypotheses import unpack
@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> str:
     if args.beams < 1 or args.top < 1:
         raise UsageError(f"--beams and --top are 1 or more, got {args.beams} and {args.top}")
     trained = load_trained(args.workdir, _fits, WHAT, args.row)
-    image = one_of_kind(trained.inputs, "image", trained.streams)
-    assert image
+    image = trained.stream_of("image")
     picture = read_picture(args.image, trained.inputs.streams[image].item)
     streams = trained.prepare({image: Stream(picture[None, None], np.ones((1, 1), bool))})
     task: Any = trained.task

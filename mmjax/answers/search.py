@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> str:
         about, a run of another task.
     """
     from mmjax.answers.pictures import read_picture
-    from mmjax.answers.trained import load_trained, one_of_kind
+    from mmjax.answers.trained import load_trained
     from mmjax.errors import UsageError
 
     if (args.images is None) == (args.captions is None):
@@ -57,8 +57,7 @@ def run(args: argparse.Namespace) -> str:
         raise UsageError(f"--top is 1 or more, got {args.top}")
     lines, files = _lines(args.captions) if args.captions else [], _pictures(args.images) if args.images else []
     trained = load_trained(args.workdir, _fits, WHAT, args.row)
-    name = one_of_kind(trained.inputs, "image")
-    assert name
+    name = trained.stream_of("image", seen=False)
     item, notes = trained.inputs.streams[name].item, []
     pictures, named = [], []
     for path in files or [pathlib.Path(args.image)]:
@@ -110,13 +109,12 @@ def _cosines(trained: Any, pictures: Sequence[Any], texts: Sequence[str], data_d
     """``[pictures, texts]``: every picture is an example, all texts belong to the first."""
     import numpy as np
 
-    from mmjax.answers.trained import numbered_words, one_of_kind
+    from mmjax.answers.trained import numbered_words
     from mmjax.datasets.base import SPLITS
     from mmjax.experiment.data import apply_view, load_raw, row_data
     from mmjax.stream import Batch, Stream
 
-    image, text = (one_of_kind(trained.inputs, kind) for kind in ("image", "text"))
-    assert image and text
+    image, text = (trained.stream_of(kind, seen=False) for kind in ("image", "text"))
     words = [numbered_words(trained.inputs, text, one, "sentence")[0] for one in texts]
     count, width = len(pictures), words[0].mask.shape[-1]
     ids, mask = np.zeros((count, len(words), width), np.int32), np.zeros((count, len(words), width), bool)

@@ -60,6 +60,17 @@ class Trained:
         """Names of the streams that the row sees."""
         return tuple(self.row.streams or self.inputs.streams)
 
+    def stream_of(self, kind: str, *, seen: bool = True) -> str:
+        """The only stream of a kind among those that the row sees, or of the data set.
+
+        Raises:
+          UsageError: there is none, or more than one.
+        """
+        name = one_of_kind(self.inputs, kind, self.streams if seen else None)
+        if name is None:
+            raise UsageError(f"row {self.row.name!r} of {str(self.workdir)!r} has not one stream of {kind}")
+        return name
+
     def prepare(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
         """New raw examples after the views of table and row, with the streams of the row alone.
 

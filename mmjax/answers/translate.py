@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> str:
     import numpy as np
 
     from mmjax.answers.pictures import read_picture
-    from mmjax.answers.trained import load_trained, numbered_words, one_of_kind
+    from mmjax.answers.trained import load_trained, numbered_words
     from mmjax.captioning import NO_HYPOTHESIS
     from mmjax.datasets.multi30k.words import readable, tokenised
     from mmjax.errors import UsageError
@@ -57,8 +57,7 @@ def run(args: argparse.Namespace) -> str:
     trained = load_trained(args.workdir, functools.partial(_fits, image=image), what, args.row)
     inputs = trained.inputs
     task: Any = trained.task
-    name = one_of_kind(inputs, "text", trained.streams)
-    assert name
+    name = trained.stream_of("text")
     published = inputs.tokenizers[name].normalizer is None if name in inputs.tokenizers else False
     text = tokenised(args.text) if published else args.text
     sentence, unknown = numbered_words(inputs, name, text, "sentence")
