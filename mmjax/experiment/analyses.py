@@ -157,7 +157,7 @@ def _rule(subject: Subject) -> Literal["null", "permutation"]:
 
 def _adds_up(subject: Subject) -> bool:
     """Whether outputs are such that a sum of several means something: embeddings and sentences are not."""
-    return subject.metric.outputs not in ("other", "ranks")
+    return subject.metric.outputs not in ("other", "ranks", "sentences")
 
 
 def _interactions(subject: Subject, measure: Measure) -> dict[str, np.ndarray]:

@@ -60,6 +60,8 @@ def write_inputs(workdir: pathlib.Path, raw: Dataset) -> None:
         form = StreamForm(raw.card.kinds[name], mask.shape[1:], values.shape[mask.ndim :], values.dtype.name)
         streams[name] = dataclasses.asdict(form)
     for name, tokenizer in raw.tokenizers.items():
+        if not hasattr(tokenizer, "to_str"):  # the user's own: texts are numbered where it is
+            continue
         path = workdir / FOLDER / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, tokenizer.to_str().encode())

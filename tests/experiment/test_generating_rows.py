@@ -11,7 +11,6 @@ import pytest
 
 from mmjax.datasets.base import Card, Dataset
 from mmjax.errors import UsageError
-from mmjax.evaluation.scores import Score, register, scores
 from mmjax.evaluation.store.records import RecordStore
 from mmjax.experiment import Row, Table, run_table
 from mmjax.experiment.analyses import Measure
@@ -65,18 +64,6 @@ class Saying:
 
     def check_target(self, target, real):
         return None
-
-
-@pytest.fixture(scope="module", autouse=True)
-def exact():
-    if "sentence_exact" not in scores():
-
-        def items(outputs, target):
-            said = [first_texts(one) for one in outputs]
-            right = decode_texts(target["text"])
-            return np.asarray([[text in some for text, some in zip(seed, right)] for seed in said], float)
-
-        register(Score.share("sentence_exact", "share of right sentences", "exact", outputs="other", items=items))
 
 
 def draw(rows, first):
