@@ -101,7 +101,9 @@ def test_killed_at_every_file_it_continues_to_the_same_bytes(finished, tmp_path,
             break
         except Killed:
             deaths += 1
-    assert deaths == 18 and {"targets.npz", "timing.json", "table.md", "table.tex", "report.html"} < set(met)
+    assert deaths == 19 and {"targets.npz", "inputs.json", "timing.json", "table.md", "table.tex", "report.html"} < set(
+        met
+    )
     assert product(tmp_path) == product(finished)
 
 

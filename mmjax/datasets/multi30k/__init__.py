@@ -78,7 +78,7 @@ def needed(options: "Options") -> dict[str, str]:
 def _card(options: Options) -> Card:
     text = {"bpe": "published units", "raw": "raw text"}[options.source]
     language = LANGUAGES[options.language]
-    name = f"multi30k (en-{options.language}, {options.test}, {text})"
+    name = CARD.name if options == Options() else f"{CARD.name} (en-{options.language}, {options.test}, {text})"
     return dataclasses.replace(CARD, name=name, description=f"{CARD.description} Here: into {language}, {text}.")
 
 

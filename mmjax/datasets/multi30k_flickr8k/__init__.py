@@ -63,7 +63,7 @@ def _files(options: Options) -> dict[str, str]:
 
 def _card(options: Options) -> Card:
     text = {"bpe": "published units", "raw": "raw text"}[options.source]
-    name = f"multi30k_flickr8k (en-{options.language}, {text})"
+    name = CARD.name if options == Options() else f"{CARD.name} (en-{options.language}, {text})"
     description = f"{CARD.description} Here: into {LANGUAGES[options.language]}, {text}."
     return dataclasses.replace(CARD, name=name, description=description)
 
