@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from mmjax import datasets
-from mmjax.datasets.questions import as_texts
+from mmjax.datasets.raw.words import stored_texts
 from mmjax.errors import UsageError
 from mmjax.evaluation.scores.answers import read_wordnet, wups
 from mmjax.evaluation.store.records import RecordStore
@@ -44,7 +44,7 @@ def main(argv=None):
         print(f"error: {error}", file=sys.stderr)
         return 2
     records = [source[i] for i in range(len(source))]
-    truths = [answer for record in records for answer in as_texts(record["answer"])]
+    truths = [answer for record in records for answer in stored_texts(record["answer"])]
     groups = np.concatenate([np.full(len(record["answer"]), record["group"]) for record in records])
     print("| row | exact | WUPS@0.9 | WUPS@0.0 |\n|---|---|---|---|")
     for row in (one["name"] for one in config["rows"] if store.records(one["name"])):

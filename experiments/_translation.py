@@ -1,22 +1,19 @@
 """What the translation tables share: Transformer-tiny with tied vectors, ways of reading an image, image controls."""
 
-import dataclasses
 import functools
 
 import flax.linen as nn
 import numpy as np
 import optax
 
+from experiments._towers import as_features, image_maps
 from mmjax.answers.trained import of_each_example
 from mmjax.datasets.base import SPLITS
-from mmjax.datasets.sources import cache_folder, data_folder
 from mmjax.decoder import DecoderBlock, TextDecoder
 from mmjax.encoders import TransformerText
-from mmjax.errors import UsageError
 from mmjax.fusion import GatedTokens, JoinedTokens
 from mmjax.layers import TokenEmbedding, TransformerBlock
 from mmjax.models import Multimodal
-from mmjax.pretrained import efficientnet_lite0, frozen_features
 from mmjax.stream import Stream
 from mmjax.training import Train
 from mmjax.translation import inverse_square_root
@@ -68,28 +65,16 @@ def with_feature_maps(dataset):
 
     Features are computed once and kept beside the prepared data.
     """
-    root = dataset.data_dir or data_folder(None)
-    if root is None:
-        raise UsageError("multi30k_flickr8k needs the weights of EfficientNet-Lite0: set --data-dir or MMJAX_DATA_DIR")
-    tower = efficientnet_lite0(root / "pretrained" / "efficientnet_lite0.safetensors", tokens=True)
-    folder = (dataset.cache_dir or cache_folder(None)) / "features"
-    keep = functools.partial(frozen_features, tower, cache_dir=folder, dtype=np.float16)
     splits, basis = {}, None
-    for split, batch in dataset.splits.items():
-        maps = keep(batch.streams["image"])
+    for split, maps in image_maps(dataset).items():
         if basis is None:
             width = maps.values.shape[-1]
             basis = np.random.default_rng(PROJECTION_SEED).normal(0, width**-0.5, (width, COMPONENTS))
             basis = basis.astype(np.float32)
         values = np.stack([one.astype(np.float32) @ basis for one in maps.values])
+        batch = dataset.splits[split]
         splits[split] = batch.replace(streams={**batch.streams, "image": Stream(values, maps.mask)})
-    return _as_feature(dataset, splits)
-
-
-def _as_feature(dataset, splits):
-    kinds = dataset.card.kinds | {"image": "feature"}
-    noise = dataset.card.noise | {"image": "standardised features + N(0, (2 severity)^2)"}
-    return dataclasses.replace(dataset, splits=splits, card=dataclasses.replace(dataset.card, kinds=kinds, noise=noise))
+    return as_features(dataset, splits, ["image"])
 
 
 def noise_images(dataset, *, width=None):
@@ -111,4 +96,4 @@ def noise_images(dataset, *, width=None):
         values = moments[0] + moments[1] * generator.standard_normal(shape, np.float32)
         image = Stream(values.astype(np.float32), np.ones(shape[:2], bool))
         splits[split] = batch.replace(streams={**batch.streams, "image": image})
-    return _as_feature(dataset, splits)
+    return as_features(dataset, splits, ["image"])

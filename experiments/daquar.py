@@ -10,23 +10,20 @@ train and validation for test. The table ``daquar_reduced`` asks the 297 questio
 difference. WUPS, the data set's other score: ``python -m experiments._daquar_wups WORKDIR --wordnet FOLDER``.
 """
 
-import dataclasses
 import functools
 
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._towers import with_maps
 from mmjax import fusion
+from mmjax.answers.trained import of_each_example
 from mmjax.datasets import views
-from mmjax.datasets.sources import cache_folder, data_folder
 from mmjax.encoders import BagOfWords, LeNet
-from mmjax.errors import UsageError
 from mmjax.experiment import Paper, Row, Table
 from mmjax.heads import ClosedListHead
 from mmjax.models import Multimodal, PerItem
 from mmjax.pretrained.adapters import Projector
-from mmjax.pretrained.efficientnet import efficientnet_lite0
-from mmjax.pretrained.features import frozen_features
 from mmjax.stream import by_index, target_items
 from mmjax.tasks import Classification
 from mmjax.training import Train
@@ -38,25 +35,7 @@ RECALLED = "Malinowski, Rohrbach & Fritz, ICCV 2015"
 NOT_HERE = "printed beside the rows: it starts from another pretrained network and sees whole photographs"
 
 
-def feature_maps(dataset):
-    """The frozen network's map of each photograph, 49 places 1,280 wide in half precision, kept in the cache folder."""
-    folder = dataset.data_dir or data_folder(None)
-    if folder is None:
-        raise UsageError("the frozen network is in a folder 'pretrained' of the data folder: set MMJAX_DATA_DIR")
-    tower = efficientnet_lite0(folder / "pretrained" / "efficientnet_lite0.safetensors", tokens=True)
-    cache = (dataset.cache_dir or cache_folder(None)) / "features"
-    kept = {}  # of a person's picture all splits are one
-    for batch in dataset.splits.values():
-        if id(batch) not in kept:
-            where = cache if batch.size > 1 else None
-            maps = frozen_features(tower, batch.streams["image"], cache_dir=where, dtype=np.float16)
-            kept[id(batch)] = batch.replace(streams={**batch.streams, "image": maps})
-    splits = {split: kept[id(batch)] for split, batch in dataset.splits.items()}
-    kinds, noise = ({**old, "image": new} for old, new in (
-        (dataset.card.kinds, "feature"), (dataset.card.noise, "N(0, severity^2) per feature")))  # fmt: skip
-    return dataclasses.replace(dataset, splits=splits, card=dataclasses.replace(dataset.card, kinds=kinds, noise=noise))
-
-
+@of_each_example
 def small(dataset):
     """Photographs of 84 by 112 pixels, each the mean of four."""
 
@@ -66,10 +45,6 @@ def small(dataset):
         return stream.replace(values=(255 * pixels.reshape(shape).mean((3, 5))).round().astype(np.uint8))
 
     return views.map_stream(dataset, "image", halve)
-
-
-for view in (feature_maps, small):
-    view.of_each_example = True  # nothing is learned of the data: a person's picture can go through it
 
 
 def bags(data, split, vocabulary=None):
@@ -159,7 +134,7 @@ def rows(answers):
     """All rows, for a list of so many answers, that of all others among them."""
     alone, make = ("question",), functools.partial(network, answers)
     tower, scratch = "on the frozen network's map", "from scratch"
-    on_tower = functools.partial(Row, view=feature_maps, section=tower)
+    on_tower = functools.partial(Row, view=with_maps, section=tower)
     own = LeNet(DIM, channels=(8, 16, 32, 32), kernel_size=3, hidden_dims=(), tokens=True, dropout_rate=0.3)
     yield Row("first two words", fit=first_words, streams=alone, varies=False, baseline=False, section=scratch)
     yield Row("question only", model=make(fusion.Concat(DIM), alone), streams=alone, section=scratch)

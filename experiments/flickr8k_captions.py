@@ -21,19 +21,16 @@ import functools
 
 import numpy as np
 
+from experiments._towers import with_maps
 from mmjax.attention_decoder import AttentionLSTMDecoder
 from mmjax.captioning import Captioning, Items, PerCaption
-from mmjax.datasets.sources import cache_folder, data_folder
 from mmjax.decoder import DecoderBlock, TextDecoder
-from mmjax.errors import UsageError
 from mmjax.evaluation.scores import score
 from mmjax.evaluation.scores.bleu import caption_words, references
 from mmjax.experiment import Paper, Row, Table
 from mmjax.hypotheses import pack
 from mmjax.models import Multimodal
 from mmjax.pretrained.adapters import Projector
-from mmjax.pretrained.efficientnet import efficientnet_lite0
-from mmjax.pretrained.features import frozen_features
 from mmjax.training import Train, warmup_cosine
 
 VOCABULARY, WORDS, DIM = 2_000, 18, 128
@@ -53,28 +50,6 @@ PUBLISHED = {  # BLEU-1 to 4
     "BRNN": (57.9, 38.3, 24.5, 16.0, "Karpathy & Fei-Fei 2015, recalled"),
     "Log-bilinear": (65.6, 42.4, 27.7, 17.7, "Kiros et al. 2014, recalled"),
 }
-
-
-def feature_maps(dataset):
-    """The frozen network's map of each photograph, 49 places 1,280 wide in half precision, kept in the cache folder."""
-    folder = dataset.data_dir or data_folder(None)
-    if folder is None:
-        raise UsageError("the frozen network is in a folder 'pretrained' of the data folder: set MMJAX_DATA_DIR")
-    tower = efficientnet_lite0(folder / "pretrained" / "efficientnet_lite0.safetensors", tokens=True)
-    cache = (dataset.cache_dir or cache_folder(None)) / "features"
-    kept = {id(batch): batch for batch in dataset.splits.values()}  # of a person's picture all splits are one
-    for key, batch in kept.items():
-        folder = cache if batch.size > 1 else None
-        maps = frozen_features(tower, batch.streams["image"], cache_dir=folder, dtype=np.float16)
-        kept[key] = batch.replace(streams={"image": maps})
-    splits = {split: kept[id(batch)] for split, batch in dataset.splits.items()}
-    card = dataclasses.replace(
-        dataset.card, kinds={"image": "feature"}, noise={"image": "N(0, severity^2) per feature"}
-    )
-    return dataclasses.replace(dataset, splits=splits, card=card)
-
-
-feature_maps.of_each_example = True  # nothing is learned of the data: a person's picture can go through it
 
 
 def without_image(dataset):
@@ -163,7 +138,7 @@ TABLE = Table(
     title="Flickr8k captions from the map of a frozen EfficientNet-Lite0 (official split)",
     dataset="flickr8k",
     options={"captions": True, "max_words": WORDS, "vocabulary": VOCABULARY},
-    view=feature_maps,
+    view=with_maps,
     task=Captioning(VOCABULARY, max_length=WORDS, beams=3, also=(1,), scores=SCORES),
     train=TRAIN,
     seeds=1,

@@ -29,19 +29,17 @@ import importlib.util
 import flax.linen as nn
 import numpy as np
 
-from mmjax.datasets.raw.words import encode, fit_tokenizer
-from mmjax.datasets.sources import cache_folder
+from experiments._towers import features_folder, image_maps, texts_of
+from mmjax.datasets.raw.words import encode_padded, fit_tokenizer
 from mmjax.encoders import BagOfWords, FeatureMLP, ResNet
-from mmjax.errors import UsageError
 from mmjax.experiment import Paper, Row, Table
 from mmjax.models import DualEncoder
-from mmjax.pretrained import efficientnet_lite0, frozen_features, minilm, sentence_features
+from mmjax.pretrained import minilm, sentence_features
 from mmjax.pretrained.minilm import PACKAGE
 from mmjax.retrieval import SCORES, Retrieval
 from mmjax.stream import Stream
 from mmjax.training import Train, warmup_cosine
 
-SPLITS = ("train", "validation", "test")
 MAX_WORDS, VOCABULARY, MOST = 24, 8_000, 384
 RIDGES = {"minilm": (1.0, 0.03), "lsa": (1.0, 0.3)}  # of image and text, chosen on validation
 TRAIN = Train(epochs=5, batch_size=128, learning_rate=5e-4, schedule=warmup_cosine, select="rsum")
@@ -53,21 +51,17 @@ def with_features(dataset):
 
     The tower's vector is the mean of its map, which is kept once for this table and for that of captions.
     """
-    if dataset.data_dir is None:
-        raise UsageError("flickr8k_retrieval needs the weights of EfficientNet-Lite0: set --data-dir or MMJAX_DATA_DIR")
-    folder = (dataset.cache_dir or cache_folder(None)) / "features"
-    image = efficientnet_lite0(dataset.data_dir / "pretrained" / "efficientnet_lite0.safetensors", tokens=True)
-    vectors = {}
-    for split, batch in dataset.splits.items():
-        maps = frozen_features(image, batch.streams["image"], cache_dir=folder, dtype=np.float16)
-        vectors[split] = unit(np.sqrt(np.stack([one.mean(0, dtype=np.float32) for one in maps.values])))
+    vectors = {
+        split: unit(np.sqrt(np.stack([one.mean(0, dtype=np.float32) for one in maps.values])))
+        for split, maps in image_maps(dataset).items()
+    }
     pieces = {split: batch.streams["text"] for split, batch in dataset.splits.items()}
-    captions = {split: spoken(dataset.tokenizers["text"], stream) for split, stream in pieces.items()}
-    shapes = {split: stream.mask.shape[:2] for split, stream in pieces.items()}
-    texts = {"lsa": {k: some.reshape(*shapes[k], -1) for k, some in latent(captions, 1_000).items()}}
+    rows = {split: texts_of(dataset.tokenizers["text"], stream) for split, stream in pieces.items()}
+    captions = {split: some.ravel().tolist() for split, some in rows.items()}
+    texts = {"lsa": {k: some.reshape(*rows[k].shape, -1) for k, some in latent(captions, 1_000).items()}}
     if importlib.util.find_spec(PACKAGE):
         text = minilm()
-        kept = {k: sentence_features(text, stream, cache_dir=folder) for k, stream in pieces.items()}
+        kept = {k: sentence_features(text, stream, cache_dir=features_folder(dataset)) for k, stream in pieces.items()}
         texts["minilm"] = {k: stream.values for k, stream in kept.items()}
     found = {split: {"image": 20 * (x - vectors["train"].mean(0))} for split, x in vectors.items()}
     for name, some in texts.items():
@@ -76,7 +70,7 @@ def with_features(dataset):
     words, splits = fit_tokenizer(captions["train"], size=VOCABULARY), {}
     for split, batch in dataset.splits.items():
         streams = {name: of_vectors(values, pieces[split]) for name, values in found[split].items()}
-        streams["text"] = words_of(words, captions[split], shapes[split])
+        streams["text"] = encode_padded(words, rows[split], MAX_WORDS)
         pixels = batch.streams["image"]
         streams["pixels"] = Stream(halved(pixels.values), pixels.mask)
         splits[split] = batch.replace(streams=streams)
@@ -127,22 +121,6 @@ def halved(pixels):
     *lead, side, _, channels = pixels.shape
     four = pixels.reshape(*lead, side // 2, 2, side // 2, 2, channels)
     return np.round(four.astype(np.float32).mean((-4, -2))).astype(np.uint8)
-
-
-def spoken(tokenizer, stream):
-    """The captions of a split, one after the other, in lower case."""
-    flat, there = (np.asarray(x).reshape(-1, x.shape[-1]) for x in (stream.values, stream.mask))
-    return tokenizer.decode_batch([ids[real].tolist() for ids, real in zip(flat, there)], skip_special_tokens=True)
-
-
-def words_of(tokenizer, texts, shape):
-    """Ids ``[photographs, captions, MAX_WORDS]``."""
-    ids = np.zeros((len(texts), MAX_WORDS), np.int32)
-    mask = np.zeros(ids.shape, bool)
-    for place, sentence in enumerate(encode(tokenizer, texts, MAX_WORDS)[0]):
-        if sentence is not None:
-            ids[place, : len(sentence)], mask[place, : len(sentence)] = sentence, True
-    return Stream(ids.reshape(*shape, MAX_WORDS), mask.reshape(*shape, MAX_WORDS))
 
 
 def closed_form(data, seed, members, *, second, components=128):

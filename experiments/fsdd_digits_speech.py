@@ -16,13 +16,13 @@ import dataclasses
 
 import numpy as np
 
+from experiments._towers import as_features, features_folder, weights
 from experiments.fsdd_digits import DIM, ENCODERS, MODALITIES
 from experiments.fsdd_digits import TABLE as TRAINED_HERE
 from mmjax import fusion
 from mmjax.datasets import views
 from mmjax.datasets.fsdd_digits.pairs import SAMPLE_RATE
 from mmjax.encoders import FeatureMLP, LeNet
-from mmjax.errors import UsageError
 from mmjax.experiment import Row
 from mmjax.experiment.baselines import decision_rows, matched_rows, statistics_rows
 from mmjax.heads import ClassificationHead
@@ -37,10 +37,8 @@ HEARD = FeatureMLP(DIM, hidden_dims=(128,), dropout_rate=0.3)
 
 def with_speech(dataset):
     """Recordings as standardised windows of the frozen tower; those of train and validation are kept by content."""
-    if dataset.data_dir is None:
-        raise UsageError("the weights of the speech embedding are needed: set --data-dir or MMJAX_DATA_DIR")
-    tower = speech_embedding(dataset.data_dir / "pretrained" / "speech_embedding.safetensors", tokens=True)
-    folder, splits = dataset.cache_dir and dataset.cache_dir / "features", {}
+    tower = speech_embedding(weights(dataset, "speech_embedding.safetensors"), tokens=True)
+    folder, splits = features_folder(dataset), {}
     for split, batch in dataset.splits.items():
         waves = batch.streams["audio"]
         around = ((0, 0), (SILENCE, SILENCE))
@@ -49,8 +47,7 @@ def with_speech(dataset):
         # noisy copies of test come by the thousand: they are not kept
         vectors = frozen_features(tower, heard, cache_dir=None if split == "test" else folder, batch_size=64)
         splits[split] = batch.replace(streams={**batch.streams, "audio": vectors})
-    card = dataclasses.replace(dataset.card, kinds={**dataset.card.kinds, "audio": "feature"})
-    return views.standardise(dataclasses.replace(dataset, splits=splits, card=card), ["audio"])
+    return views.standardise(as_features(dataset, splits, ["audio"]), ["audio"])
 
 
 def upsampled(waves):

@@ -16,10 +16,10 @@ import functools
 
 import numpy as np
 
+from experiments._towers import features_folder, texts_of
 from mmjax import fusion
 from mmjax.datasets.meld import TRAIN_COUNTS
-from mmjax.datasets.raw.words import encode, fit_tokenizer
-from mmjax.datasets.sources import cache_folder
+from mmjax.datasets.raw.words import encode_padded, fit_tokenizer
 from mmjax.encoders import BagOfWords, Categories, FeatureMLP, FeatureTransformer, Recurrent, RecurrentText
 from mmjax.experiment import Paper, Row, Table
 from mmjax.heads import ClassificationHead
@@ -27,7 +27,7 @@ from mmjax.layers import GRU, TransformerBlock, final_state
 from mmjax.models import Multimodal
 from mmjax.pretrained.features import sentence_features
 from mmjax.pretrained.minilm import minilm
-from mmjax.stream import Stream, by_index, target_items
+from mmjax.stream import by_index, target_items
 from mmjax.tasks import Classification
 from mmjax.training import Train
 
@@ -42,34 +42,21 @@ README = "README of declare-lab/conv-emotion"
 def with_sentences(dataset):
     """Streams ``sentence`` (MiniLM's vectors) and ``text`` (words of train, short), beside those of speakers."""
     text = {split: batch.streams["text"] for split, batch in dataset.splits.items()}
-    tower, folder = minilm(), cache_folder(None) / "features"
+    tower, folder = minilm(), features_folder(dataset)
     sentences = {split: sentence_features(tower, stream, cache_dir=folder) for split, stream in text.items()}
-    spoken = {split: _texts(dataset.tokenizers["text"], stream) for split, stream in text.items()}
-    words = fit_tokenizer(spoken["train"], size=VOCABULARY)
+    spoken = {split: texts_of(dataset.tokenizers["text"], stream) for split, stream in text.items()}
+    words = fit_tokenizer(spoken["train"].ravel().tolist(), size=VOCABULARY)
     splits = {}
     for split, batch in dataset.splits.items():
-        streams = {**batch.streams, "sentence": sentences[split], "text": _words(words, spoken[split], text[split])}
+        streams = {
+            **batch.streams,
+            "sentence": sentences[split],
+            "text": encode_padded(words, spoken[split], MAX_WORDS),
+        }
         splits[split] = batch.replace(streams=streams)
     kinds = {**dataset.card.kinds, "sentence": "feature"}
     card = dataclasses.replace(dataset.card, kinds=kinds)
     return dataclasses.replace(dataset, splits=splits, card=card, tokenizers={"text": words})
-
-
-def _texts(tokenizer, stream):
-    """The utterances of a split, one after the other."""
-    real = stream.mask.any(-1)
-    pieces = [ids[mask].tolist() for ids, mask in zip(stream.values[real], stream.mask[real])]
-    return tokenizer.decode_batch(pieces, skip_special_tokens=True)
-
-
-def _words(tokenizer, texts, like):
-    """Ids ``[dialogues, utterances, MAX_WORDS]``."""
-    ids = np.zeros((*like.mask.shape[:2], MAX_WORDS), np.int32)
-    mask = np.zeros(ids.shape, bool)
-    for place, one in zip(np.argwhere(like.mask.any(-1)), encode(tokenizer, texts, MAX_WORDS)[0]):
-        if one is not None:
-            ids[(*place, slice(len(one)))], mask[(*place, slice(len(one)))] = one, True
-    return Stream(ids, mask)
 
 
 def prior(data, seed, members, *, of=None):

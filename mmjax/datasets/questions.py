@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from mmjax.datasets.base import SPLITS
-from mmjax.datasets.raw.words import encode, fit_tokenizer
+from mmjax.datasets.raw.words import encode_padded, fit_tokenizer, stored_texts
 from mmjax.datasets.recipe import Columns
 from mmjax.extras import extra
 from mmjax.stream import Stream
 
-__all__ = ["as_texts", "decode_picture", "pack_questions"]
+__all__ = ["decode_picture", "pack_questions"]
 
 
 def decode_picture(content: np.ndarray) -> np.ndarray:
@@ -21,11 +21,6 @@ def decode_picture(content: np.ndarray) -> np.ndarray:
         from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(content.tobytes())).convert("RGB"), np.uint8)
-
-
-def as_texts(texts: Sequence[Any]) -> list[str]:
-    """Texts of a stored example, which holds them as bytes."""
-    return [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
 
 
 def pack_questions(
@@ -42,24 +37,21 @@ def pack_questions(
     Returns:
       The columns, and the tokenizer of the questions by its stream; its words are those of train.
     """
-    texts = {split: [as_texts(row) for row in columns[split]["question"]] for split in SPLITS}
+    texts = {split: [stored_texts(row) for row in columns[split]["question"]] for split in SPLITS}
     tokenizer = fit_tokenizer([question for row in texts["train"] for question in row])
     most = max(len(row) for split in SPLITS for row in texts[split])
     made: Columns = {}
     for split in SPLITS:
         count, first = len(texts[split]), 0
-        ids, mask = np.zeros((count, most, max_words), np.int32), np.zeros((count, most, max_words), bool)
         target, index, group = np.zeros((count, most), np.int32), *(np.full((count, most), -1, np.int32),) * 2
         index, group = index.copy(), group.copy()
         for row, (questions, answer) in enumerate(zip(texts[split], answers[split])):
-            for place, sentence in enumerate(encode(tokenizer, questions, max_words)[0]):
-                if sentence is not None:
-                    ids[row, place, : len(sentence)], mask[row, place, : len(sentence)] = sentence, True
             asked = len(questions)
             target[row, :asked], index[row, :asked] = answer, np.arange(first, first + asked)
             group[row, :asked] = columns[split]["group"][row]
             first += asked
         pixels = np.stack([decode_picture(image) for image in columns[split]["image"]])[:, None]
         image = Stream(pixels, np.ones(pixels.shape[:2], bool))
-        made[split] = {"image": image, "question": Stream(ids, mask), "target": target, "index": index, "group": group}
+        question = encode_padded(tokenizer, texts[split], max_words, most=most)
+        made[split] = {"image": image, "question": question, "target": target, "index": index, "group": group}
     return made, {"question": tokenizer}

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mmjax.datasets.base import SPLITS
-from mmjax.datasets.questions import as_texts, pack_questions
+from mmjax.datasets.questions import pack_questions
+from mmjax.datasets.raw.words import stored_texts
 from mmjax.datasets.recipe import Columns
 from mmjax.errors import UsageError
 
@@ -83,7 +84,7 @@ def classes(options: Any, columns: Columns) -> tuple[str, ...]:
     first; then what stands for all others.
     """
     counts = collections.Counter(
-        answer for split in ("train", "validation") for row in columns[split]["answer"] for answer in as_texts(row)
+        answer for split in ("train", "validation") for row in columns[split]["answer"] for answer in stored_texts(row)
     )
     listed = sorted((answer for answer, n in counts.items() if n >= options.min_count), key=lambda a: (-counts[a], a))
     if not listed:
@@ -96,7 +97,9 @@ def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any
     names = classes(options, columns)
     number = {answer: place for place, answer in enumerate(names)}
     answers = {
-        split: [np.asarray([number.get(a, len(names) - 1) for a in as_texts(row)]) for row in columns[split]["answer"]]
+        split: [
+            np.asarray([number.get(a, len(names) - 1) for a in stored_texts(row)]) for row in columns[split]["answer"]
+        ]
         for split in SPLITS
     }
     return pack_questions(columns, answers, options.max_words)

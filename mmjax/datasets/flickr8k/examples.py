@@ -10,7 +10,7 @@ import numpy as np
 
 from mmjax.data import Example
 from mmjax.datasets.base import SPLITS
-from mmjax.datasets.raw.words import encode, fit_tokenizer
+from mmjax.datasets.raw.words import encode, encode_padded, stored_texts, tokenizer_of
 from mmjax.datasets.recipe import Columns
 from mmjax.errors import UsageError
 from mmjax.extras import extra
@@ -80,15 +80,10 @@ def decode(image: np.ndarray, size: int = SIZE) -> np.ndarray:
 
 def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any]]:
     """Photographs as pixels ``[n, 1, 128, 128, 3]``, captions as ids and mask ``[n, 5, max_words]`` or the target."""
-    texts = {split: [_texts(row) for row in columns[split]["text"]] for split in SPLITS}
+    texts = {split: [stored_texts(row) for row in columns[split]["text"]] for split in SPLITS}
     train = [caption for row in texts["train"] for caption in row]
-    pieces = options.tokenizer == "minilm"
-    if pieces:
-        from mmjax.pretrained.minilm import tokenizer as published
-
-        tokenizer = published(max_length=max(options.max_words, 2))
-    else:
-        tokenizer = fit_tokenizer(train, size=options.vocabulary, kind=options.tokenizer)
+    most = max(options.max_words, 2)
+    tokenizer, marks = tokenizer_of(options.tokenizer, train, size=options.vocabulary, max_words=most)
     made = {}
     for split in SPLITS:
         rows = columns[split]
@@ -97,7 +92,11 @@ def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any
         if options.captions:
             made[split] = {**rows, **streams, "target": captions_of(tokenizer, texts[split], options.max_words)}
         else:
-            made[split] = {**rows, **streams, "text": _numbered(tokenizer, texts[split], options.max_words, pieces)}
+            made[split] = {
+                **rows,
+                **streams,
+                "text": encode_padded(tokenizer, texts[split], options.max_words, marks=marks),
+            }
     return made, {"text": tokenizer}
 
 
@@ -108,32 +107,13 @@ def captions_of(tokenizer: Any, texts: Sequence[Sequence[str]], max_words: int) 
       ``tokens``: ids ``[n, captions, max_words + 1]``, each caption with an end, whose id is the size of the
       vocabulary; ``text``: the captions as they are, see ``mmjax.hypotheses.encode_texts``.
     """
-    words = _numbered(tokenizer, texts, max_words)
+    words = encode_padded(tokenizer, texts, max_words)
     values, mask = (np.pad(x, ((0, 0), (0, 0), (0, 1))) for x in (words.values, words.mask))
     length = words.mask.sum(-1, keepdims=True)
     there = np.asarray([[place < len(row) for place in range(mask.shape[1])] for row in texts])[..., None]
     np.put_along_axis(values, length, np.where(there, tokenizer.get_vocab_size(), 0).astype(np.int32), axis=-1)
     np.put_along_axis(mask, length, there, axis=-1)
     return {"tokens": Stream(values, mask), "text": encode_texts(texts)}
-
-
-def _numbered(tokenizer: Any, texts: Sequence[Sequence[str]], max_words: int, marks: bool = False) -> Stream:
-    """Ids of each text, ``[n, texts of a row, max_words]``."""
-    most = max(map(len, texts))
-    flat = [row[place] if place < len(row) else None for row in texts for place in range(most)]
-    ids, _ = encode(tokenizer, flat, max_words, marks=marks)
-    values = np.zeros((len(flat), max_words), np.int32)
-    mask = np.zeros(values.shape, bool)
-    for place, sentence in enumerate(ids):
-        if sentence is not None:
-            values[place, : len(sentence)], mask[place, : len(sentence)] = sentence, True
-    shape = (len(texts), most, max_words)
-    return Stream(values.reshape(shape), mask.reshape(shape))
-
-
-def _texts(captions: Sequence[Any]) -> list[str]:
-    """Captions of a stored example, which holds them as bytes."""
-    return [caption.decode() if isinstance(caption, bytes) else str(caption) for caption in captions]
 
 
 def items_of(size: int = SIZE, max_words: int = 32) -> dict[str, tuple[Any, tuple[int, ...], Any]]:
@@ -154,7 +134,7 @@ def example_of(tokenizer: Any, size: int = SIZE) -> Callable[[Mapping[str, Any],
     """
 
     def to_example(record: Mapping[str, Any], generator: Any) -> Example:
-        ids, _ = encode(tokenizer, _texts(record["text"]), length=10_000)
+        ids, _ = encode(tokenizer, stored_texts(record["text"]), length=10_000)
         text = [np.zeros(0, np.int32) if sentence is None else sentence for sentence in ids]
         image = decode(record["image"], size)[None]
         return Example({"image": image, "text": text}, record["target"], int(record["group"]))

@@ -4,13 +4,13 @@ import collections
 import gzip
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mmjax.datasets.base import SPLITS
-from mmjax.datasets.raw.words import encode, fit_tokenizer
+from mmjax.datasets.raw.words import encode_padded, stored_texts, tokenizer_of
 from mmjax.datasets.recipe import Columns
 from mmjax.datasets.streams import pad
 from mmjax.errors import UsageError
@@ -54,7 +54,8 @@ def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any
     texts = {split: [_strings(row) for row in columns[split]["text"]] for split in SPLITS}
     names = {split: [_strings(row) for row in columns[split]["speaker"]] for split in SPLITS}
     steps = max(len(row) for rows in texts.values() for row in rows)
-    tokenizer, ids_of = _tokenizer(options, [text for row in texts["train"] for text in row])
+    train = [text for row in texts["train"] for text in row]
+    tokenizer, marks = tokenizer_of(options.tokenizer, train, size=options.vocabulary, max_words=options.max_words)
     counts = collections.Counter(name for row in names["train"] for name in row)
     frequent = sorted(counts, key=lambda name: (-counts[name], name))[: options.speakers]
     number = {name: place + 1 for place, name in enumerate(frequent)}
@@ -64,14 +65,9 @@ def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any
         targets, mask = pad(rows[options.target], steps)
         index = np.full(mask.shape, -1, np.int32)
         index[mask] = np.arange(mask.sum())
-        ids, words = np.zeros((2, *mask.shape, options.max_words), np.int32)
-        flat = ids_of([text for row in texts[split] for text in row])
-        for place, sentence in zip(np.argwhere(mask), flat):
-            if sentence is not None:  # an utterance without a word is a step without text
-                ids[(*place, slice(len(sentence)))], words[(*place, slice(len(sentence)))] = sentence, 1
         speakers = [np.asarray([number.get(name, 0) for name in row], np.int32) for row in names[split]]
         made[split] = {
-            "text": Stream(ids, words.astype(bool)),
+            "text": encode_padded(tokenizer, texts[split], options.max_words, most=steps, marks=marks),
             "speaker": Stream(*pad(speakers, steps)),
             "party": Stream(*pad([within(row) for row in names[split]], steps)),
             "target": targets,
@@ -92,20 +88,8 @@ def within(names: Sequence[str]) -> np.ndarray:
     return np.asarray([seen.setdefault(name, len(seen)) for name in names], np.int32)
 
 
-def _tokenizer(options: Any, train: Sequence[str]) -> tuple[Any, Callable[[Sequence[str]], Sequence[Any]]]:
-    """The tokenizer, and what gives the ids of texts, None of a text without a word."""
-    if options.tokenizer == "minilm":
-        from mmjax.pretrained.minilm import tokenizer
-
-        pieces = tokenizer(max_length=options.max_words)
-        return pieces, lambda texts: [np.asarray(one.ids, np.int32) for one in pieces.encode_batch(list(texts))]
-    words = fit_tokenizer(train, size=options.vocabulary, kind=options.tokenizer)
-    return words, lambda texts: encode(words, texts, options.max_words)[0]
-
-
 def _strings(values: Sequence[Any]) -> list[str]:
-    """Texts of a stored example, which holds them as bytes."""
-    texts = [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+    texts = stored_texts(values)
     if not texts:
         raise UsageError("meld: a dialogue without an utterance")
     return texts

@@ -8,6 +8,7 @@ import numpy as np
 
 from mmjax.datasets.base import SPLITS
 from mmjax.datasets.multi30k.vocabulary import fit_units, pair_target, plain, published_units, with_end
+from mmjax.datasets.raw.words import stored_texts
 from mmjax.datasets.recipe import Columns
 from mmjax.errors import UsageError
 from mmjax.stream import Stream
@@ -86,10 +87,10 @@ def translated(options: Any, columns: Columns) -> tuple[Columns, Any]:
 
     The vocabulary is that of train: the published units, or, of raw text, units fitted on it.
     """
-    sides = {split: [_texts(columns[split][name]) for name in ("text", "target")] for split in SPLITS}
+    sides = {split: [stored_texts(columns[split][name]) for name in ("text", "target")] for split in SPLITS}
     train = [*sides["train"][0], *sides["train"][1]]
     if options.source == "bpe":
-        merges = _texts(columns["train"][MERGES][:1])[0].split("\n")
+        merges = stored_texts(columns["train"][MERGES][:1])[0].split("\n")
         tokenizer = published_units(train, merges)
         sides = {split: [list(map(plain, lines)) for lines in pair] for split, pair in sides.items()}
     else:
@@ -113,8 +114,3 @@ def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any
     """Ids of source and target by the one tokenizer of ``text``."""
     made, tokenizer = translated(options, columns)
     return made, {"text": tokenizer}
-
-
-def _texts(rows: Any) -> list[str]:
-    """The lines of a column; a stored example holds them as bytes."""
-    return [row.decode() if isinstance(row, bytes) else str(row) for row in rows]

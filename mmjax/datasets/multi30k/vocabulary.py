@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.datasets.raw.words import UNKNOWN
+from mmjax.datasets.raw.words import SUFFIX, UNKNOWN, fit_parts
 from mmjax.errors import UsageError
 from mmjax.extras import extra
 from mmjax.hypotheses import encode_texts
@@ -19,7 +19,7 @@ from mmjax.stream import Stream
 __all__ = ["END_ID", "fit_units", "pair_target", "plain", "published_units", "with_end"]
 
 END, END_ID = "[END]", 1
-SUFFIX, JOINER = "</w>", "@@"
+JOINER = "@@"
 
 
 def plain(line: str) -> str:
@@ -85,21 +85,7 @@ def fit_units(train: Sequence[str], size: int = 10_000) -> Any:
       >>> tokenizer.decode(tokenizer.encode("a Hund.").ids)
       'a hund .'
     """
-    with extra():
-        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    if size < 2:
-        raise UsageError(f"a vocabulary has 2 ids or more, got {size}")
-    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, end_of_word_suffix=SUFFIX))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.decoder = decoders.BPEDecoder(SUFFIX)
-    tokenizer.train_from_iterator(
-        train,
-        trainers.BpeTrainer(
-            vocab_size=size, special_tokens=[UNKNOWN, END], end_of_word_suffix=SUFFIX, show_progress=False
-        ),
-    )
-    return tokenizer
+    return fit_parts(train, size=size, marks=[END])
 
 
 def with_end(tokenizer: Any, texts: Sequence[str], length: int) -> Stream:

@@ -10,8 +10,8 @@ import numpy as np
 from mmjax.datasets.base import SPLITS
 from mmjax.datasets.easy_vqa.examples import ANSWERS
 from mmjax.datasets.easy_vqa.examples import read as read_pictures
-from mmjax.datasets.questions import as_texts, decode_picture
-from mmjax.datasets.raw.words import encode, fit_tokenizer
+from mmjax.datasets.questions import decode_picture
+from mmjax.datasets.raw.words import encode_padded, fit_tokenizer, stored_texts
 from mmjax.datasets.recipe import Columns
 from mmjax.datasets.visual_dialogue.pictures import shown
 from mmjax.datasets.visual_dialogue.procedure import COLOURS, KINDS, SHAPES, TURNS, draw
@@ -64,8 +64,8 @@ def make_streams(options: Any, columns: Columns) -> tuple[Columns, dict[str, Any
     The target is a dict: ``tokens`` (ids of the reply and ``END_ID``, ``[n, turns, words]``), ``text`` (its bytes) and
     ``kind`` of the turn.
     """
-    asked = {split: [as_texts(row) for row in columns[split]["question"]] for split in SPLITS}
-    said = {split: [as_texts(row) for row in columns[split]["reply"]] for split in SPLITS}
+    asked = {split: [stored_texts(row) for row in columns[split]["question"]] for split in SPLITS}
+    said = {split: [stored_texts(row) for row in columns[split]["reply"]] for split in SPLITS}
     words = fit_tokenizer([text for rows in (asked["train"], said["train"]) for row in rows for text in row])
     made: Columns = {}
     for split in SPLITS:
@@ -98,7 +98,7 @@ WORDS, HISTORY_WORDS = 16, 24
 
 def question_ids(tokenizer: Any, dialogues: list[list[str]]) -> Stream:
     """Ids ``[n, turns, 16]`` of the questions of dialogues."""
-    return _ids(tokenizer, dialogues, WORDS)
+    return encode_padded(tokenizer, dialogues, WORDS)
 
 
 def history_ids(tokenizer: Any, dialogues: list[list[tuple[str, str]]]) -> Stream:
@@ -108,7 +108,7 @@ def history_ids(tokenizer: Any, dialogues: list[list[tuple[str, str]]]) -> Strea
     """
     texts = [[f"{question} {answer}" for question, answer in one] for one in dialogues]
     turns = max(map(len, texts))
-    whole = _ids(tokenizer, texts, HISTORY_WORDS)
+    whole = encode_padded(tokenizer, texts, HISTORY_WORDS)
     before = np.tri(turns, k=-1, dtype=bool)[:, : max(turns - 1, 1)]
     shape = (len(texts), turns, before.shape[1], HISTORY_WORDS)
     values = np.broadcast_to(whole.values[:, None, : before.shape[1]], shape)
@@ -116,21 +116,10 @@ def history_ids(tokenizer: Any, dialogues: list[list[tuple[str, str]]]) -> Strea
     return Stream(np.where(mask, values, 0), mask)
 
 
-def _ids(tokenizer: Any, dialogues: list[list[str]], length: int) -> Stream:
-    turns = max(map(len, dialogues))
-    ids = np.zeros((len(dialogues), turns, length), np.int32)
-    mask = np.zeros(ids.shape, bool)
-    for row, texts in enumerate(dialogues):
-        for step, one in enumerate(encode(tokenizer, texts, length)[0]):
-            if one is not None:
-                ids[row, step, : len(one)], mask[row, step, : len(one)] = one, True
-    return Stream(ids, mask)
-
-
 def _replies(tokenizer: Any, dialogues: list[list[str]]) -> Stream:
     """Ids of the replies, each with its end."""
     longest = max(len(text.split()) for row in dialogues for text in row) + 1
-    stream = _ids(tokenizer, dialogues, longest)
+    stream = encode_padded(tokenizer, dialogues, longest)
     ends = np.arange(longest) == stream.mask.sum(-1, keepdims=True)
     return Stream(np.where(ends, END_ID, stream.values).astype(np.int32), stream.mask | ends)
 
