@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> str:
     import numpy as np
 
     from mmjax.answers.pictures import read_picture
-    from mmjax.answers.trained import load_trained, numbered_words
+    from mmjax.answers.trained import load_trained, numbered_words, unknown_note
     from mmjax.errors import UsageError
     from mmjax.stream import Stream
     from mmjax.tasks import kept_logits, kept_outputs
@@ -56,10 +56,7 @@ def run(args: argparse.Namespace) -> str:
     names = inputs.card.class_names
     order = [i for i in np.argsort(-shares) if not (inputs.card.closed and i == len(names) - 1)][: args.top]
     lines = [f"{shares[i]:6.1%}  {names[i]}\n" for i in order]
-    if unknown:
-        words = ", ".join(repr(word) for word in unknown)
-        lines.append(f"note: the run has never met {words}; the answer is of the other words\n")
-    lines.append(f"by {trained.row.name!r}, seed {trained.seed}, of {trained.workdir}\n")
+    lines += [unknown_note(unknown, "; the answer is of the other words"), trained.by]
     if args.explain:
         out = pathlib.Path(args.explain)
         how = _explain(trained, streams, image, picture, int(order[0]), f"{args.question} {names[order[0]]}", out)

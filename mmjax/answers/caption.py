@@ -31,40 +31,24 @@ def run(args: argparse.Namespace) -> str:
     Raises:
       UsageError: a broken picture, a wrong number, a run of another task.
     """
-    import dataclasses
-
-    import jax
     import numpy as np
 
     from mmjax.answers.pictures import read_picture
+    from mmjax.answers.sentences import check_search, say_sentences, sentence_lines
     from mmjax.answers.trained import load_trained
-    from mmjax.captioning import NO_HYPOTHESIS
-    from mmjax.errors import UsageError
-    from mmjax.hypotheses import unpack
-    from mmjax.stream import Batch, Stream
+    from mmjax.stream import Stream
 
-    if args.beams < 1 or args.top < 1:
-        raise UsageError(f"--beams and --top are 1 or more, got {args.beams} and {args.top}")
+    check_search(args)
     trained = load_trained(args.workdir, _fits, WHAT, args.row)
     image = trained.stream_of("image")
     picture = read_picture(args.image, trained.inputs.streams[image].item)
     streams = trained.prepare({image: Stream(picture[None, None], np.ones((1, 1), bool))})
-    task: Any = trained.task
-    task = dataclasses.replace(task, beams=args.beams, n_best=min(args.top, args.beams), also=())
-    number = np.zeros(1, np.int32)
-    batch = Batch(streams, None, np.ones(1, np.float32), number, number)
-    said = jax.device_get(jax.jit(lambda v, b: task.generate(trained.model, v, b))(trained.variables, batch))
-    texts, scores = unpack(task.spell(said, trained.inputs.tokenizers))
-    lines = [
-        f"{score:8.2f}  {text or '(nothing)'}\n"
-        for text, score in zip(texts[0], scores[0])
-        if score > 0.5 * NO_HYPOTHESIS
-    ]
-    lines.append(f"log-probabilities in nats, by {trained.row.name!r}, seed {trained.seed}, of {trained.workdir}\n")
+    said, found = say_sentences(trained, streams, args, also=())
+    lines = [*sentence_lines(found), f"log-probabilities in nats, {trained.by}"]
     if args.explain:
         first = Stream(said["ids"][:, 0], said["mask"][:, 0])
         out = pathlib.Path(args.explain)
-        _explain(trained, streams, picture, first, task.tokenizer, out)
+        _explain(trained, streams, picture, first, trained.task.tokenizer, out)
         lines.append(f"attention of the network to the picture at each word: {out}\n")
     return "".join(lines)
 
@@ -74,9 +58,9 @@ def _explain(trained: Any, streams: Any, picture: Any, said: Any, tokenizer: str
     import numpy as np
 
     from mmjax.answers.ask import places_shape
+    from mmjax.answers.pictures import write_figure
     from mmjax.errors import UsageError
     from mmjax.evaluation.interpretation.captions import Sample, caption_sheet, word_attention
-    from mmjax.evaluation.interpretation.charts import png
 
     weights = word_attention(trained.model, trained.variables, streams, said)
     if weights is None:
@@ -85,7 +69,4 @@ def _explain(trained: Any, streams: Any, picture: Any, said: Any, tokenizer: str
     words = [trained.inputs.tokenizers[tokenizer].id_to_token(int(number)) for number in ids]
     rows, columns = places_shape(weights.shape[-1], picture.shape)
     maps = weights[0, : len(words)].reshape(len(words), rows, columns)
-    try:
-        out.write_bytes(png(caption_sheet([Sample(picture, words, maps)])))
-    except OSError as error:
-        raise UsageError(f"cannot write {str(out)!r}: {error}") from None
+    write_figure(caption_sheet([Sample(picture, words, maps)]), out)

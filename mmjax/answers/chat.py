@@ -130,7 +130,7 @@ def run(args: argparse.Namespace, lines: TextIO | None = None) -> str:
       UsageError: a broken picture, a run of another task.
     """
     from mmjax.answers.pictures import read_picture
-    from mmjax.answers.trained import load_trained
+    from mmjax.answers.trained import load_trained, unknown_note
     from mmjax.errors import UsageError
 
     if args.top < 1:
@@ -149,11 +149,8 @@ def run(args: argparse.Namespace, lines: TextIO | None = None) -> str:
             continue
         for text, share in found[: args.top]:
             print(f"{share:6.1%}  {text}" if args.top > 1 else text, flush=True)
-        if unknown:
-            words = ", ".join(repr(word) for word in unknown)
-            print(f"note: the run has never met {words}; the reply is to the other words", flush=True)
-    end = f"by {trained.row.name!r}, seed {trained.seed}, of {trained.workdir}\n"
-    return end + (_explain(conversation, pathlib.Path(args.explain)) if args.explain else "")
+        print(unknown_note(unknown, "; the reply is to the other words"), end="", flush=True)
+    return trained.by + (_explain(conversation, pathlib.Path(args.explain)) if args.explain else "")
 
 
 def _lines(source: TextIO) -> Iterator[str]:

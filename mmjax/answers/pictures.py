@@ -2,13 +2,16 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mmjax.errors import UsageError
 from mmjax.extras import extra
 
-__all__ = ["draw_attention", "read_picture"]
+__all__ = ["draw_attention", "read_picture", "write_figure"]
+
+DPI = 150
 
 
 def read_picture(path: str | pathlib.Path, item: Sequence[int]) -> np.ndarray:
@@ -47,9 +50,7 @@ def draw_attention(picture: np.ndarray, maps: Sequence[tuple[str, np.ndarray]], 
       UsageError: the file cannot be written.
     """
     with extra():
-        import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
+        from matplotlib.figure import Figure
 
     height, width = picture.shape[:2]
     grey = picture.mean(-1) / 255
@@ -66,7 +67,19 @@ def draw_attention(picture: np.ndarray, maps: Sequence[tuple[str, np.ndarray]], 
     for place in axes:
         place.set_xticks([]), place.set_yticks([])
     figure.suptitle(title, fontsize=9)
+    write_figure(figure, out)
+
+
+def write_figure(figure: Any, out: pathlib.Path) -> None:
+    """Writes a figure of matplotlib's in the format that the name ends with.
+
+    Raises:
+      UsageError: no such format, or a file that cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
     try:
-        figure.savefig(out, dpi=150)
+        figure.savefig(out, dpi=DPI)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot write {str(out)!r}: {error}") from None

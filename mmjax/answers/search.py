@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> str:
         out = pathlib.Path(args.out or "search.png")
         contact_sheet([named[place] for place in order], [float(found[place]) for place in order], args.query, out)
         text += f"contact sheet: {out}\n"
-    return text + f"by {trained.row.name!r}, seed {trained.seed}, of {trained.workdir}\n"
+    return text + trained.by
 
 
 def _pictures(folder: str) -> list[pathlib.Path]:
@@ -140,14 +140,12 @@ def contact_sheet(files: Sequence[pathlib.Path], scores: Sequence[float], title:
     Raises:
       UsageError: the file cannot be written.
     """
-    from mmjax.errors import UsageError
+    from mmjax.answers.pictures import write_figure
     from mmjax.extras import extra
 
     with extra():
-        import matplotlib
+        from matplotlib.figure import Figure
         from PIL import Image
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
 
     columns = min(5, len(files))
     lines = -(-len(files) // columns)
@@ -162,7 +160,4 @@ def contact_sheet(files: Sequence[pathlib.Path], scores: Sequence[float], title:
             name = name if len(name) <= 24 else f"{name[:12]}...{name[-9:]}"
             panel.set_title(f"{place + 1}. {scores[place]:.3f}\n{name}", fontsize=6)
     figure.suptitle(title.replace("$", r"\$"), fontsize=9)
-    try:
-        figure.savefig(out, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot write {str(out)!r}: {error}") from None
+    write_figure(figure, out)

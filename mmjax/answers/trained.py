@@ -24,7 +24,7 @@ from mmjax.stream import Batch, Stream
 from mmjax.tasks import Task
 from mmjax.typing import Mapping, PyTree
 
-__all__ = ["Trained", "load_trained", "numbered_words", "of_each_example", "one_of_kind"]
+__all__ = ["Trained", "load_trained", "numbered_words", "of_each_example", "one_of_kind", "unknown_note"]
 
 Fits = Callable[[Row, Inputs], bool]
 
@@ -54,6 +54,11 @@ class Trained:
     def task(self) -> Task:
         """Its task."""
         return self.row.task or self.table.task
+
+    @property
+    def by(self) -> str:
+        """Who answers: a line."""
+        return f"by {self.row.name!r}, seed {self.seed}, of {self.workdir}\n"
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -187,3 +192,8 @@ def numbered_words(inputs: Inputs, name: str, text: str, what: str = "question")
     values[: len(ids)] = ids
     shape = (1, *(1 for _ in nested), most)
     return Stream(values.reshape(shape), mask.reshape(shape)), unknown
+
+
+def unknown_note(words: Sequence[str], end: str = "") -> str:
+    """A line about words that the run never met; nothing where it met all."""
+    return f"note: the run has never met {', '.join(map(repr, words))}{end}\n" if words else ""

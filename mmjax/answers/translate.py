@@ -34,49 +34,36 @@ def run(args: argparse.Namespace) -> str:
     Raises:
       UsageError: an empty sentence, one of unknown words alone, a broken picture, a run of another task.
     """
-    import dataclasses
     import functools
 
-    import jax
     import numpy as np
 
     from mmjax.answers.pictures import read_picture
-    from mmjax.answers.trained import load_trained, numbered_words
-    from mmjax.captioning import NO_HYPOTHESIS
+    from mmjax.answers.sentences import check_search, say_sentences, sentence_lines
+    from mmjax.answers.trained import load_trained, numbered_words, unknown_note
     from mmjax.datasets.multi30k.words import readable, tokenised
     from mmjax.errors import UsageError
-    from mmjax.hypotheses import unpack
-    from mmjax.stream import Batch, Stream
+    from mmjax.stream import Stream
 
-    if args.beams < 1 or args.top < 1:
-        raise UsageError(f"--beams and --top are 1 or more, got {args.beams} and {args.top}")
+    check_search(args)
     if not args.text.strip():
         raise UsageError("the sentence is empty")
     image = args.image is not None
     what = f"{WHAT} with{'' if image else 'out'} a picture: {'leave out' if image else 'give'} --image"
     trained = load_trained(args.workdir, functools.partial(_fits, image=image), what, args.row)
     inputs = trained.inputs
-    task: Any = trained.task
     name = trained.stream_of("text")
     published = inputs.tokenizers[name].normalizer is None if name in inputs.tokenizers else False
     text = tokenised(args.text) if published else args.text
     sentence, unknown = numbered_words(inputs, name, text, "sentence")
-    raw = {name: _ended(sentence, task.end_id)}
+    raw = {name: _ended(sentence, trained.task.end_id)}
     for stream, form in inputs.streams.items():
         if form.kind == "image" and image and stream in trained.streams:
             raw[stream] = Stream(read_picture(args.image, form.item)[None, None], np.ones((1, 1), bool))
     streams = trained.prepare(raw)
-    how = dataclasses.replace(task, beams=args.beams, n_best=min(args.top, args.beams))
-    number = np.zeros(1, np.int32)
-    batch = Batch(streams, None, np.ones(1, np.float32), number, number)
-    said = jax.device_get(jax.jit(lambda v, b: how.generate(trained.model, v, b))(trained.variables, batch))
-    texts, scores = unpack(how.spell(said, inputs.tokenizers))
-    found = [(one, score) for one, score in zip(texts[0], scores[0]) if score > 0.5 * NO_HYPOTHESIS]
-    lines = [f"{score:8.2f}  {readable(one) or '(nothing)'}\n" for one, score in found]
-    if unknown:
-        words = ", ".join(repr(word) for word in unknown)
-        lines.append(f"note: the run has never met {words}\n")
-    lines.append(f"log-probabilities in nats, by {trained.row.name!r}, seed {trained.seed}, of {trained.workdir}\n")
+    _, found = say_sentences(trained, streams, args)
+    lines = sentence_lines([(readable(one), score) for one, score in found])
+    lines += [unknown_note(unknown), f"log-probabilities in nats, {trained.by}"]
     return "".join(lines)
 
 
