@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from mmjax.errors import UsageError
 from mmjax.evaluation import RecordStore, format_table, make_record, summarise, write_report
@@ -487,3 +488,15 @@ def test_further_scores_of_the_task_stand_behind_that_of_the_table(tmp_path):
     assert " 12.5 " in first and " 7.5 " in first
     assert "counted from 1; mean over seeds." in behind
     assert "recall@5" not in text[: text.index("## first: behind the scores")]
+
+
+def test_ignoring_the_input_is_told_by_the_score_of_the_table(tmp_path):
+    """Beside F1 the share of the most frequent class would be taken for its F1."""
+    store = RecordStore(tmp_path)
+    store.write_config(config(primary="f1_weighted"))
+    store.write_targets(targets())
+    truth = targets()["test"]["target"]
+    constant = np.full(len(truth), np.bincount(truth).argmax())
+    summary = summarise(tmp_path)
+    assert summary["majority"] == pytest.approx(f1_score(truth, constant, average="weighted"), abs=1e-6)
+    assert summary["chance"] is None and summary["majority"] < 0.45
