@@ -42,18 +42,21 @@ def take_apart(batch: Batch, nested: Iterable[str]) -> Batch:
     For ``Table.apart``: five questions about one picture become five pictures with a question each.
 
     Args:
-      nested: the streams of which each step has its own part, ``[batch, steps, ...]``.
+      nested: the streams of which each step has its own part, ``[batch, steps, ...]``; of several, those that a row
+        does not see are passed over.
 
     Raises:
-      UsageError: no label per step; an unknown stream, or one of other steps.
+      UsageError: no label per step; none of these streams, or one of other steps.
     """
     index = np.asarray(batch.index)
     if index.ndim != 2:
         raise UsageError(f"there is nothing to take apart: an example has one label, index is {index.shape}")
     nested = (nested,) if isinstance(nested, str) else tuple(nested)
-    for name in nested:
-        if name not in batch.streams:
-            raise UsageError(f"no stream {name!r} to take apart; there is {', '.join(sorted(batch.streams))}")
+    there = [name for name in nested if name in batch.streams]
+    if not there:
+        lacking = " or ".join(map(repr, nested))
+        raise UsageError(f"no stream {lacking} to take apart; there is {', '.join(sorted(batch.streams))}")
+    for name in there:
         if np.shape(batch.streams[name].mask)[:2] != index.shape:
             shape = np.shape(batch.streams[name].mask)
             raise UsageError(f"{name!r} has a mask of {shape}, the index {index.shape}: it has other steps")
@@ -65,7 +68,7 @@ def take_apart(batch: Batch, nested: Iterable[str]) -> Batch:
         return np.asarray(x)[row, step][:, None]
 
     streams = {
-        name: jax.tree.map(own if name in nested else lambda x: np.asarray(x)[row], stream)
+        name: jax.tree.map(own if name in there else lambda x: np.asarray(x)[row], stream)
         for name, stream in batch.streams.items()
     }
     return Batch(

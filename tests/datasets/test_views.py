@@ -268,7 +268,7 @@ def test_questions_about_one_picture_become_examples_of_their_own():
         index,
         np.where(mask, [[10], [11]], -1),
     )
-    apart = views.take_apart(batch, ["words"])
+    apart = views.take_apart(batch, ["words", "what this row does not see"])
     assert apart.index.tolist() == [[0], [1], [2]] and apart.group.tolist() == [[10], [11], [10]]
     assert apart.target.tolist() == [[6], [8], [5]]
     assert apart.streams["picture"].values.tolist() == [[[7.0]], [[9.0]], [[7.0]]]
