@@ -7,9 +7,9 @@ best rule says 25.6 % of the replies right by the question alone, 63.5 % with th
 of them with both. A row of a part that came near its ceiling has learned what there is; a row of all that passes 74.8 %
 uses history and picture together.
 
-Not finished: no results are committed. Expect, from one seed of the row of all after 8 epochs in place of 16, 85.3 % of
-the replies right, above every ceiling of a part; of what the dialogue was (``first``, ``last``) 100 and 99.7 %. 320 of
-its 388 errors are about the shape, which it learns last.
+Expect, 3 seeds: question 26.5, question and history 73.8, question and picture 57.5 (one seed 52, two 60), all three
+95.2, above every ceiling of a part; with history and picture of other dialogues in training 27.0. By the gate 50 points
+rest on the history and 42 on the picture.
 """
 
 import functools
