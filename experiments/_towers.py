@@ -44,11 +44,11 @@ def image_maps(dataset):
 @of_each_example
 def with_maps(dataset):
     """The data with the stream ``image`` as the map of each picture, see ``image_maps``."""
-    maps, made = image_maps(dataset), {}
-    for split, batch in dataset.splits.items():
-        # one batch for splits that are one
-        made.setdefault(id(batch), batch.replace(streams={**batch.streams, "image": maps[split]}))
-    return as_features(dataset, {split: made[id(batch)] for split, batch in dataset.splits.items()}, ["image"])
+    splits = {
+        split: dataset.splits[split].replace(streams={**dataset.splits[split].streams, "image": maps})
+        for split, maps in image_maps(dataset).items()
+    }
+    return as_features(dataset, splits, ["image"])
 
 
 def as_features(dataset, splits, names):

@@ -160,11 +160,10 @@ def majority(data, seed, members):
 def rows():
     """All rows."""
     question, here = ("question",), functools.partial(Row, view=small)
-    keras = Train(epochs=25, batch_size=4, learning_rate=5e-4, optimizer=adam, select="accuracy")
-    short = dataclasses.replace(keras, epochs=8)
+    keras = Train(epochs=8, batch_size=4, learning_rate=5e-4, optimizer=adam, select="accuracy")
     yield Row("majority", fit=majority, streams=question, varies=False, baseline=False)
     yield Row("question prior", fit=prior, streams=question, varies=False)
-    yield Row("question only", model=authors(fusion.Concat(DIM), question), streams=question, train=short)
+    yield Row("question only", model=authors(fusion.Concat(DIM), question), streams=question, train=keras)
     alone = Multimodal({"image": Convolutions()}, EachQuestion(), Authors())
     yield Row("image only", model=alone, streams=("image",), view=small, train=dataclasses.replace(keras, epochs=3))
     blocks = fusion.FiLMBlocks(DIM, num_blocks=2, target="image", shape=(4, 4))

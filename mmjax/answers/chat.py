@@ -91,19 +91,16 @@ class Conversation:
 
     def _heard(self) -> Any:
         """What was said before, ``[1, 1, turns, words]``, padded so that few shapes are compiled."""
-        import numpy as np
-
+        from mmjax.datasets.raw.words import encode_padded
         from mmjax.stream import Stream
 
         inputs = self.trained.inputs
         _, before, words = inputs.streams[self.history].lengths
         while before < len(self.said):
             before *= 2
-        ids, mask = np.zeros((1, 1, before, words), np.int32), np.zeros((1, 1, before, words), bool)
-        for place, turn in enumerate(self.said):
-            own = inputs.tokenizers[self.history].encode(" ".join(turn)).ids[:words]
-            ids[0, 0, place, : len(own)], mask[0, 0, place, : len(own)] = own, True
-        return Stream(ids, mask)
+        turns = [[" ".join(turn) for turn in self.said]]
+        heard = encode_padded(inputs.tokenizers[self.history], turns, words, most=before)
+        return Stream(heard.values[:, None], heard.mask[:, None])
 
     def _reply(self, variables: Any, streams: Any) -> Any:
         """What the task generates, and the mean attention of the turn to the picture."""

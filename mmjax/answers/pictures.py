@@ -76,9 +76,6 @@ def write_figure(figure: Any, out: pathlib.Path) -> None:
     Raises:
       UsageError: no such format, or a file that cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
     try:
         figure.savefig(out, dpi=DPI)
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.datasets.raw.words import SUFFIX, UNKNOWN, fit_parts
+from mmjax.datasets.raw.words import SUFFIX, UNKNOWN, fit_parts, split_words
 from mmjax.errors import UsageError
 from mmjax.extras import extra
 from mmjax.hypotheses import encode_texts
@@ -78,7 +78,7 @@ def fit_units(train: Sequence[str], size: int = 10_000) -> Any:
     Marks stand apart from words; texts come back as words and marks between blanks.
 
     Raises:
-      UsageError: a size below 2.
+      UsageError: a size below 2, or texts without a word.
 
     Example:
       >>> tokenizer = fit_units(["A dog, a dog.", "Ein Hund"], size=60)
@@ -115,11 +115,5 @@ def pair_target(tokenizer: Any, texts: Sequence[str], length: int) -> dict[str, 
     """
     return {
         "tokens": with_end(tokenizer, texts, length),
-        "text": encode_texts([[_spelt(tokenizer, text)] for text in texts]),
+        "text": encode_texts([[" ".join(split_words(tokenizer, text))] for text in texts]),
     }
-
-
-def _spelt(tokenizer: Any, text: str) -> str:
-    if tokenizer.normalizer is not None:
-        text = tokenizer.normalizer.normalize_str(text)
-    return " ".join(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text))

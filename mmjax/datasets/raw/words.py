@@ -17,6 +17,7 @@ __all__ = [
     "encode_padded",
     "fit_parts",
     "fit_tokenizer",
+    "split_words",
     "stored_texts",
     "tokenizer_of",
 ]
@@ -81,7 +82,7 @@ def fit_parts(texts: Sequence[str], *, size: int, marks: Sequence[str] = (), tim
     tokenizer = _split_words(Tokenizer(models.BPE(unk_token=UNKNOWN, end_of_word_suffix=SUFFIX)))
     # The trainer numbers what ends a word in the order of a hash table, which differs from call to call, and lets these
     # numbers decide between pairs of one frequency. Named beforehand they have an order.
-    last = {word[-1] for text in texts for word in _words(tokenizer, text)}
+    last = {word[-1] for text in texts for word in split_words(tokenizer, text)}
     if not last:
         raise UsageError(NO_WORD)
     first = [UNKNOWN, *marks, *(letter + SUFFIX for letter in sorted(last))]
@@ -116,8 +117,16 @@ def _split_words(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def _words(tokenizer: Any, text: str) -> list[str]:
-    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))]
+def split_words(tokenizer: Any, text: str) -> list[str]:
+    """The words and marks of a text, as the tokenizer sees them before it looks for ids.
+
+    Example:
+      >>> split_words(fit_tokenizer(["A dog"]), "Two dogs!")
+      ['two', 'dogs', '!']
+    """
+    if tokenizer.normalizer is not None:
+        text = tokenizer.normalizer.normalize_str(text)
+    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
 
 
 def tokenizer_of(kind: str, train: Sequence[str], *, size: int, max_words: int) -> tuple[Any, bool]:
