@@ -25,19 +25,19 @@ def weights(dataset, name):
     return root / "pretrained" / name
 
 
-def features_folder(dataset):
-    """Where features are kept: beside the prepared data."""
-    return (dataset.cache_dir or cache_folder(None)) / "features"
+def features_folder(dataset, split):
+    """Where the features of a split are kept: beside the prepared data; None = it is met once."""
+    return None if split in dataset.transient else (dataset.cache_dir or cache_folder(None)) / "features"
 
 
 def image_maps(dataset):
     """By split the map that EfficientNet-Lite0 gives of each picture: 49 places 1,280 wide, in half precision."""
     tower = efficientnet_lite0(weights(dataset, "efficientnet_lite0.safetensors"), tokens=True)
-    folder, kept = features_folder(dataset), {}
-    for batch in dataset.splits.values():
+    kept = {}
+    for split, batch in dataset.splits.items():
         if id(batch) not in kept:  # of a person's picture all splits are one
-            where = folder if batch.size > 1 else None
-            kept[id(batch)] = frozen_features(tower, batch.streams["image"], cache_dir=where, dtype=np.float16)
+            folder = features_folder(dataset, split)
+            kept[id(batch)] = frozen_features(tower, batch.streams["image"], cache_dir=folder, dtype=np.float16)
     return {split: kept[id(batch)] for split, batch in dataset.splits.items()}
 
 

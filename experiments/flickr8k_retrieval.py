@@ -61,7 +61,10 @@ def with_features(dataset):
     texts = {"lsa": {k: some.reshape(*rows[k].shape, -1) for k, some in latent(captions, 1_000).items()}}
     if importlib.util.find_spec(PACKAGE):
         text = minilm()
-        kept = {k: sentence_features(text, stream, cache_dir=features_folder(dataset)) for k, stream in pieces.items()}
+        kept = {
+            split: sentence_features(text, stream, cache_dir=features_folder(dataset, split))
+            for split, stream in pieces.items()
+        }
         texts["minilm"] = {k: stream.values for k, stream in kept.items()}
     found = {split: {"image": 20 * (x - vectors["train"].mean(0))} for split, x in vectors.items()}
     for name, some in texts.items():

@@ -36,16 +36,15 @@ HEARD = FeatureMLP(DIM, hidden_dims=(128,), dropout_rate=0.3)
 
 
 def with_speech(dataset):
-    """Recordings as standardised windows of the frozen tower; those of train and validation are kept by content."""
+    """Recordings as standardised windows of the frozen tower; kept by content."""
     tower = speech_embedding(weights(dataset, "speech_embedding.safetensors"), tokens=True)
-    folder, splits = features_folder(dataset), {}
+    splits = {}
     for split, batch in dataset.splits.items():
         waves = batch.streams["audio"]
         around = ((0, 0), (SILENCE, SILENCE))
         mask = np.repeat(waves.mask, HEARD_RATE // SAMPLE_RATE, axis=1)
         heard = Stream(np.pad(upsampled(waves.values), around), np.pad(mask, around, constant_values=True))
-        # noisy copies of test come by the thousand: they are not kept
-        vectors = frozen_features(tower, heard, cache_dir=None if split == "test" else folder, batch_size=64)
+        vectors = frozen_features(tower, heard, cache_dir=features_folder(dataset, split), batch_size=64)
         splits[split] = batch.replace(streams={**batch.streams, "audio": vectors})
     return views.standardise(as_features(dataset, splits, ["audio"]), ["audio"])
 

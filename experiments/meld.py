@@ -43,8 +43,11 @@ README = "README of declare-lab/conv-emotion"
 def with_sentences(dataset):
     """Streams ``sentence`` (MiniLM's vectors) and ``text`` (words of train, short), beside those of speakers."""
     text = {split: batch.streams["text"] for split, batch in dataset.splits.items()}
-    tower, folder = minilm(), features_folder(dataset)
-    sentences = {split: sentence_features(tower, stream, cache_dir=folder) for split, stream in text.items()}
+    tower = minilm()
+    sentences = {
+        split: sentence_features(tower, stream, cache_dir=features_folder(dataset, split))
+        for split, stream in text.items()
+    }
     spoken = {split: texts_of(dataset.tokenizers["text"], stream) for split, stream in text.items()}
     words = fit_tokenizer(spoken["train"].ravel().tolist(), size=VOCABULARY)
     splits = {}

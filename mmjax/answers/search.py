@@ -125,7 +125,8 @@ def _cosines(trained: Any, pictures: Sequence[Any], texts: Sequence[str], data_d
     number, weight = np.arange(count, dtype=np.int32), np.ones(count, np.float32)
     streams = {image: Stream(pixels, np.ones((count, 1), bool)), text: Stream(ids, mask)}
     new = Batch(streams, number, weight, number, number)
-    raw = dataclasses.replace(raw, splits={split: raw.splits[split] if split == "train" else new for split in SPLITS})
+    splits = {split: raw.splits[split] if split == "train" else new for split in SPLITS}
+    raw = dataclasses.replace(raw, splits=splits, transient=("validation", "test"))
     data = row_data(apply_view(trained.table, raw), trained.row)
     embeddings = trained.outputs(data.splits["test"].streams).embeddings
     ours, theirs = (embeddings[name] for name in (trained.task.first, trained.task.second))

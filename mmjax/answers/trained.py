@@ -92,7 +92,9 @@ class Trained:
         number = np.zeros(count, np.int32)
         batch = Batch(dict(streams), number, np.ones(count, np.float32), np.arange(count, dtype=np.int32), number)
         card = dataclasses.replace(self.inputs.card, groups_cross=True)
-        data = Dataset(card, dict.fromkeys(SPLITS, batch), "", "", "", tokenizers=self.inputs.tokenizers)
+        data = Dataset(
+            card, dict.fromkeys(SPLITS, batch), "", "", "", tokenizers=self.inputs.tokenizers, transient=SPLITS
+        )
         for view in (self.table.view, self.row.view):
             data = view(data) if view else data
         return {name: data.splits["test"].streams[name] for name in self.streams}

@@ -67,6 +67,7 @@ class Dataset:
       data_dir: the folder of source files that it was loaded from, where a view finds published weights beside them;
         None = there was none.
       cache_dir: the folder of prepared files, where a view may keep what took long (features of a frozen tower).
+      transient: splits that are met once (noisy copies, a person's picture): a view keeps nothing of them.
     """
 
     card: Card
@@ -79,6 +80,7 @@ class Dataset:
     sample_rates: dict[str, int] = dataclasses.field(default_factory=dict)
     data_dir: pathlib.Path | None = None
     cache_dir: pathlib.Path | None = None
+    transient: tuple[str, ...] = ()
 
     @property
     def streams(self) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def _noisy(
     """
 
     def view(copies: Batch) -> Batch:
-        seen = dataclasses.replace(raw, splits={**raw.splits, "test": copies})
+        seen = dataclasses.replace(raw, splits={**raw.splits, "test": copies}, transient=("test",))
         return _rescaled(apply_view(table, seen).splits["test"], scales)
 
     if any(noise.raw for noise in noises.values()):
@@ -130,7 +130,7 @@ def _noisy(
     else:
         test = corrupted(_rescaled(dataset.splits["test"], scales), noises, severities, key)
     test = _rescaled(jax.tree.map(np.asarray, test), scales, back=True)
-    return dataclasses.replace(dataset, splits={**dataset.splits, "test": test})
+    return dataclasses.replace(dataset, splits={**dataset.splits, "test": test}, transient=("test",))
 
 
 def _scale(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray] | None:
