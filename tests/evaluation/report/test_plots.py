@@ -182,6 +182,11 @@ def test_interaction_bars_are_the_gap_and_the_values():
     assert [text.get_text() for text in values.texts] == ["75 %", "−25 %"]
     alone = interaction_figure({"row": {**cell, "shapley": {}}})
     assert len(alone.axes) == 1
+    (values,) = interaction_figure({"row": {**cell, "emap": None}}).axes  # sentences have none
+    np.testing.assert_allclose([bar.get_width() for bar in values.patches], [30, -10])
+    both = interaction_figure({"row": cell, "other": {**cell, "emap": None}}).axes
+    assert [text.get_text() for text in both[0].texts] == ["row", "other", "not measured"]
+    assert interaction_figure({"row": {**cell, "emap": None, "shapley": {}}}) is None
 
 
 def test_pareto_front_is_what_nobody_beats():

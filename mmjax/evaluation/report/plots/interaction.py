@@ -26,7 +26,8 @@ def interaction_bars(rows: list[dict]) -> dict[str, dict[str, Any]]:
 
 @style.styled
 def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 100) -> Any:
-    """Left the EMAP gap, right the Shapley value of each modality with its share; None where there is nothing to show.
+    """Left the EMAP gap, right the Shapley value of each modality with its share; one alone where the other was measured
+    of no row (sentences have no EMAP), None where there is nothing to show.
 
     Args:
       bars: by row ``{"kind", "emap": {"gap", "interval"} or None, "shapley": {modality: {"value",
@@ -35,31 +36,33 @@ def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 10
     """
     from matplotlib.patches import Patch
 
-    if not bars:
-        return None
     modalities = sorted({modality for cell in bars.values() for modality in cell["shapley"]})
+    with_gaps = any(cell["emap"] for cell in bars.values())
+    if not modalities and not with_gaps:
+        return None
     colors = {name: (MODALITIES[n % 6], HATCHES[n % 6]) for n, name in enumerate(modalities)}
     names = [textwrap.fill(name, 18) for name in bars]
     bar, gap = 0.1, 0.09  # inches
     heights = [max(bar * max(1, len(cell["shapley"])), 0.115 * (1 + name.count("\n"))) + gap
                for name, cell in zip(names, bars.values())]  # fmt: skip
     total = sum(heights)
-    legend = 0.2 + (0.16 * -(-len(modalities) // 4) + 0.03 if modalities else 0)
+    legend = (0.2 if with_gaps else 0) + (0.16 * -(-len(modalities) // 4) + 0.03 if modalities else 0)
     above, below = 0.2, 0.36 + legend
     sheet = style.Sheet(total + above + below)
-    left, wide, between = 1.1, 0.85, 0.14
+    left, wide, between = 1.1, 0.85 if with_gaps else 0.0, 0.14 if with_gaps else 0.0
     right = style.WIDTH - left - wide - between - 0.34  # room for the last share
-    gaps = sheet.axes(left, above, wide if modalities else wide + between + right, total)
+    gaps: Any = sheet.axes(left, above, wide if modalities else wide + between + right, total) if with_gaps else None
     shares: Any = sheet.axes(left + wide + between, above, right, total) if modalities else None
+    first = gaps if with_gaps else shares
     for name, cell, start, tall in zip(names, bars.values(), np.cumsum([0, *heights]), heights):
         middle = start + tall / 2
-        gaps.text(-0.05, middle, name, transform=gaps.get_yaxis_transform(), ha="right", va="center",
-                  linespacing=1.05)  # fmt: skip
+        first.text(-0.05 if with_gaps else -0.02, middle, name, transform=first.get_yaxis_transform(), ha="right",
+                   va="center", linespacing=1.05)  # fmt: skip
         if emap := cell["emap"]:
             look = style.KIND_COLORS[cell["kind"]], ""
             _bar(gaps, middle, emap["gap"], emap.get("interval"), 1.3 * bar, look, factor)
             gaps.plot(factor * emap["gap"], middle, "o", markersize=2.4, color="black", zorder=5)
-        else:
+        elif with_gaps:
             gaps.text(0, middle, "not measured", color=style.GREY, ha="center", va="center", zorder=4,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
         for slot, (modality, value) in enumerate(sorted(cell["shapley"].items())):
@@ -80,7 +83,8 @@ def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 10
             style.dress(axes, "points" if factor == 100 else "units of the metric", grid="x", bins={"x": 4})
     there = {cell["kind"] for cell in bars.values()}
     handles = [Patch(facecolor=style.KIND_COLORS[kind], label=f"EMAP gap, {kind}") for kind in KINDS if kind in there]
-    sheet.legend(handles, 3, bottom=legend - 0.2, handlelength=1.2)
+    if with_gaps:
+        sheet.legend(handles, 3, bottom=legend - 0.2, handlelength=1.2)
     if modalities:
         handles = [Patch(facecolor=color, hatch=hatch, edgecolor="white", linewidth=0, label=modality)
                    for modality, (color, hatch) in colors.items()]  # fmt: skip
