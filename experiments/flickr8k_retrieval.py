@@ -33,7 +33,7 @@ from experiments._towers import features_folder, image_maps, texts_of
 from mmjax.datasets.raw.words import encode_padded, fit_tokenizer
 from mmjax.encoders import BagOfWords, FeatureMLP, ResNet
 from mmjax.experiment import Paper, Row, Table
-from mmjax.models import DualEncoder
+from mmjax.models import DeepCCA, DualEncoder
 from mmjax.pretrained import minilm, sentence_features
 from mmjax.pretrained.minilm import PACKAGE
 from mmjax.retrieval import SCORES, Retrieval
@@ -41,6 +41,7 @@ from mmjax.stream import Stream
 from mmjax.training import Train, warmup_cosine
 
 MAX_WORDS, VOCABULARY, MOST = 24, 8_000, 384
+CORRELATED = 96  # coordinates of deep CCA, whose batches are of 640 pairs
 RIDGES = {"minilm": (1.0, 0.03), "lsa": (1.0, 0.3)}  # of image and text, chosen on validation
 TRAIN = Train(epochs=5, batch_size=128, learning_rate=5e-4, schedule=warmup_cosine, select="rsum")
 
@@ -150,8 +151,11 @@ def latent(texts, components):
 
 
 class Residual(nn.Module):
-    """A vector and what an MLP adds to it, which is nothing at first: where it begins is where its input is."""
+    """A vector and what an MLP adds to it, which is nothing at first: where it begins is where its input is, or the
+    first ``dim`` coordinates of it.
+    """
 
+    dim: int | None = None
     hidden_dim: int = 1_024
     rate: float = 0.3
 
@@ -162,6 +166,7 @@ class Residual(nn.Module):
 
         x = drop(stream.zeroed.values)
         hidden = drop(nn.gelu(nn.Dense(self.hidden_dim, name="up")(x)))
+        x = x[..., : self.dim]
         weight = self.param("weight", nn.initializers.ones_init(), (x.shape[-1],))
         added = nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros_init(), name="down")(hidden)
         return stream.replace(values=x * weight + added).zeroed
@@ -175,11 +180,14 @@ def network(image, second, method="info_nce", **fields):
         "text": BagOfWords(dim=512, vocab_size=VOCABULARY, dropout_rate=0.5),
         "pixels": ResNet(dim=128),
     }
+    task = Retrieval(image, second, method=method, block=128, **fields)
+    if method == "dcca":
+        model = DeepCCA({name: Residual(CORRELATED) for name in (image, second)}, dim=None, several=(second,))
+        return {"model": model, "task": task, "streams": (image, second)}
     encoders = {name: Residual() if refined else learned[name] for name in (image, second)}
     bias, scale = (-10.0, 10.0) if method == "sigmoid" else (None, 20.0)
     dim = None if refined else 256
     model = DualEncoder(encoders, dim=dim, several=(second,), scale=scale, max_scale=50.0, bias=bias)
-    task = Retrieval(image, second, method=method, block=128, **fields)
     return {"model": model, "task": task, "streams": (image, second)}
 
 
@@ -215,6 +223,8 @@ LOSSES = {
     "InfoNCE": {"method": "info_nce"},
     "sigmoid": {"method": "sigmoid"},
     "triplet": {"method": "triplet", "warm_up": 2},
+    "supervised contrastive": {"method": "supervised"},
+    "deep CCA": {"method": "dcca"},
 }
 
 

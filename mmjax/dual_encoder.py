@@ -13,9 +13,9 @@ from flax.core import FrozenDict
 from mmjax.layers import MLP, Dense
 from mmjax.losses import normalise
 from mmjax.stream import Reduction, Stream, apply_mask, check_streams, masked_mean, pooled, select
-from mmjax.typing import Dtype, Mapping
+from mmjax.typing import Array, Dtype, Mapping
 
-__all__ = ["DualEncoder", "Embedded"]
+__all__ = ["DualEncoder", "Embedded", "item_pairs"]
 
 
 class Embedded(flax.struct.PyTreeNode):
@@ -26,12 +26,14 @@ class Embedded(flax.struct.PyTreeNode):
       scale: of their products, ``()``: 1 over the temperature.
       bias: added to them, ``()``; 0 where none is learned.
       train: whether they were made in training: a task measures a split as a whole, and a batch of train by itself.
+      coordinates: what they were made from, for losses that unit vectors do not serve (``DeepCCA``); else None.
     """
 
     embeddings: dict[str, Stream]
     scale: Any
     bias: Any
     train: bool = flax.struct.field(pytree_node=False, default=False)
+    coordinates: dict[str, Stream] | None = None
 
 
 @jax.custom_vjp
@@ -109,18 +111,26 @@ class DualEncoder(nn.Module):
         widths = (*self.hidden_dims, self.dim)
         return MLP(widths, dropout_rate=self.dropout_rate, dtype=self.dtype, name=f"project_{name}")(x, train=train)
 
+    def coordinates(self, streams: Mapping[str, Stream], *, train: bool = False) -> dict[str, Stream]:
+        """The streams in the space ``[batch, items, dim]``, of any length; to be called where modules may be made."""
+        encoded = self.encode(streams, train=train)
+        check_streams(encoded)
+        found = {}
+        for name, tokens in encoded.items():
+            if name not in self.several:
+                tokens = pooled(self.pool(tokens.values, tokens.mask), tokens.present)
+            values = self._project(name, tokens.zeroed.values, train).astype(jnp.float32)
+            found[name] = Stream(values, tokens.mask)
+        return found
+
     @nn.compact
     def __call__(self, streams: Mapping[str, Stream], *, targets: Any = None, train: bool = False) -> Embedded:
         if not 0 < self.scale <= (self.max_scale or math.inf):
             raise ValueError(f"{self.scale=} must be above 0 and at most {self.max_scale=}")
-        encoded = self.encode(streams, train=train)
-        check_streams(encoded)
-        embeddings = {}
-        for name, tokens in encoded.items():
-            if name not in self.several:
-                tokens = pooled(self.pool(tokens.values, tokens.mask), tokens.present)
-            values = self._project(name, tokens.zeroed.values, train)
-            embeddings[name] = Stream(apply_mask(normalise(values.astype(jnp.float32)), tokens.mask), tokens.mask)
+        embeddings = {
+            name: Stream(apply_mask(normalise(one.values), one.mask), one.mask)
+            for name, one in self.coordinates(streams, train=train).items()
+        }
         log_scale = self.param("log_scale", nn.initializers.constant(math.log(self.scale)), (), jnp.float32)
         if self.max_scale is not None:
             log_scale = _capped(log_scale, jnp.float32(math.log(self.max_scale)))
@@ -128,3 +138,16 @@ class DualEncoder(nn.Module):
         if self.bias is not None:
             bias = self.param("bias", nn.initializers.constant(self.bias), (), jnp.float32)
         return Embedded(embeddings, jnp.exp(log_scale), bias, train)
+
+
+def item_pairs(left: Stream, right: Stream) -> tuple[Array, Array, Array]:
+    """Every item of one stream beside every item of the other in the same example ``[pairs, dim]``, and which pairs are
+    there ``[pairs]``.
+    """
+    shape = (len(left.mask), left.mask.shape[1], right.mask.shape[1])
+
+    def flat(values: Any) -> Any:
+        return jnp.broadcast_to(values, (*shape, values.shape[-1])).reshape(-1, values.shape[-1])
+
+    present = jnp.broadcast_to(left.mask[:, :, None] & right.mask[:, None, :], shape)
+    return flat(left.values[:, :, None]), flat(right.values[:, None, :]), present.reshape(-1)

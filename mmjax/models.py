@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from mmjax.deep_cca import DeepCCA as DeepCCA
 from mmjax.dual_encoder import DualEncoder as DualEncoder
 from mmjax.encoders.stages import count_stages
 from mmjax.stream import Stream, check_streams, select, where_mask
 from mmjax.typing import Mapping
 
 __all__ = [
+    "DeepCCA",
     "DualEncoder",
     "Interleaved",
     "Layerwise",

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.checks import Problem
-from mmjax.dual_encoder import Embedded
+from mmjax.dual_encoder import Embedded, item_pairs
 from mmjax.errors import UsageError
-from mmjax.losses import gram, info_nce, sigmoid_contrastive, supervised_contrastive, symile, triplet
+from mmjax.losses import gram, info_nce, sigmoid_contrastive, supervised_contrastive, symile, total_correlation, triplet
 from mmjax.metrics import Mean
 from mmjax.ranking import DIRECTIONS, Sides
 from mmjax.stream import Batch, apply_mask, item_weight
@@ -36,8 +36,18 @@ def _triplet(task: "Retrieval", outputs: Embedded, left: Any, right: Any, *, sta
     return triplet(left, right, margin=task.margin, hardest=hardest, **rows)
 
 
-METHODS: dict[str, PairLoss] = {"info_nce": _info_nce, "sigmoid": _sigmoid, "triplet": _triplet}
+def _dcca(
+    task: "Retrieval", outputs: Embedded, left: Any, right: Any, *, positives: Any, present: Any, state: Any
+) -> Any:
+    mean = total_correlation(left, right, present=present) / min(left.shape[1], right.shape[1])
+    return jnp.where(present, 1 - mean, 0)
+
+
+METHODS: dict[str, PairLoss] = {"info_nce": _info_nce, "sigmoid": _sigmoid, "triplet": _triplet, "dcca": _dcca}
 """Losses of two modalities, averaged over pairs of them."""
+
+OF_COORDINATES = ("dcca",)
+"""Those that are of what unit vectors were made from."""
 
 
 def _supervised(task: "Retrieval", outputs: Embedded, there: dict[str, Any], positives: Any) -> Any:
@@ -91,7 +101,8 @@ class Retrieval:
       first: modality whose items are the queries forward.
       second: that whose items are sought forward, and are the queries backward.
       method: of the loss. Of pairs of modalities: ``info_nce`` (scaled by what the model learns), ``sigmoid`` (with its
-        bias), ``triplet``, or a function of one's own (``PairLoss``). Of all at once: ``supervised``, ``symile`` and
+        bias), ``triplet``, ``dcca`` (1 minus the mean canonical correlation of the batch, for ``DeepCCA``; it has no
+        negatives), or a function of one's own (``PairLoss``). Of all at once: ``supervised``, ``symile`` and
         ``gram`` (around ``first``), the last two for one item of each modality and positives of the row.
       positives: of an item are those of the same ``row``, of rows of the same ``group`` (photograph), or of the same
         ``target`` (class). Ranks are of the own row.
@@ -145,24 +156,23 @@ class Retrieval:
         if isinstance(self.method, str) and self.method in JOINT:
             return JOINT[self.method](self, outputs, there, positives)
         method = METHODS[self.method] if isinstance(self.method, str) else self.method
+        values = outputs.embeddings
+        if self.method in OF_COORDINATES:
+            if outputs.coordinates is None:
+                raise UsageError(f"Retrieval.method {self.method!r} is for DeepCCA, whose outputs have coordinates")
+            values = outputs.coordinates
         total = jnp.zeros(batch.weight.shape, jnp.float32)
         count = jnp.zeros(batch.weight.shape, jnp.float32)
         for left, right in self.pairs or itertools.combinations(sorted(outputs.embeddings), 2):
             _check_modalities(outputs, (left, right))
-            x, y = outputs.embeddings[left].values, outputs.embeddings[right].values
-            shape = (len(x), x.shape[1], y.shape[1])
-            present = jnp.broadcast_to(there[left][:, :, None] & there[right][:, None, :], shape)
-            values = method(
-                self,
-                outputs,
-                jnp.broadcast_to(x[:, :, None], (*shape, x.shape[-1])).reshape(-1, x.shape[-1]),
-                jnp.broadcast_to(y[:, None, :], (*shape, y.shape[-1])).reshape(-1, y.shape[-1]),
-                positives=jnp.repeat(positives, shape[1] * shape[2]),
-                present=present.reshape(-1),
-                state=state,
-            ).reshape(shape)
+            x, y = (values[name].replace(mask=there[name]) for name in (left, right))
+            shape = (len(x.mask), x.mask.shape[1], y.mask.shape[1])
+            *items, present = item_pairs(x, y)
+            owner = jnp.repeat(positives, shape[1] * shape[2])
+            each = method(self, outputs, *items, positives=owner, present=present, state=state).reshape(shape)
+            present = present.reshape(shape)
             pairs = present.sum((1, 2))
-            total = total + jnp.where(present, values, 0).sum((1, 2)) / jnp.maximum(pairs, 1)
+            total = total + jnp.where(present, each, 0).sum((1, 2)) / jnp.maximum(pairs, 1)
             count = count + (pairs > 0)
         return total / jnp.maximum(count, 1)
 
@@ -222,12 +232,14 @@ class Retrieval:
         def split(x: Any) -> Any:
             return jnp.pad(x, [(0, rest), *((0, 0),) * (x.ndim - 1)]).reshape(blocks, size, *x.shape[1:])
 
-        embeddings, rows = jax.tree.map(split, (outputs.embeddings, batch.replace(streams={})))
+        sides = outputs.embeddings, outputs.coordinates
+        *sides, rows = jax.tree.map(split, (*sides, batch.replace(streams={})))
 
         def of_block(some: Any) -> Any:
-            return self.loss(outputs.replace(embeddings=some[0]), some[1])
+            embeddings, coordinates, rows = some
+            return self.loss(outputs.replace(embeddings=embeddings, coordinates=coordinates), rows)
 
-        return jax.lax.map(of_block, (embeddings, rows)).reshape(-1)[: batch.size]
+        return jax.lax.map(of_block, (*sides, rows)).reshape(-1)[: batch.size]
 
 
 def _widen(values: Any, items: int) -> Any:

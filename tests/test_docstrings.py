@@ -19,6 +19,7 @@ MODULES = (
     "mmjax.caches",
     "mmjax.correlation",
     "mmjax.decoder",
+    "mmjax.deep_cca",
     "mmjax.datasets.multi30k.vocabulary",
     "mmjax.datasets.multi30k.words",
     "mmjax.dialogue",

@@ -26,8 +26,8 @@ def interaction_bars(rows: list[dict]) -> dict[str, dict[str, Any]]:
 
 @style.styled
 def interaction_figure(bars: Mapping[str, Mapping[str, Any]], factor: float = 100) -> Any:
-    """Left the EMAP gap, right the Shapley value of each modality with its share; one alone where the other was measured
-    of no row (sentences have no EMAP), None where there is nothing to show.
+    """Left the EMAP gap, right the Shapley value of each modality with its share; one alone where the other was
+    measured of no row (sentences have no EMAP), None where there is nothing to show.
 
     Args:
       bars: by row ``{"kind", "emap": {"gap", "interval"} or None, "shapley": {modality: {"value",
