@@ -11,14 +11,24 @@ import numpy as np
 
 from mmjax.checks import Problem, first_problem
 from mmjax.errors import UsageError
-from mmjax.generation import beam_search
+from mmjax.generation import Hypotheses, beam_search
 from mmjax.hypotheses import pack
 from mmjax.losses import cross_entropy
 from mmjax.metrics import Mean
 from mmjax.stream import Batch, Stream, check_streams, item_weight, known_target
 from mmjax.typing import Array, Float, PyTree
 
-__all__ = ["NO_HYPOTHESIS", "Captioning", "Items", "PerCaption", "decode_ids"]
+__all__ = [
+    "NO_HYPOTHESIS",
+    "Captioning",
+    "Items",
+    "PerCaption",
+    "decode_ids",
+    "kept_hypotheses",
+    "spelled",
+    "token_accuracy",
+    "token_weight",
+]
 
 NO_HYPOTHESIS = -1e30
 """The score that stands where a beam found fewer hypotheses than it was asked for."""
@@ -131,13 +141,8 @@ class Captioning:
 
     def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
         """Loss without smoothing, and the share of tokens that are the likeliest after those before them."""
-        tokens, weight = known_target(batch)["tokens"], item_weight(batch)
-        right = (outputs.argmax(-1) == tokens.values) & tokens.mask
-        of_tokens = jnp.where(tokens.mask, weight[:, None, None], 0.0)
-        return {
-            "loss": Mean.of(self._nats(outputs, batch), weight),
-            "token_accuracy": Mean.of(right.astype(jnp.float32), of_tokens),
-        }
+        loss = Mean.of(self._nats(outputs, batch), item_weight(batch))
+        return {"loss": loss, "token_accuracy": token_accuracy(outputs, batch)}
 
     def generate(self, model: nn.Module, variables: PyTree, batch: Batch) -> dict[str, Any]:
         """``ids`` and ``mask`` ``[batch, n, max_length]``, ``scores`` ``[batch, n]``: the ``n_best``, best first, and
@@ -159,8 +164,7 @@ class Captioning:
             length_penalty=self.length_penalty,
             weight=batch.weight,
         )
-        scores = jnp.maximum(found.scores, NO_HYPOTHESIS)
-        return {"ids": found.tokens.values, "mask": found.tokens.mask, "scores": scores}
+        return kept_hypotheses(found)
 
     def spell(self, outputs: Mapping[str, Any], tokenizers: Mapping[str, Any]) -> Float[np.ndarray, "*lead width"]:
         """Packed hypotheses ``[..., n_best, 1 + bytes]``, see ``mmjax.hypotheses.pack``.
@@ -168,9 +172,7 @@ class Captioning:
         Raises:
           UsageError: the data set has no such tokenizer.
         """
-        if self.tokenizer not in tokenizers:
-            raise UsageError(f"Captioning.tokenizer is {self.tokenizer!r}; the data set has {sorted(tokenizers)}")
-        return pack(decode_ids(tokenizers[self.tokenizer], outputs["ids"], outputs["mask"]), outputs["scores"])
+        return spelled(self, outputs, tokenizers)
 
     def check_target(self, target: Any, real: np.ndarray) -> Problem | None:
         """Every caption has tokens, and an id from 0 each.
@@ -183,6 +185,36 @@ class Captioning:
             raise UsageError(f"captions are a dict with a Stream 'tokens' [*{real.shape}, captions, words]")
         none = real & ~np.asarray(tokens.mask).any((-1, -2))
         return first_problem(none, lambda at: f"example {at} has no caption")
+
+
+def token_weight(batch: Batch) -> Any:
+    """The weight of each target token, that of its example; 0 in padding."""
+    mask, weight = known_target(batch)["tokens"].mask, item_weight(batch)
+    return jnp.where(mask, weight.reshape(-1, *(1,) * (mask.ndim - 1)), 0.0)
+
+
+def token_accuracy(outputs: Any, batch: Batch) -> Mean:
+    """The share of target tokens that are likeliest after those before them, of logits ``[*tokens, vocab_size]``."""
+    right = outputs.argmax(-1) == known_target(batch)["tokens"].values
+    return Mean.of(right.astype(jnp.float32), token_weight(batch))
+
+
+def kept_hypotheses(found: Hypotheses) -> dict[str, Any]:
+    """What is kept of a search: ``ids``, ``mask`` and finite ``scores``."""
+    scores = jnp.maximum(found.scores, NO_HYPOTHESIS)
+    return {"ids": found.tokens.values, "mask": found.tokens.mask, "scores": scores}
+
+
+def spelled(task: Any, outputs: Mapping[str, Any], tokenizers: Mapping[str, Any]) -> Float[np.ndarray, "*lead width"]:
+    """What is kept, as packed hypotheses ``[..., n_best, 1 + bytes]``, by the tokenizer that the task names.
+
+    Raises:
+      UsageError: the data set has no such tokenizer.
+    """
+    if task.tokenizer not in tokenizers:
+        name = type(task).__name__
+        raise UsageError(f"{name}.tokenizer is {task.tokenizer!r}; the data set has {sorted(tokenizers)}")
+    return pack(decode_ids(tokenizers[task.tokenizer], outputs["ids"], outputs["mask"]), outputs["scores"])
 
 
 def decode_ids(tokenizer: Any, ids: Any, mask: Any) -> np.ndarray:

@@ -13,12 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.captioning import NO_HYPOTHESIS, decode_ids
+from mmjax.captioning import kept_hypotheses, spelled
 from mmjax.checks import Problem, first_problem
 from mmjax.encoders import Recurrent, RecurrentText
 from mmjax.errors import UsageError
 from mmjax.generation import beam_search
-from mmjax.hypotheses import pack
 from mmjax.layers import GRU, MLP, MultiHeadAttention, final_state, project_streams
 from mmjax.losses import cross_entropy
 from mmjax.metrics import Mean
@@ -209,13 +208,11 @@ class Replies:
             n_best=self.n_best,
             weight=jnp.repeat(jnp.asarray(batch.weight), turns),
         )
-        scores = jnp.maximum(found.scores, NO_HYPOTHESIS)
-        parts = {"ids": found.tokens.values, "mask": found.tokens.mask, "scores": scores}
-        return jax.tree.map(lambda x: x.reshape(rows, turns, *x.shape[1:]), parts)
+        return jax.tree.map(lambda x: x.reshape(rows, turns, *x.shape[1:]), kept_hypotheses(found))
 
     def spell(self, outputs: Mapping[str, Any], tokenizers: Mapping[str, Any]) -> Float[np.ndarray, "*lead width"]:
         """The replies as text with their scores, ``[..., n_best, 1 + bytes]``."""
-        return pack(decode_ids(tokenizers[self.tokenizer], outputs["ids"], outputs["mask"]), outputs["scores"])
+        return spelled(self, outputs, tokenizers)
 
     def check_target(self, target: Any, real: np.ndarray) -> Problem | None:
         """Every turn has a reply.

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.captioning import Captioning
+from mmjax.captioning import Captioning, token_accuracy, token_weight
 from mmjax.checks import Problem, first_problem
 from mmjax.errors import UsageError
 from mmjax.metrics import Mean
-from mmjax.stream import Batch, Stream, item_weight, known_target
+from mmjax.stream import Batch, Stream, known_target
 from mmjax.typing import Array, Bool, Float, Int
 
 __all__ = ["Translation", "inverse_square_root", "token_nats"]
@@ -83,20 +83,15 @@ class Translation(Captioning):
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Nats, the mean over all tokens of the batch; a scalar."""
-        tokens, weight = known_target(batch)["tokens"], item_weight(batch)
+        tokens, of_tokens = known_target(batch)["tokens"], token_weight(batch)
         nats = token_nats(outputs, tokens.values, tokens.mask, label_smoothing=self.label_smoothing)
-        of_tokens = jnp.where(tokens.mask, weight[:, None], 0.0)
         return (jnp.where(of_tokens > 0, nats, 0) * of_tokens).sum() / jnp.maximum(of_tokens.sum(), 1e-9)
 
     def metrics(self, outputs: Any, batch: Batch) -> dict[str, Any]:
         """Loss without smoothing, and the share of tokens that are the likeliest after those before them."""
-        tokens, weight = known_target(batch)["tokens"], item_weight(batch)
-        right = (outputs.argmax(-1) == tokens.values) & tokens.mask
-        of_tokens = jnp.where(tokens.mask, weight[:, None], 0.0)
-        return {
-            "loss": Mean.of(token_nats(outputs, tokens.values, tokens.mask), of_tokens),
-            "token_accuracy": Mean.of(right.astype(jnp.float32), of_tokens),
-        }
+        tokens = known_target(batch)["tokens"]
+        nats = token_nats(outputs, tokens.values, tokens.mask)
+        return {"loss": Mean.of(nats, token_weight(batch)), "token_accuracy": token_accuracy(outputs, batch)}
 
     def check_target(self, target: Any, real: np.ndarray) -> Problem | None:
         """Every item has tokens.
