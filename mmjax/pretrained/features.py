@@ -28,7 +28,8 @@ def frozen_features(
     batch_size: int = 32,
     dtype: Any = np.float32,
 ) -> Stream:
-    """What the tower gives for a stream, as NumPy arrays: batch after batch, all of one compiled shape.
+    """What the tower gives for a stream, as NumPy arrays: batch after batch, all of one compiled shape; items that are
+    the same (the recordings beside ten noisy pictures) pass once.
 
     Args:
       stream: raw, ``[items, ...]``, of any number of items.
@@ -133,7 +134,25 @@ def _batches(stream: Stream, size: int) -> Iterator[tuple[np.ndarray, np.ndarray
         yield np.where(where_mask(mask, values), values, np.zeros((), values.dtype)), mask
 
 
+def _distinct(stream: Stream) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the items that are the first of their content, and for each item the place of its own among them."""
+    first: dict[bytes, int] = {}
+    numbers, places = [], np.zeros(len(stream.mask), int)
+    for number, (values, mask) in enumerate(_batches(stream, 1)):
+        content = hashlib.sha256(values.tobytes() + mask.tobytes()).digest()
+        if content not in first:
+            first[content] = len(numbers)
+            numbers.append(number)
+        places[number] = first[content]
+    return np.asarray(numbers), places
+
+
 def _compute(tower: Tower, stream: Stream, size: int, dtype: Any) -> Stream:
+    numbers, places = _distinct(stream)
+    if len(numbers) < len(places):
+        some = Stream(np.asarray(stream.values)[numbers], np.asarray(stream.mask)[numbers])
+        once = _compute(tower, some, size, dtype)
+        return Stream(once.values[places], once.mask[places])
     size = min(size, len(stream.mask))
     found: list[tuple[np.ndarray, np.ndarray]] = []
     for values, mask in _batches(stream, size):

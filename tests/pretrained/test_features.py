@@ -59,6 +59,19 @@ def test_batches_have_one_shape_and_give_what_the_whole_gives(tower, stream):
     assert isinstance(features.values, np.ndarray)
 
 
+def test_items_that_are_the_same_pass_once(tower, stream):
+    """Whatever stands where the mask is False; the order is kept."""
+    again = np.asarray([0, 1, 0, 2, 1, 1, 6])
+    values = np.where(
+        stream.mask[again][..., None], stream.values[again], np.arange(7.0, dtype=np.float32)[:, None, None]
+    )
+    found = frozen_features(tower, Stream(values, stream.mask[again]), batch_size=2)
+    assert runs() == 2 and TRACES == [(2, 2, 4)]  # four items
+    whole = frozen_features(tower, stream, batch_size=2)
+    np.testing.assert_allclose(found.values, whole.values[again], rtol=1e-6)
+    np.testing.assert_array_equal(found.mask, whole.mask[again])
+
+
 def test_what_was_computed_is_read_and_what_changed_is_computed(tower, stream, tmp_path):
     def features(tower=tower, stream=stream):
         before = runs()
