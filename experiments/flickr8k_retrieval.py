@@ -18,8 +18,12 @@ Expect from three seeds: InfoNCE 271.3 with MiniLM (12 above its closed form, in
 above, 4 to 14), triplets with MiniLM 264.3 (5 above, 2 to 9). Three seeds allow no verdict. A row took four minutes
 beside many other jobs on two cores, the features of all photographs and sentences about half an hour once.
 
-Not run yet: the sigmoid rows, triplets with words, words learned without the closed form, pictures from scratch, and
-the control of the best network.
+Of one seed with MiniLM: supervised contrast 267.2, deep CCA 250.8. Its objective is another one: at four times the rate
+and after ten epochs the mean correlation of held-out pairs has risen from .58 to .61, and the sum of recalls has fallen
+from 259 to 237.
+
+Not run yet with three seeds: these two, the sigmoid rows, triplets with words, words learned without the closed form,
+pictures from scratch, and the control of the best network.
 """
 
 import dataclasses
