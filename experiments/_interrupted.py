@@ -74,7 +74,7 @@ def main(arguments=None):
             print(f"{args.name}: the run that nobody killed failed, see {log.name}")
             return 1
         total, deaths = time.perf_counter() - clock, 0
-        moments = sorted(draw.choice(len(files_of(whole)), args.kills, replace=False))
+        moments = sorted(draw.choice(len(files_of(whole)), args.kills, replace=False).tolist())
         for most in moments:
             deaths += run(args.name, killed, options, log, most, draw.uniform()) is None
         status = run(args.name, killed, options, log)
