@@ -20,17 +20,17 @@ import time
 import numpy as np
 
 CLOCKS = ("timing.json", "report.html")
+POLL = 0.05  # seconds
 
 
-def run(name, workdir, options, log, most=math.inf, delay=0.0):
-    """Runs the table in a process group of its own; kills it some seconds after ``workdir`` holds more than ``most``
+def run(command, workdir, log, most=math.inf, delay=0.0):
+    """Runs a command in a process group of its own; kills it some seconds after ``workdir`` holds more than ``most``
     files. Its exit status, None if killed.
     """
-    command = [sys.executable, "-m", "experiments", "table", name, "--workdir", str(workdir), *options]
     with subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as process:
         try:
             while process.poll() is None and len(files_of(workdir)) <= most:
-                time.sleep(0.05)
+                time.sleep(POLL)
             if process.poll() is None:
                 time.sleep(delay)
             return process.poll()
@@ -55,38 +55,58 @@ def differences(one, other):
             yield f"{path}: differs"
 
 
+def check(command, folder, *, kills=2, seed=0, delay=1.0):
+    """Runs ``command(workdir)`` whole and killed in ``folder``, and tells in lines how they compare, whether well last.
+
+    Args:
+      command: of a folder, a list.
+      kills: how often it is killed, each time after more files.
+      seed: of the moments.
+      delay: seconds between a file and the kill at most.
+
+    Raises:
+      RuntimeError: a run that nobody killed ends with another status than 0.
+    """
+    whole, killed = folder / "whole", folder / "killed"
+    draw = np.random.default_rng(seed)
+
+    def finish(workdir):
+        if status := run(command(workdir), workdir, log):
+            raise RuntimeError(f"the run in {workdir} ended with status {status}, see {log.name}")
+
+    with open(folder / "log.txt", "ab") as log:
+        finish(whole)
+        count, deaths = len(files_of(whole)), 0
+        moments = sorted(draw.choice(count, kills, replace=False).tolist())
+        for most in moments:
+            deaths += run(command(killed), killed, log, most, draw.uniform(0, delay)) is None
+        finish(killed)
+    found = list(differences(whole, killed))
+    line = f"killed {deaths} times, after {moments} of {count} files; {len(found)} differ"
+    return [line, *(f"  {one}" for one in found)], not found and deaths == kills
+
+
 def main(arguments=None):
-    """The command; its status is 1 where the two runs differ or one of them failed."""
+    """The command; its status is 1 where the two runs differ, one of them failed or was not killed."""
     parser = argparse.ArgumentParser("python -m experiments._interrupted", description=__doc__.partition("\n")[0])
     parser.add_argument("name")
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
     parser.add_argument("--kills", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args, options = parser.parse_known_args(arguments)
-    whole, killed = args.workdir / "whole", args.workdir / "killed"
-    if killed.exists():
-        parser.error(f"{killed} is there already: this begins anew")
+    if (args.workdir / "killed").exists():
+        parser.error(f"{args.workdir / 'killed'} is there already: this begins anew")
     args.workdir.mkdir(parents=True, exist_ok=True)
-    draw = np.random.default_rng(args.seed)
-    with open(args.workdir / "log.txt", "ab") as log:
-        clock = time.perf_counter()
-        if run(args.name, whole, options, log):
-            print(f"{args.name}: the run that nobody killed failed, see {log.name}")
-            return 1
-        total, deaths = time.perf_counter() - clock, 0
-        moments = sorted(draw.choice(len(files_of(whole)), args.kills, replace=False).tolist())
-        for most in moments:
-            deaths += run(args.name, killed, options, log, most, draw.uniform()) is None
-        status = run(args.name, killed, options, log)
-    if status:
-        print(f"{args.name}: the continued run failed with {status}, see {log.name}")
-        return 1
-    found = list(differences(whole, killed))
-    count = len(files_of(whole))
-    print(f"{args.name}: {total:.0f} s; killed {deaths} times, after {moments} of {count} files; {len(found)} differ")
-    for line in found:
-        print(f"  {line}")
-    return bool(found) or deaths < args.kills
+
+    def command(workdir):
+        return [sys.executable, "-m", "experiments", "table", args.name, "--workdir", str(workdir), *options]
+
+    try:
+        lines, well = check(command, args.workdir, kills=args.kills, seed=args.seed)
+    except RuntimeError as error:
+        lines, well = [str(error)], False
+    print(f"{args.name}: " + "\n".join(lines))
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ numbers for each window of 775 ms, trained on English speech of many speakers; t
 ``pretrained/speech_embedding.safetensors`` in DIR), computed once. A table of its own, since the tower is a view of the
 data: its rows are to be read beside those of ``fsdd_digits``.
 
-Expect audio alone at 84.4 (58.8 by a spectrogram encoder trained on the 2,000 pairs), the mean of logits and the product
-at 95.7 (90.7), late fusion at 88.0 and with modality dropout at 93.3. The others end between 85 and 86.2: they learn
-audio, which is soon right on train, and their gate finds little of the picture or nothing.
+Expect audio alone at 84.4 (58.8 by a spectrogram encoder trained on the 2,000 pairs), the mean of logits and the
+product at 95.7 (90.7), late fusion at 88.0 and with modality dropout at 93.3. The others end between 85 and 86.2: they
+learn audio, which is soon right on train, and where their gate was measured it finds nothing of the picture.
 
 A quarter of a second of silence stands before and after each recording. Without it there is one window, and a word that
 fills it is hardly known: logistic regression on the test speaker 47.8 %, with it 80 % (validation 53.4 and 93 %;
