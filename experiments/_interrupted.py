@@ -77,7 +77,7 @@ def check(command, folder, *, kills=2, seed=0, delay=1.0):
     with open(folder / "log.txt", "ab") as log:
         finish(whole)
         count, deaths = len(files_of(whole)), 0
-        moments = sorted(draw.choice(count, kills, replace=False).tolist())
+        moments = sorted(draw.choice(count - 1, kills, replace=False).tolist())  # the last file may be the end
         for most in moments:
             deaths += run(command(killed), killed, log, most, draw.uniform(0, delay)) is None
         finish(killed)
