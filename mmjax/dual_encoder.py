@@ -143,6 +143,11 @@ class DualEncoder(nn.Module):
 def item_pairs(left: Stream, right: Stream) -> tuple[Array, Array, Array]:
     """Every item of one stream beside every item of the other in the same example ``[pairs, dim]``, and which pairs are
     there ``[pairs]``.
+
+    Example:
+      >>> image, text = Stream.of(jnp.ones((4, 1, 8))), Stream.of(jnp.ones((4, 3, 6)))
+      >>> [x.shape for x in item_pairs(image, text)]
+      [(12, 8), (12, 6), (12,)]
     """
     shape = (len(left.mask), left.mask.shape[1], right.mask.shape[1])
 

@@ -137,7 +137,8 @@ def _batches(stream: Stream, size: int) -> Iterator[tuple[np.ndarray, np.ndarray
 def _distinct(stream: Stream) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the items that are the first of their content, and for each item the place of its own among them."""
     first: dict[bytes, int] = {}
-    numbers, places = [], np.zeros(len(stream.mask), int)
+    numbers: list[int] = []
+    places = np.zeros(len(stream.mask), int)
     for number, (values, mask) in enumerate(_batches(stream, 1)):
         content = hashlib.sha256(values.tobytes() + mask.tobytes()).digest()
         if content not in first:
