@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import tempfile
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "file_sha256",
     "read_json",
     "read_npz",
+    "remove_partial",
     "replace_file",
     "rounded",
     "write_json",
@@ -143,6 +145,21 @@ def replace_file(path: pathlib.Path, data: bytes | memoryview) -> None:
         if isinstance(error, OSError):
             raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
         raise
+
+
+def remove_partial(folder: pathlib.Path) -> None:
+    """Removes what ``replace_file`` left half written in a folder and below it when its process was killed; nobody may
+    write there now. Folders below that have a lock of their own, and links, are somebody else's.
+    """
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not os.path.lexists(os.path.join(root, name, ".lock"))]
+        for name in names:
+            if _PARTIAL.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(root, name))
+
+
+_PARTIAL = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # as ``mkstemp`` names it
 
 
 @functools.cache

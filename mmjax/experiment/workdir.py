@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmjax.errors import UsageError
-from mmjax.files import DamagedFile, read_json
+from mmjax.files import DamagedFile, read_json, remove_partial
 from mmjax.typing import Mapping
 
 __all__ = ["claim"]
@@ -15,7 +15,8 @@ __all__ = ["claim"]
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, owner: Mapping[str, Any]) -> Iterator[None]:
-    """Creates the directory and locks it; the lock ends with the process.
+    """Creates the directory and locks it; the lock ends with the process. What a killed process left half written in it
+    is removed.
 
     Args:
       workdir: the directory.
@@ -44,6 +45,7 @@ def claim(workdir: pathlib.Path, owner: Mapping[str, Any]) -> Iterator[None]:
         except BlockingIOError:
             raise UsageError(f"another process is at work in {str(workdir)!r}; pass another --workdir") from None
         _check_owner(workdir, owner)
+        remove_partial(workdir)
         yield
 
 

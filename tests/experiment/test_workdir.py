@@ -4,6 +4,7 @@ import pytest
 
 from mmjax.errors import UsageError
 from mmjax.experiment.workdir import claim
+from mmjax.files import replace_file
 
 OWNER = {"table": "digits", "row": None}
 
@@ -35,3 +36,37 @@ def test_one_process_at_a_time_and_one_table(tmp_path):
     with pytest.raises(UsageError, match="table is 'digits' there and 'synthetic' here"):
         with claim(tmp_path, {**OWNER, "table": "synthetic"}):
             pass
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path):
+    """As ``replace_file`` names it; a part of a table beside it has a lock and perhaps a process of its own."""
+    workdir, others = tmp_path / "run", tmp_path / "others"
+    for folder in (workdir / "plots", workdir / "part", others):
+        folder.mkdir(parents=True)
+    (workdir / "part" / ".lock").touch()
+    (workdir / "link").symlink_to(others)
+    litter = [workdir / ".table.tex.fll0wnml.tmp", workdir / "plots" / ".rows.png.a_b1c2d3.tmp"]
+    kept = [
+        workdir / ".mine.tmp",
+        workdir / "table.tex",
+        workdir / "part" / ".a.12345678.tmp",
+        others / ".a.12345678.tmp",
+    ]
+    for path in (*litter, *kept):
+        path.touch()
+    with claim(workdir, OWNER):
+        assert [path.exists() for path in (*litter, *kept)] == [False] * 2 + [True] * 4
+
+
+def test_a_killed_writer_leaves_what_the_next_owner_removes(tmp_path, monkeypatch):
+    def die(*arguments):
+        raise SystemError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mmjax.files.os.replace", die)
+        patch.setattr("mmjax.files.os.unlink", lambda path: None)  # as SIGKILL leaves it
+        with pytest.raises(SystemError):
+            replace_file(tmp_path / "table.md", b"half")
+    assert len(list(tmp_path.iterdir())) == 1
+    with claim(tmp_path, OWNER):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
