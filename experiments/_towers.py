@@ -8,9 +8,9 @@ from mmjax.answers.trained import of_each_example
 from mmjax.datasets.sources import cache_folder, data_folder
 from mmjax.errors import UsageError
 from mmjax.evaluation.measures.noise import default_noises
-from mmjax.pretrained import efficientnet_lite0, frozen_features
+from mmjax.pretrained import efficientnet_lite0, frozen_features, minilm, sentence_features
 
-__all__ = ["as_features", "features_folder", "image_maps", "texts_of", "weights", "with_maps"]
+__all__ = ["as_features", "features_folder", "image_maps", "sentence_vectors", "texts_of", "weights", "with_maps"]
 
 
 def weights(dataset, name):
@@ -39,6 +39,14 @@ def image_maps(dataset):
             folder = features_folder(dataset, split)
             kept[id(batch)] = frozen_features(tower, batch.streams["image"], cache_dir=folder, dtype=np.float16)
     return {split: kept[id(batch)] for split, batch in dataset.splits.items()}
+
+
+def sentence_vectors(dataset, texts):
+    """By split MiniLM's vector of each sentence of nested ids ``texts``, by split too."""
+    tower = minilm()
+    return {
+        split: sentence_features(tower, ids, cache_dir=features_folder(dataset, split)) for split, ids in texts.items()
+    }
 
 
 @of_each_example

@@ -17,7 +17,7 @@ import functools
 
 import numpy as np
 
-from experiments._towers import features_folder, texts_of
+from experiments._towers import sentence_vectors, texts_of
 from mmjax import fusion
 from mmjax.datasets.meld import TRAIN_COUNTS
 from mmjax.datasets.raw.words import encode_padded, fit_tokenizer
@@ -26,8 +26,6 @@ from mmjax.experiment import Paper, Row, Table
 from mmjax.heads import ClassificationHead
 from mmjax.layers import GRU, TransformerBlock, final_state
 from mmjax.models import Multimodal
-from mmjax.pretrained.features import sentence_features
-from mmjax.pretrained.minilm import minilm
 from mmjax.stream import by_index, target_items
 from mmjax.tasks import Classification
 from mmjax.training import Train
@@ -43,11 +41,7 @@ README = "README of declare-lab/conv-emotion"
 def with_sentences(dataset):
     """Streams ``sentence`` (MiniLM's vectors) and ``text`` (words of train, short), beside those of speakers."""
     text = {split: batch.streams["text"] for split, batch in dataset.splits.items()}
-    tower = minilm()
-    sentences = {
-        split: sentence_features(tower, stream, cache_dir=features_folder(dataset, split))
-        for split, stream in text.items()
-    }
+    sentences = sentence_vectors(dataset, text)
     spoken = {split: texts_of(dataset.tokenizers["text"], stream) for split, stream in text.items()}
     words = fit_tokenizer(spoken["train"].ravel().tolist(), size=VOCABULARY)
     splits = {}

@@ -97,6 +97,13 @@ def test_nothing_is_learned_through_the_maps_and_before_any_batch_they_are_finit
     maps = mapped(jax.tree.map(lambda x: x[None], variables["moments"]["average"]))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(maps))  # seeds are mapped
 
+    def through_the_maps(coordinates):
+        moments = paired_moments(coordinates, coordinates**2, np.ones(len(coordinates), bool))
+        return sum(jax.numpy.square(moments[name]).sum() for name in ("left", "right", "left_left", "left_right"))
+
+    value, slope = jax.jit(jax.value_and_grad(through_the_maps))(streams["image"].values[:, 0])
+    assert value > 1 and not np.any(slope)
+
 
 def test_the_loss_is_one_minus_the_mean_correlation_of_the_pairs():
     model, streams = DeepCCA({}, dim=None, several=("text",), ridge=RIDGE), related(40, captions=2)

@@ -23,10 +23,6 @@ from tests.datasets import multi30k_clones
 
 TASK = Translation(END_ID, max_length=10, beams=2)
 
-pytestmark = pytest.mark.timeout(
-    900
-)  # 48 programs are compiled for the run, two minutes of a core that has no other work
-
 
 def table(**options):
     def model(fusion, **encoders):
