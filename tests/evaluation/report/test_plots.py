@@ -220,6 +220,20 @@ def test_cost_leaves_out_rows_without_a_count_and_knows_errors(summary):
     ]
 
 
+@pytest.mark.parametrize("costs", [(114.8e6, 115.5e6), (690e3, 977e3), (2e6, 5e6), (1e5, 9e7)])
+def test_ticks_of_cost_are_several_and_apart_however_near_the_costs(costs):
+    points = [{"name": str(n), "cost": cost, "score": 0.5 + 0.1 * n, "kind": "fusion", "interval": None}
+              for n, cost in enumerate(costs)]  # fmt: skip
+    figure = cost_figure(points, "flops", "accuracy (%)")
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    boxes = [label.get_window_extent() for tick, label in zip(axes.get_xticks(), axes.get_xticklabels())
+             if low <= tick <= high]  # fmt: skip
+    assert 2 <= len(boxes) <= 7
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
 def test_a_row_that_combines_others_costs_what_they_do():
     def row(name, flops, members=(), role=None, streams=("a",)):
         return {"name": name, "flops": flops, "members": list(members), "role": role, "streams": list(streams),

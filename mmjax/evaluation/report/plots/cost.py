@@ -62,7 +62,7 @@ def cost_figure(
       kind: ``flops`` or ``params``.
     """
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     if len(points) < 2:
         return None
@@ -99,7 +99,9 @@ def cost_figure(
     axes.set_xlim(cost.min() / beside, cost.max() * beside)
     _name_points(axes, letters, cost, shown)
     low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if high > 200 * low else (1, 2, 5), numticks=12))
+    logarithmic = LogLocator(subs=(1,) if high > 200 * low else (1, 2, 5), numticks=12)
+    # Of rows that cost about the same few or none of these lie in the plot, or they are subdivided until they overlap.
+    axes.xaxis.set_major_locator(logarithmic if high > 3 * low else MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(_short_count))
     axes.xaxis.set_minor_formatter(NullFormatter())
     style.dress(axes, AXES[kind], metric, grid="both", bins={"y": 6}, pad=False)
