@@ -196,6 +196,7 @@ class Table:
         one after the other, each over all devices on batches from the host, without refit or trials.
       references: published rows that are not run here: ``(name, Paper)``.
       also: names of further scores of the task, printed behind that of the table.
+      judged: those of ``also`` that have intervals, gains and verdicts of their own.
       note: printed under the title.
       extra: rows left out unless named with ``--rows`` (long ones).
       folds: values of ``options.fold`` that ``fold=all`` pools.
@@ -218,6 +219,7 @@ class Table:
     feed: str = "resident"
     references: Sequence[tuple[str, Paper]] = ()
     also: tuple[str, ...] = ()
+    judged: tuple[str, ...] = ()
     note: str = ""
     extra: tuple[str, ...] = ()
     folds: tuple[Any, ...] = ()
@@ -230,6 +232,8 @@ class Table:
         names = [row.name for row in self.rows]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"row {twice[0]!r} stands twice in {self.title!r}")
+        if lost := sorted({*self.judged} - {*self.also}):
+            raise UsageError(f"{self.title!r} judges by {lost[0]!r}, which is not among its further scores (also)")
         for owner, part in (("the table", self), *((f"row {row.name!r}", row) for row in self.rows)):
             for name, count in (("trials", part.trials), ("seeds", part.seeds)):
                 if count is not None and count < 1:

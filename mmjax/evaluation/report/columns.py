@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mmjax.evaluation.report.cells import NONE, Cell, Column, Row, Unit, brackets, count, decimal, paper, value
+from mmjax.evaluation.report.further import further_columns
 from mmjax.evaluation.report.gain_columns import gain_columns, unit_of_tests
 from mmjax.typing import Mapping
 
@@ -21,8 +22,8 @@ def columns(summary: Mapping[str, Any], timing: Mapping[str, Any] | None = None)
       timing: what the clock said of each row (``timing.json``); without it there are no columns of time and memory.
     """
     done = [row for row in summary["rows"] if row["status"] == "done"]
-    every = [*_result(summary), *_also(summary), *gain_columns(summary), *_interaction(summary), *_robustness(summary),
-             *CALIBRATION, *COST, *_clock(timing or {})]  # fmt: skip
+    every = [*_result(summary), *further_columns(summary), *gain_columns(summary), *_interaction(summary),
+             *_robustness(summary), *CALIBRATION, *COST, *_clock(timing or {})]  # fmt: skip
     always = {"ours", *(["paper"] if summary["references"] else [])}
     if any(one.get("cannot_run") for one in summary["references"]) or any(row.get("target") for row in summary["rows"]):
         always.add("target")
@@ -97,18 +98,6 @@ def _result(summary: Mapping[str, Any]) -> list[Column]:
                "result: it shows what that choice adds to a published number.", ("test_selected",),
                _field("test_selected", show)),
     ]  # fmt: skip
-
-
-def _also(summary: Mapping[str, Any]) -> list[Column]:
-    """Further scores of the task, each in its own unit."""
-
-    def column(one: Mapping[str, Any]) -> Column:
-        show = lambda x: decimal(x * one["factor"], one["digits"])  # noqa: E731
-        meaning = f"{one['convention'][:1].upper()}{one['convention'][1:]}; mean over seeds."
-        title = f"{one['name']} {one['unit']}".rstrip()  # labels are too long to stand side by side
-        return Column(one["name"], title, "result", meaning, ("metrics",), _field(f"metrics.{one['name']}", show))
-
-    return [column(one) for one in summary.get("also", ())]
 
 
 def _interaction(summary: Mapping[str, Any]) -> list[Column]:

@@ -12,11 +12,12 @@ from mmjax.evaluation.measures import calibration
 from mmjax.evaluation.measures.degradation import multibench
 from mmjax.evaluation.protocol import is_fitted_on_validation, missing_parts
 from mmjax.evaluation.report.analyses import Analysis, decision_cells, interaction_cells, of_seeds, robustness_cells
+from mmjax.evaluation.report.further import add_judged
 from mmjax.evaluation.scores import Score
 from mmjax.evaluation.scores import score as find_score
 from mmjax.evaluation.scores.classes import right
 from mmjax.evaluation.statistics import significance
-from mmjax.evaluation.statistics.gains import Scored, add_gains, best_singles, gain_cell
+from mmjax.evaluation.statistics.gains import Scored, add_gains, best_singles, gain_cell, value_interval
 from mmjax.evaluation.statistics.published import check_metric, judge
 from mmjax.evaluation.store.records import RecordStore
 from mmjax.evaluation.store.schema import STANDARD
@@ -44,7 +45,8 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
     Reads of ``config.json``: ``table``, ``title``, ``note``, ``dataset``, ``primary``, ``majority``, ``chance``,
     ``seeds``, ``references`` and ``rows``, each with ``name``, ``section``, ``streams``, ``kind``, ``single``,
     ``paper``, ``config_hash`` and, optionally, ``seeds``, ``notes``, ``extra`` and ``role``; optionally ``metric``
-    (name with its convention), ``also`` (further scores), ``streams`` and ``noise`` (what severity means, by modality),
+    (name with its convention), ``also`` (further scores), ``judged`` (those of them with intervals
+    and verdicts of their own), ``streams`` and ``noise`` (what severity means, by modality),
     and in a row ``modality_dropout`` (the rate at which it lost modalities in training), ``members`` (rows that it
     combines) and ``versus`` (the row over which its gain is). A row whose records are of another configuration, or
     whose logits are damaged, counts as not run.
@@ -67,6 +69,13 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         check_metric(metric, one.get("metric") or metric, one["name"])
     scored = {name: Scored(run.seeds, run.scores) for name, run in runs.items() if run is not None}
     power = add_gains(rows, scored, groups, metric=score)
+    add_judged(
+        rows,
+        {name: (run.seeds, run.logits["test"]) for name, run in runs.items() if run is not None},
+        targets["test"],
+        names=config.get("judged", ()),
+        primary=score,
+    )
     _add_measured(rows, runs, scored, targets["test"], config, score)
     streams = config.get("streams") or sorted({name for row in rows for name in row["streams"]})
     missing = _missing_seeds(rows, config) + missing_parts(
@@ -93,6 +102,7 @@ def summarise(workdir: str | os.PathLike) -> dict[str, Any]:
         "primary": primary,
         "score": score.describe(),
         **({"also": [find_score(name).describe() for name in also]} if (also := config.get("also")) else {}),
+        **({"judged": list(judged)} if (judged := config.get("judged")) else {}),
         "metric_name": metric,
         "streams": list(streams),
         "conforming": not missing,
@@ -185,8 +195,7 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, score: Scor
     values = sign * run.scores.mean(1)
     if not np.isfinite([*values, run.validation]).all():
         return {**cells, "status": "not defined", "target": judge(paper, None)}
-    interval = significance.crossed_interval(run.scores, targets["test"][1], share=score.is_share)
-    bounds = sorted((sign * interval.lower, sign * interval.upper))
+    interval = value_interval(run.scores, targets["test"][1], score)
     over_seeds = significance.seed_interval(values)
     selected = [record["test_selected"] for record in run.records]
     return {
@@ -199,7 +208,7 @@ def _row(row: Mapping[str, Any], run: _Run | None, targets: Mapping, score: Scor
         "sd": values.std(ddof=1) if len(values) > 1 else None,
         "seed_interval": over_seeds,
         "half_width": None if over_seeds is None else (over_seeds[1] - over_seeds[0]) / 2,
-        "interval": bounds if len(values) > 2 else None,
+        "interval": [interval.lower, interval.upper] if len(values) > 2 else None,
         "interval_unit": interval.unit,
         "validation": run.validation,
         "target": judge(paper, values, score),

@@ -12,7 +12,7 @@ from mmjax.evaluation.scores.classes import right
 from mmjax.evaluation.statistics import significance
 from mmjax.typing import Float, Mapping, Shaped
 
-__all__ = ["Scored", "add_gains", "best_singles", "gain_cell"]
+__all__ = ["Scored", "add_gains", "best_singles", "gain_cell", "value_interval"]
 
 
 UNTESTED: Mapping[str, Any] = {"p_holm": None, "verdict": None, "trivial": False, "below": [], "detectable": None}
@@ -93,6 +93,19 @@ def gain_cell(
     """The paired gain over another row as data, without a verdict; None if they share no seed."""
     pair = _compare(ours, theirs, groups, metric)
     return _cell(name, *pair) if pair else None
+
+
+def value_interval(
+    scores: Float[np.ndarray, "seeds items"], groups: Shaped[np.ndarray, " items"], metric: Score
+) -> significance.Interval:
+    """The interval of the metric's mean over seeds, of other seeds and other items, in the units of the metric.
+
+    Args:
+      scores: contributions of items, higher is better.
+    """
+    interval = significance.crossed_interval(scores, groups, share=metric.is_share)
+    lower, upper = sorted((metric.sign * interval.lower, metric.sign * interval.upper))
+    return interval._replace(lower=lower, upper=upper)
 
 
 def _power(cells: Sequence[Mapping[str, Any]], groups: np.ndarray) -> dict[str, Any]:
