@@ -30,6 +30,7 @@ def references(target: Any) -> list[list[str]]:
     return decode_texts(target["text"] if isinstance(target, Mapping) else target)
 
 
+@functools.lru_cache(maxsize=100_000)
 def caption_words(text: str) -> str:
     """The lower-case words of a caption (NFKC), runs of letters and digits, with a space between.
 
@@ -48,17 +49,24 @@ def _as_it_is(text: str) -> str:
 
 def _counts(outputs: Any, target: Any, *, words: Callable[[str], str] | None = None) -> np.ndarray:
     """Lengths of hypothesis and closest reference, n-grams that match, n-grams: ``[items, 2 + 2 * 4]``."""
+    pairs = zip(first_texts(outputs), references(target), strict=True)
+    return np.asarray([_counts_of(said, tuple(wanted), words) for said, wanted in pairs], np.float64)
+
+
+@functools.lru_cache(maxsize=100_000)  # a report asks for the same sentences many times: of every part of it again
+def _counts_of(said: str, wanted: tuple[str, ...], words: Callable[[str], str] | None) -> tuple[int, ...]:
+    if words is not None:
+        said, wanted = words(said), tuple(words(one) for one in wanted)
+    found = _metric(None if words is None else "none").sentence_score(said, wanted)
+    return (found.sys_len, found.ref_len, *found.counts, *found.totals)
+
+
+@functools.cache
+def _metric(tokenize: str | None) -> Any:
     with extra():
         from sacrebleu.metrics import BLEU
 
-    metric = BLEU(effective_order=True) if words is None else BLEU(tokenize="none", effective_order=True)
-    rows = []
-    for said, wanted in zip(first_texts(outputs), references(target), strict=True):
-        if words is not None:
-            said, wanted = words(said), [words(one) for one in wanted]
-        found = metric.sentence_score(said, wanted)
-        rows.append([found.sys_len, found.ref_len, *found.counts, *found.totals])
-    return np.asarray(rows, np.float64)
+    return BLEU(tokenize=tokenize, effective_order=True)
 
 
 def _bleu(sums: Any, *, orders: int = _ORDERS, penalty: bool = True, smooth: bool = False) -> np.ndarray:
