@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.layers import Dense, project_streams
-from mmjax.stream import Stream, apply_mask, assign_roles, check_streams, masked_mean, masked_softmax, pooled
+from mmjax.layers import Dense, project_target
+from mmjax.stream import Stream, apply_mask, check_streams, masked_mean, masked_softmax, pooled
 from mmjax.typing import Dtype, Mapping
 
 __all__ = ["GMU", "MMTM", "FiLM"]
@@ -90,9 +90,7 @@ class FiLM(nn.Module):
 
     @nn.compact
     def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Stream:
-        check_streams(streams)
-        target, context = assign_roles(streams, self.target, self.context)
-        tokens = project_streams({target: streams[target]}, self.dim, dtype=self.dtype)[target]
+        _, context, tokens = project_target(self, streams)
         init = nn.initializers.zeros_init() if self.zero_init else nn.initializers.lecun_normal()
         change = jnp.zeros((tokens.values.shape[0], 2 * self.dim), tokens.values.dtype)
         for name in context:

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.encoders.convolution import Conv
-from mmjax.layers import Dense, LayerNorm, pool_modalities, project_streams
-from mmjax.stream import Stream, apply_mask, assign_roles, check_streams, masked_mean, masked_softmax, pooled, select
+from mmjax.layers import Dense, LayerNorm, pool_modalities, project_target
+from mmjax.stream import Stream, apply_mask, masked_mean, masked_softmax, pooled, select
 from mmjax.typing import Dtype, Mapping
 
 __all__ = ["FiLMBlocks", "GuidedAttention", "StackedAttention"]
@@ -20,9 +20,7 @@ __all__ = ["FiLMBlocks", "GuidedAttention", "StackedAttention"]
 
 def _roles(module: Any, streams: Mapping[str, Stream]) -> tuple[str, Stream, Any, Any]:
     """Name and tokens of the target, the summed vectors of the context ``[batch, dim]``, and whether any is there."""
-    check_streams(streams)
-    target, context = assign_roles(streams, module.target, module.context)
-    tokens = project_streams({target: streams[target]}, module.dim, dtype=module.dtype)[target]
+    target, context, tokens = project_target(module, streams)
     query = jnp.zeros((tokens.values.shape[0], module.dim), tokens.values.dtype)
     asked = jnp.zeros(tokens.values.shape[0], bool)
     if context:

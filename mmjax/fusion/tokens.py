@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.layers import Dense, project_streams
-from mmjax.stream import Stream, apply_mask, assign_roles, check_streams, join, masked_mean
+from mmjax.layers import Dense, project_streams, project_target
+from mmjax.stream import Stream, apply_mask, join, masked_mean
 from mmjax.typing import Dtype, Mapping
 
 __all__ = ["GatedTokens", "JoinedTokens"]
@@ -38,9 +38,7 @@ class GatedTokens(nn.Module):
 
     @nn.compact
     def __call__(self, streams: Mapping[str, Stream], *, train: bool = False) -> Stream:
-        check_streams(streams)
-        target, context = assign_roles(streams, self.target, self.context)
-        tokens = project_streams({target: streams[target]}, self.dim, dtype=self.dtype)[target]
+        _, context, tokens = project_target(self, streams)
         result = tokens.values
         for name in context:
             image = Dense(self.dim, use_bias=False, dtype=self.dtype, name=f"value_{name}")

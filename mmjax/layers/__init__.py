@@ -14,6 +14,7 @@ from mmjax.layers.dense import LayerNorm as LayerNorm
 from mmjax.layers.embedding import TokenEmbedding as TokenEmbedding
 from mmjax.layers.modalities import pool_modalities as pool_modalities
 from mmjax.layers.modalities import project_streams as project_streams
+from mmjax.layers.modalities import project_target as project_target
 from mmjax.layers.pooling import max_pool as max_pool
 from mmjax.layers.positions import LearnedPositions as LearnedPositions
 from mmjax.layers.positions import sinusoidal_positions as sinusoidal_positions

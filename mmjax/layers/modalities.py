@@ -6,10 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from mmjax.layers.dense import Dense
-from mmjax.stream import Stream, apply_mask, check_streams, masked_mean
+from mmjax.stream import Stream, apply_mask, assign_roles, check_streams, masked_mean
 from mmjax.typing import Dtype, Mapping
 
-__all__ = ["pool_modalities", "project_streams"]
+__all__ = ["pool_modalities", "project_streams", "project_target"]
 
 
 def _project(name: str, values: Any, dim: int, dtype: Dtype | None) -> Any:
@@ -40,6 +40,33 @@ def project_streams(streams: Mapping[str, Stream], dim: int, *, dtype: Dtype | N
         name: stream.replace(values=_project(name, stream.zeroed.values, dim, dtype)).zeroed
         for name, stream in sorted(streams.items())
     }
+
+
+def project_target(module: Any, streams: Mapping[str, Stream]) -> tuple[str, tuple[str, ...], Stream]:
+    """Target and context of a module with ``dim``, ``target``, ``context`` and ``dtype``, and the target's tokens as
+    ``project_streams`` gives them; call it inside an ``nn.compact`` method.
+
+    Raises:
+      ValueError: as ``project_streams`` and ``mmjax.stream.assign_roles``.
+
+    Example:
+      >>> class Kept(nn.Module):
+      ...     dim: int
+      ...     target: str | None = None
+      ...     context: tuple[str, ...] | None = None
+      ...     dtype: Dtype | None = None
+      ...
+      ...     @nn.compact
+      ...     def __call__(self, streams):
+      ...         return project_target(self, streams)
+      >>> streams = {"audio": Stream.of(jnp.ones((2, 5, 3))), "text": Stream.of(jnp.ones((2, 7, 8)))}
+      >>> (target, context, tokens), _ = Kept(8).init_with_output(jax.random.key(0), streams)
+      >>> target, context, tokens.values.shape
+      ('audio', ('text',), (2, 5, 8))
+    """
+    check_streams(streams)
+    target, context = assign_roles(streams, module.target, module.context)
+    return target, context, project_streams({target: streams[target]}, module.dim, dtype=module.dtype)[target]
 
 
 def pool_modalities(
