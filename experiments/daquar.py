@@ -28,7 +28,7 @@ from mmjax.stream import by_index, target_items
 from mmjax.tasks import Classification
 from mmjax.training import Train
 
-ANSWERS, WORDS, DIM = 264, 540, 64
+ANSWERS, WORDS, DIM, DROPOUT = 264, 540, 256, 0.3
 STRENGTHS, WEIGHTS = (0.3, 1.0), (0.3, 1.0)
 YANG = "summary of Yang et al., CVPR 2016, single-word answers, VGG features"
 RECALLED = "Malinowski, Rohrbach & Fritz, ICCV 2015"
@@ -124,9 +124,9 @@ def first_words(data, seed, members):
 
 def network(answers, method, streams=("image", "question"), image=None):
     """Words without order and a map of the photograph, a fusion for each question, the list of answers."""
-    words = BagOfWords(DIM, vocab_size=WORDS, hidden_dims=(2 * DIM,), dropout_rate=0.5)
-    encoders = {"image": image or Projector(DIM, normalise=True), "question": words}
-    head = ClosedListHead(answers, hidden_dims=(2 * DIM,), pool=None, dropout_rate=0.5)
+    words = BagOfWords(DIM, vocab_size=WORDS, hidden_dims=(DIM,), dropout_rate=DROPOUT)
+    encoders = {"image": image or Projector(DIM, normalise=True, input_dropout_rate=0.5), "question": words}
+    head = ClosedListHead(answers, hidden_dims=(DIM,), pool=None, dropout_rate=DROPOUT)
     return Multimodal({name: encoders[name] for name in streams}, PerItem(method, "question"), head)
 
 

@@ -43,6 +43,8 @@ class Projector(nn.Module):
       dim: width of the result.
       hidden_dims: of the MLP; none = linear.
       normalise: whether items are normalised first (``LayerNorm``), as towers of different scale need.
+      input_dropout_rate: of the numbers of each item, after the norm: with few examples the wide features of a tower
+        tell each of them apart, and a network learns them by heart.
 
     Example:
       >>> stream = Stream.of(jnp.ones((2, 5, 8)))
@@ -53,6 +55,7 @@ class Projector(nn.Module):
     dim: int
     hidden_dims: Sequence[int] = ()
     normalise: bool = False
+    input_dropout_rate: float = 0.0
     dropout_rate: float = 0.0
     dtype: Dtype | None = None
 
@@ -61,6 +64,7 @@ class Projector(nn.Module):
         x = _items(stream)
         if self.normalise:
             x = LayerNorm(dtype=self.dtype, name="norm")(x)
+        x = nn.Dropout(self.input_dropout_rate, deterministic=not train)(x)
         mlp = MLP((*self.hidden_dims, self.dim), dropout_rate=self.dropout_rate, dtype=self.dtype, name="mlp")
         return Stream(mlp(x, train=train), stream.mask).zeroed
 
