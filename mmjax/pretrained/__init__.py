@@ -1,6 +1,7 @@
 """Published weights in linen modules: a tower owns its preprocessing and gives a stream. A file per architecture."""
 
 from mmjax.pretrained.adapters import Adapted as Adapted
+from mmjax.pretrained.adapters import InputDropout as InputDropout
 from mmjax.pretrained.adapters import Projector as Projector
 from mmjax.pretrained.adapters import QFormer as QFormer
 from mmjax.pretrained.adapters import Resampler as Resampler

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.encoders import LeNet
-from mmjax.pretrained import Adapted, Projector, QFormer, Resampler
+from mmjax.pretrained import Adapted, InputDropout, Projector, QFormer, Resampler
 from mmjax.stream import Stream
 from tests.draw import draw_params, quick_jit, run_compiled
 
@@ -76,6 +76,15 @@ def test_a_linear_projector_is_a_matrix(stream):
 def normed(x):
     centred = x - x.mean(-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+
+
+def test_input_dropout_drops_numbers_in_training_only(stream):
+    module, ones = InputDropout(0.75), stream.replace(values=jnp.ones((3, LENGTH, 400)))
+    trained = np.asarray(module.apply({}, ones, train=True, rngs={"dropout": jax.random.key(0)}).values)
+    real = np.asarray(stream.mask)
+    assert set(np.unique(trained[real])) == {0, 4} and abs(trained[real].mean() - 1) < 0.1
+    assert len(np.unique(trained[real], axis=0)) == real.sum()  # other numbers of each item
+    np.testing.assert_array_equal(module.apply({}, ones).values, np.where(real[..., None], np.ones(400), 0))
 
 
 def test_without_keys_a_resampler_takes_the_mean_of_items_and_latents(stream):
