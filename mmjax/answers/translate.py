@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> str:
     if not args.text.strip():
         raise UsageError("the sentence is empty")
     image = args.image is not None
-    what = f"{WHAT} with{'' if image else 'out'} a picture: {'leave out' if image else 'give'} --image"
+    what = f"{WHAT} " + ("with a picture (without --image it has none)" if image else "alone (--image gives a picture)")
     trained = load_trained(args.workdir, functools.partial(_fits, image=image), what, args.row)
     inputs = trained.inputs
     name = trained.stream_of("text")

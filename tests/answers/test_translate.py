@@ -92,8 +92,8 @@ def test_mistakes_are_one_line(workdir, capsys):
         ({"run": "data"}, (), "is no work directory of a table"),
         ({"text": "  "}, (), "the sentence is empty"),
         ({"text": "狗"}, (), "knows no word"),
-        ({}, ("--row", "gated"), "is no network that translates a sentence without a picture: give --image"),
-        ({}, ("--row", "text only", "--image", photo), "with a picture: leave out --image"),
+        ({}, ("--row", "gated"), "is no network that translates a sentence alone (--image gives a picture)"),
+        ({}, ("--row", "text only", "--image", photo), "with a picture (without --image it has none)"),
         ({}, ("--beams", "0"), "--beams and --top are 1 or more"),
     ]
     for where, more, message in cases:
