@@ -5,7 +5,7 @@
 
 Batches hold about the same number of tokens and are of few shapes; they follow from the seed and the update alone. All
 rows see the same batches. Generation is greedy, on the whole test set. DIR2 holds a folder for each row: ``state.npz``
-(all that training changes) and ``curve.json``.
+(all that training changes) and ``curve.json``; the curves of all rows stand in ``curve.md`` and ``curve.png``.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import numpy as np
 from mmjax import tables
 from mmjax.buckets import plan_buckets
 from mmjax.errors import UsageError
+from mmjax.evaluation.report.plots import style
 from mmjax.evaluation.scores import score
 from mmjax.experiment.data import load_dataset, row_data
 from mmjax.files import replace_file
@@ -157,25 +158,53 @@ def run_row(table, row, dataset, folder, args):
         losses, clock, tokens = [], time.perf_counter(), 0
 
 
-def report(table, workdir):
-    """The curves side by side, beside the published number."""
+def points(table, workdir):
+    """BLEU by update of each row that was begun."""
     found = {}
     for row in table.rows:
         path = workdir / name_of(row) / "curve.json"
         if path.is_file():
-            found[row.name] = {p["update"]: p for p in json.loads(path.read_text())["points"]}
+            found[row.name] = {p["update"]: p["bleu"] for p in json.loads(path.read_text())["points"]}
     if not found:
         raise UsageError(f"no curve in {workdir}")
+    return found
+
+
+@style.styled
+def figure(found):
+    """The curves side by side."""
+    looks = dict(zip(found, (style.SINGLE, *style.FUSIONS)))
+    handles, height = style.wrapped_legend(looks)
+    sheet = style.Sheet(1.75 + height)
+    axes = sheet.axes(0.45, 0.08, style.WIDTH - 0.57, 1.35)
+    for name, one in found.items():
+        look = looks[name]
+        line = {"color": look.color, "linestyle": look.dash, "marker": look.marker, "markersize": 3, "linewidth": 1}
+        axes.plot(list(one), list(one.values()), clip_on=False, **line)
+    axes.set_ylim(bottom=0)
+    style.dress(axes, "update", "BLEU on test", grid="y")
+    sheet.legend(handles, bottom=0.02)
+    return sheet.figure
+
+
+def report(table, workdir):
+    """The curves in numbers, beside the published number; ``curve.md`` and ``curve.png``."""
+    found = points(table, workdir)
     lines = ["| update | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
     for update in sorted({update for one in found.values() for update in one}):
-        values = [f"{one[update]['bleu']:.2f}" if update in one else "" for one in found.values()]
+        values = [f"{one[update]:.2f}" if update in one else "" for one in found.values()]
         lines.append(f"| {update:,} | " + " | ".join(values) + " |")
     for row in table.rows:
         if row.paper is not None and row.name in found:
-            best = max(p["bleu"] for p in found[row.name].values())
-            reached = "reached" if best >= row.paper.value else "not reached: needs an accelerator"
-            lines.append(f"\n{row.name}: published {row.paper.value} ({row.paper.source}); here {best:.2f}, {reached}")
-    return "\n".join(lines) + "\n"
+            last = list(found[row.name].values())[-1]  # the best of them would be chosen on test
+            reached = "reached" if last >= row.paper.value else "not reached: needs an accelerator"
+            lines.append(
+                f"\n{row.name}: published {row.paper.value} ({row.paper.source}); here {last:.2f} at the end, {reached}"
+            )
+    text = "\n".join(lines) + "\n"
+    replace_file(workdir / "curve.md", text.encode())
+    replace_file(workdir / "curve.png", style.png(figure(found)))
+    return text
 
 
 def name_of(row):
@@ -191,7 +220,7 @@ def main(arguments):
     parser.add_argument("--rows", default="", help="names separated by commas (default: all)")
     parser.add_argument("--data-dir")
     parser.add_argument("--cache-dir")
-    parser.add_argument("--report", action="store_true", help="print the curves, train nothing")
+    parser.add_argument("--report", action="store_true", help="print and draw the curves, train nothing")
     parser.add_argument("--updates", type=int, default=1_000)
     parser.add_argument("--every", type=int, default=100, help="updates between two measurements")
     parser.add_argument("--tokens", type=int, default=2_048, help="of a batch, both sides and padding among them")

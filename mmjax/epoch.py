@@ -1,7 +1,8 @@
 """An epoch of the device-resident feed, for one seed: pure, traced once, mapped over seeds by ``mmjax.resident``."""
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -63,6 +64,15 @@ def _in_batches(rows: Any, size: int) -> tuple[Any, Any]:
     return filled.reshape(steps, size), counts.reshape(steps, size)
 
 
+def _spans(groups: Sequence[int], size: int) -> tuple[Any, Any, list[slice]]:
+    """Batches of rows that follow each other in groups, none of two: as ``_in_batches``, and those of each group."""
+    starts = [0, *np.cumsum(groups).tolist()]
+    parts = [_in_batches(jnp.arange(start, start + rows), size) for start, rows in zip(starts, groups)]
+    rows, counts = (jnp.concatenate(some) for some in zip(*parts))
+    ends = [0, *np.cumsum([len(part) for part, _ in parts]).tolist()]
+    return rows, counts, [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
 def update_rows(train: Train, examples: int) -> int:
     """Rows of one update: all parts of it together, no more than there are examples, rounded up to whole parts."""
     return min(train.batch_size, math.ceil(examples / train.accumulate)) * train.accumulate
@@ -83,14 +93,8 @@ def make_epoch(
 
     def evaluate(variables: PyTree, held_out: Batch) -> tuple[PyTree, dict[str, dict[str, Any]], dict[str, Any]]:
         groups = list(sizes.values()) if sows else [held_out.size]
-        batch_size, start, batches = min(EVALUATION_BATCH, max(groups)), 0, []
-        for size in groups:
-            batches.append(_in_batches(jnp.arange(start, start + size), batch_size))
-            start += size
-        rows, counts = (jnp.concatenate(parts) for parts in zip(*batches))
+        rows, counts, spans = _spans(groups, min(EVALUATION_BATCH, max(groups)))
         outputs, sown = jax.lax.map(lambda x: predict_and_sow(model, variables, _rows(held_out, *x)), (rows, counts))
-        ends = np.cumsum([len(part) for part, _ in batches])
-        spans = [slice(end - len(part), end) for end, (part, _) in zip(ends, batches)]
 
         def joined(x: Any) -> Any:
             return jnp.concatenate([x[span].reshape(-1, *x.shape[2:])[:size] for span, size in zip(spans, groups)])
@@ -108,20 +112,20 @@ def make_epoch(
 
     def evaluate_in_batches(variables: PyTree, held_out: Batch) -> tuple[PyTree, dict[str, Any], dict[str, Any]]:
         """The same where outputs are too many to be kept (a logit of each word of each caption): metrics of batches."""
-        metrics, broken, start = {}, {}, 0
-        for name, size in sizes.items():
-            rows, counts = _in_batches(jnp.arange(start, start + size), min(train.batch_size, size))
+        rows, counts, spans = _spans(list(sizes.values()), min(train.batch_size, max(sizes.values())))
 
-            def measured(x: Any) -> Any:
-                batch = _rows(held_out, *x)
-                outputs, sown = predict_and_sow(model, variables, batch)
-                return {**task.metrics(outputs, batch), **sown}, first_nonfinite(outputs, batch)
+        def measured(x: Any) -> Any:
+            batch = _rows(held_out, *x)
+            outputs, sown = predict_and_sow(model, variables, batch)
+            return {**task.metrics(outputs, batch), **sown}, first_nonfinite(outputs, batch)
 
-            states, bad = jax.lax.map(measured, (rows, counts))
-            metrics[name] = compute_losses(merge_stacked(states), final)
-            number = jnp.argmax(bad >= 0)
-            broken[name] = jnp.where((bad >= 0).any(), number * rows.shape[1] + bad[number], -1).astype(jnp.int32)
-            start += size
+        states, bad = jax.lax.map(measured, (rows, counts))
+        metrics, broken = {}, {}
+        for name, span in zip(sizes, spans):
+            metrics[name] = compute_losses(merge_stacked(jax.tree.map(lambda x: x[span], states)), final)  # noqa: B023
+            some = bad[span]
+            number = jnp.argmax(some >= 0)
+            broken[name] = jnp.where((some >= 0).any(), number * rows.shape[1] + some[number], -1).astype(jnp.int32)
         return (), metrics, broken
 
     measure = evaluate_in_batches if generates(task) else evaluate
