@@ -125,7 +125,7 @@ def first_words(data, seed, members):
 def network(answers, method, streams=("image", "question"), image=None):
     """Words without order and a map of the photograph, a fusion for each question, the list of answers."""
     words = BagOfWords(DIM, vocab_size=WORDS, hidden_dims=(DIM,), dropout_rate=DROPOUT)
-    seen = Adapted(InputDropout(0.5), Projector(DIM, normalise=True))
+    seen = Adapted(InputDropout(0.5), Projector(DIM))
     encoders = {"image": image or seen, "question": words}
     head = ClosedListHead(answers, hidden_dims=(DIM,), pool=None, dropout_rate=DROPOUT)
     return Multimodal({name: encoders[name] for name in streams}, PerItem(method, "question"), head)

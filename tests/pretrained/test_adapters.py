@@ -78,13 +78,18 @@ def normed(x):
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
 
 
-def test_input_dropout_drops_numbers_in_training_only(stream):
-    module, ones = InputDropout(0.75), stream.replace(values=jnp.ones((3, LENGTH, 400)))
-    trained = np.asarray(module.apply({}, ones, train=True, rngs={"dropout": jax.random.key(0)}).values)
-    real = np.asarray(stream.mask)
-    assert set(np.unique(trained[real])) == {0, 4} and abs(trained[real].mean() - 1) < 0.1
-    assert len(np.unique(trained[real], axis=0)) == real.sum()  # other numbers of each item
-    np.testing.assert_array_equal(module.apply({}, ones).values, np.where(real[..., None], np.ones(400), 0))
+def test_input_dropout_normalises_and_drops_numbers_in_training_only(stream):
+    values = jnp.asarray(np.random.default_rng(0).normal(3, 2, (3, LENGTH, 400)), jnp.float32)
+    module, wide, real = InputDropout(0.75), stream.replace(values=values), np.asarray(stream.mask)
+    variables = module.init(jax.random.key(0), wide)
+    held = np.asarray(module.apply(variables, wide).values)
+    standard = (values - values.mean(-1, keepdims=True)) / values.std(-1, keepdims=True)
+    np.testing.assert_allclose(held, np.where(real[..., None], standard, 0), atol=1e-3)
+    trained = np.asarray(module.apply(variables, wide, train=True, rngs={"dropout": jax.random.key(0)}).values)
+    dropped = trained == 0
+    np.testing.assert_allclose(trained[~dropped], 4 * held[~dropped], rtol=1e-5)
+    assert abs(dropped[real].mean() - 0.75) < 0.05
+    assert len(np.unique(dropped[real], axis=0)) == real.sum()  # other numbers of each item
 
 
 def test_without_keys_a_resampler_takes_the_mean_of_items_and_latents(stream):
