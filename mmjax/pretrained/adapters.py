@@ -40,8 +40,10 @@ class InputDropout(nn.Module):
     """Normalises each item and drops some of its numbers, before an adapter: ``Adapted(InputDropout(0.5),
     Projector(dim=64))``.
 
-    A tower's wide features tell each of few examples apart, so that a network can learn the examples by heart. The norm
-    stands before: after it, training would see other variances than evaluation (Li et al., CVPR 2019).
+    A tower's wide features tell each of few examples apart, so that a network can learn the examples by heart. All
+    items of an example lose the same numbers (Tompson et al., CVPR 2015), for else the mean over many places hides what
+    was dropped. The norm stands before: after it, training would see other variances than evaluation (Li et al., CVPR
+    2019).
 
     Attributes:
       rate: the share that is dropped in training; the rest is scaled to the same mean.
@@ -58,7 +60,7 @@ class InputDropout(nn.Module):
     @nn.compact
     def __call__(self, stream: Stream, *, train: bool = False) -> Stream:
         x = LayerNorm(dtype=self.dtype, name="norm")(_items(stream))
-        return stream.replace(values=nn.Dropout(self.rate, deterministic=not train)(x)).zeroed
+        return stream.replace(values=nn.Dropout(self.rate, (1,), deterministic=not train)(x)).zeroed
 
 
 class Projector(nn.Module):
