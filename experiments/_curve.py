@@ -175,7 +175,7 @@ def figure(found):
     """The curves side by side."""
     looks = dict(zip(found, (style.SINGLE, *style.FUSIONS)))
     handles, height = style.wrapped_legend(looks)
-    sheet = style.Sheet(1.75 + height)
+    sheet = style.Sheet(1.85 + height)
     axes = sheet.axes(0.45, 0.08, style.WIDTH - 0.57, 1.35)
     for name, one in found.items():
         look = looks[name]
