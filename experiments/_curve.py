@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import pathlib
 import sys
@@ -173,7 +174,7 @@ def points(table, workdir):
 @style.styled
 def figure(found):
     """The curves side by side."""
-    looks = dict(zip(found, (style.SINGLE, *style.FUSIONS)))
+    looks = dict(zip(found, itertools.cycle((style.SINGLE, *style.FUSIONS))))
     handles, height = style.wrapped_legend(looks)
     sheet = style.Sheet(1.85 + height)
     axes = sheet.axes(0.45, 0.08, style.WIDTH - 0.57, 1.35)
